@@ -1,0 +1,3 @@
+"""The node processes."""
+if __name__ != "mray.node":
+    raise ImportError("this folder is installed as 'mray.node'; run: pip install -e .")
