@@ -1,0 +1,40 @@
+"""Messages to and from bytes: a version byte, then msgpack of the tagged struct.
+
+Junk is a ProtocolError for that one peer, never a crash: the decoder validates every field against
+the message's type, and nothing here ever unpickles.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from mray.wire.messages import AnyMessage, Message
+
+#: First byte of every message. A peer of another version is refused before anything is decoded.
+WIRE_VERSION = 1
+_VERSION = bytes([WIRE_VERSION])
+#: Larger messages are refused unread: big values travel through the store, not through sockets.
+MESSAGE_BYTES_MAX = 512 * 1024 * 1024
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(AnyMessage).decode
+
+
+class ProtocolError(ValueError):
+    """A peer sent bytes that are no message of this version."""
+
+
+def encode(message: Message) -> bytes:
+    """The bytes of a message."""
+    return _VERSION + _encode(message)
+
+
+def decode(data: bytes | memoryview) -> Message:
+    """The message in ``data``; ProtocolError if there is none."""
+    if not data or data[0] != WIRE_VERSION:
+        first = data[0] if data else None
+        raise ProtocolError(f"not an mray message of version {WIRE_VERSION}: first byte {first}")
+    try:
+        return _decode(memoryview(data)[1:])
+    except (msgspec.DecodeError, msgspec.ValidationError, RecursionError) as error:
+        raise ProtocolError(f"not an mray message: {error}") from error

@@ -1,0 +1,934 @@
+"""Every message of mray: the source of truth of the protocol.
+
+A message is a frozen tagged struct (msgpack arrays: add fields last, with defaults). User bytes are
+opaque: head and node daemons carry them and never unpickle. A request carries ``rid``; its reply
+carries the same ``rid``; ``Refused`` may answer any request. Handlers are idempotent, so a request
+that is sent again after silence does no harm. Times on the wire are durations, never clock times
+(except ``…_unix_s``, for people).
+
+Dialogues (A: B: lines name who speaks):
+
+joining     node: RegisterNode / head: NodeRegistered; node: Heartbeat …; head: NodeGone
+            driver|worker: RegisterProcess / node: ProcessRegistered
+            driver: RegisterJob / head: JobRegistered … driver: FinishJob
+dying       node -> its processes and head: ProcessDied; head -> other nodes -> theirs: ProcessDied
+leases      owner: LeaseDemand (how many more it wants, absolute) / node: LeaseGranted … LeaseRefused
+            node: LeasesWanted (others wait) ; owner: LeaseReturned
+            worker: WorkerBlocked … WorkerUnblocked (its CPU goes back while it waits in get)
+tasks       owner: PushTasks / worker: TaskReplies (finished and handed-back tasks, batched)
+            owner: StealTasks / worker: TaskReplies with `returned`
+objects     borrower: WatchObject / owner: ObjectReady (at once or when it is)
+            holder: AddBorrower / owner: Ack; borrower: DropBorrower
+store       client: CreateObject / node: ObjectCreated; client: SealObject | AbortObject
+            client: PinObjects / node: ObjectsPinned; client: UnpinObjects; owner: FreeObjects
+actors      owner: RegisterActor / head: ActorRegistered; head -> node -> worker: StartActor
+            worker -> head: ActorStarted; anyone: WatchActor / head: ActorState (now and on change)
+            anyone: KillActor / head: Ack; owner: ActorOutOfScope; worker: ActorExiting
+jobs        cli: SubmitJob / head: JobSubmitted; head -> node: StartJob; node -> head: JobExited
+            cli: GetJobs / head: Jobs; cli: StopJob / head: Ack; head -> node: SignalJob
+logs        anyone: ListLogs / node: LogFiles; ReadLog / LogChunk; node -> driver: WorkerLines
+            driver: DrainLogs / node: Ack (every line written so far has been sent)
+"""
+
+from __future__ import annotations
+
+from typing import Union
+
+import msgspec
+
+
+class Message(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Base of all messages."""
+
+
+# ---------------------------------------------------------------------------------- vocabulary
+
+
+class Address(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Where a process listens. ``ipc`` serves the same machine, ``tcp`` ("host:port") the rest."""
+
+    process_id: bytes
+    node_id: bytes
+    ipc: str = ""
+    tcp: str = ""
+
+
+class NodeInfo(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A node as the cluster knows it. ``resources`` are fixed point (mray.resources)."""
+
+    node_id: bytes
+    address: Address
+    ip: str
+    hostname: str
+    pid: int
+    resources: dict[str, int]
+    labels: dict[str, str]
+    session_dir: str
+    log_dir: str
+    store_path: str
+    store_capacity_bytes: int
+    is_head: bool
+    mray_version: str
+    python_version: str
+
+
+class DeathCause(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """The one exact cause of a process's end.
+
+    ``kind`` is one of: exit (exit_code), signal (signal), killed (by mray; ``text`` says why),
+    kernel_oom, intended (asked to go: idle, job over, exit_actor), node_died, owner_died,
+    creation_failed, out_of_scope, ray_kill.
+    """
+
+    kind: str
+    text: str = ""
+    exit_code: int | None = None
+    signal: int | None = None
+    pid: int = 0
+    node_id: bytes = b""
+    stderr_tail: list[str] = []
+    #: Number of the last task the process began (PushTasks order of TaskSpec.seq), -1 if none.
+    last_seq: int = -1
+
+
+class Located(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A value in a node's store."""
+
+    node_id: bytes
+    size_bytes: int
+
+
+class RefInfo(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A reference on the wire: the object and its owner's address."""
+
+    object_id: bytes
+    owner: Address
+
+
+# ------------------------------------------------------------------------------------- generic
+
+
+class Ack(Message, tag=1):
+    rid: int
+
+
+class Refused(Message, tag=2):
+    """A request failed. ``kind`` is an exception name of mray.exceptions or a builtin's."""
+
+    rid: int
+    kind: str
+    text: str
+
+
+class Ping(Message, tag=3):
+    rid: int
+
+
+class Shutdown(Message, tag=4):
+    """End yourself in order, within ``grace_s``; a node ends its workers first."""
+
+    rid: int
+    reason: str
+    grace_s: float
+
+
+# ------------------------------------------------------------------------------------- joining
+
+
+class RegisterNode(Message, tag=10):
+    rid: int
+    node: NodeInfo
+
+
+class NodeRegistered(Message, tag=11):
+    rid: int
+    cluster_id: str
+    #: msgpack of the cluster's mray.config.Config.
+    config: bytes
+    head: Address
+    nodes: list[NodeInfo]
+
+
+class Heartbeat(Message, tag=12):
+    node_id: bytes
+    available: dict[str, int]
+    pending: list[tuple[dict[str, int], int]]
+    store_used_bytes: int
+    workers: int
+
+
+class NodeJoined(Message, tag=13):
+    node: NodeInfo
+
+
+class NodeGone(Message, tag=14):
+    node_id: bytes
+    cause: DeathCause
+
+
+class RegisterProcess(Message, tag=15):
+    """``kind`` is driver, worker or client. The node watches ``pid`` from now on."""
+
+    rid: int
+    kind: str
+    address: Address
+    pid: int
+    job_id: bytes
+    start_time_s: float = 0.0
+
+
+class ProcessRegistered(Message, tag=16):
+    rid: int
+    node: NodeInfo
+    head: Address
+    config: bytes
+    cluster_id: str
+
+
+class RegisterJob(Message, tag=17):
+    """A driver announces itself. ``submission_id`` is set for a driver started by `mray submit`."""
+
+    rid: int
+    driver: Address
+    pid: int
+    entrypoint: str
+    namespace: str
+    submission_id: str = ""
+    #: msgpack of mray.runtime_env: the job's environment for its workers.
+    runtime_env: bytes = b""
+    sys_path: list[str] = []
+    cwd: str = ""
+    as_ray: bool = False
+    log_to_driver: bool = True
+
+
+class JobRegistered(Message, tag=18):
+    rid: int
+    job_id: bytes
+    namespace: str
+
+
+class FinishJob(Message, tag=19):
+    """The driver ends in order; its actors, objects and workers go."""
+
+    rid: int
+    job_id: bytes
+
+
+class JobGone(Message, tag=20):
+    """head -> nodes: end the job's workers, free what its processes owned."""
+
+    job_id: bytes
+
+
+class ProcessDied(Message, tag=21):
+    process_id: bytes
+    process_kind: str
+    job_id: bytes
+    cause: DeathCause
+
+
+class JobInfo(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """What workers of a job need before they run anything of it."""
+
+    job_id: bytes
+    driver: Address
+    namespace: str
+    runtime_env: bytes
+    sys_path: list[str]
+    cwd: str
+    as_ray: bool
+    log_to_driver: bool
+
+
+class GetJobInfo(Message, tag=22):
+    rid: int
+    job_id: bytes
+
+
+class JobInfoReply(Message, tag=23):
+    rid: int
+    job: JobInfo | None
+
+
+# -------------------------------------------------------------------------------------- leases
+
+
+class LeaseDemand(Message, tag=30):
+    """How many more leases of one class the owner wants; replaces its former demand.
+
+    ``class_id`` is the owner's own number for (resources, job, environment, strategy).
+    """
+
+    class_id: int
+    count: int
+    resources: dict[str, int]
+    job_id: bytes
+    runtime_env: bytes = b""
+    label: str = ""
+
+
+class LeaseGranted(Message, tag=31):
+    class_id: int
+    lease_id: int
+    worker: Address
+    worker_pid: int
+
+
+class LeaseRefused(Message, tag=32):
+    """``kind``: infeasible (stays queued; said once), worker_start_failed or env_failed (final)."""
+
+    class_id: int
+    kind: str
+    text: str
+
+
+class LeaseReturned(Message, tag=33):
+    lease_id: int
+    #: False when the worker must not be used again (max_calls reached, broken environment).
+    reuse: bool = True
+
+
+class LeasesWanted(Message, tag=34):
+    """Somebody waits for what you hold: return idle leases now and busy ones when they drain."""
+
+    waiting: int
+
+
+class WorkerBlocked(Message, tag=35):
+    """The worker's task waits in get: its CPU is free for others."""
+
+
+class WorkerUnblocked(Message, tag=36):
+    """The wait is over: the CPU is taken back, beyond the limit if need be."""
+
+
+# --------------------------------------------------------------------------------------- tasks
+
+
+class TaskTemplate(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """What all calls of one remote function (or actor method) with the same options share.
+
+    Sent once per owner and worker; tasks name it by number.
+    """
+
+    number: int
+    #: Key of the pickled function in the head's KV, namespace "fn".
+    function_key: bytes
+    name: str
+    num_returns: int
+    job_id: bytes
+    resources: dict[str, int]
+    #: For actor methods: the method's name.
+    method: str = ""
+    #: Retry the task when it raises: b"" no, b"*" any exception, else pickled tuple of types.
+    retry_exceptions: bytes = b""
+    max_calls: int = 0
+    #: MessagePack of further options that only the worker reads (concurrency group, ...).
+    options: bytes = b""
+
+
+class Argument(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A resolved top-level reference: its value inline (envelope bytes) or in a store."""
+
+    ref: RefInfo
+    data: bytes | None = None
+    located: Located | None = None
+
+
+class TaskSpec(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """One call. ``args`` is the envelope of ``(args, kwargs)`` with placeholders for ``deps``."""
+
+    task_id: bytes
+    template: int
+    #: Order of pushes from this owner to this worker, from 0.
+    seq: int
+    args: bytes = b""
+    deps: list[Argument] = []
+    #: The envelope of args when it is too big to travel inline.
+    args_in_store: RefInfo | None = None
+    args_located: Located | None = None
+    attempt: int = 0
+
+
+class PushTasks(Message, tag=40):
+    owner: Address
+    templates: list[TaskTemplate]
+    tasks: list[TaskSpec]
+    #: For actor calls: the incarnation meant; a worker of another refuses the calls.
+    actor_id: bytes = b""
+    incarnation: int = 0
+
+
+class Returned(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """One return value: inline envelope bytes or a place in the store, and the refs inside it."""
+
+    data: bytes | None = None
+    located: Located | None = None
+    refs: list[RefInfo] = []
+    #: Registration tokens under which the owner of the result already borrows ``refs``.
+    tokens: list[int] = []
+
+
+class TaskReply(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """``status``: 0 ok, 1 the task raised (every return holds the error), 2 raised but to be
+    retried (retry_exceptions matched), 3 cancelled, 4 wrong incarnation, 5 the environment or the
+    arguments could not be made (returns hold the error)."""
+
+    task_id: bytes
+    status: int
+    returns: list[Returned]
+    run_us: int = 0
+
+
+class TaskReplies(Message, tag=41):
+    replies: list[TaskReply]
+    #: Tasks handed back unstarted.
+    returned: list[bytes] = []
+    #: True when tasks were handed back because the running task blocks: send no more until a reply.
+    blocked: bool = False
+    #: True when the worker will exit after this message (max_calls): return the lease, no reuse.
+    exiting: bool = False
+
+
+class StealTasks(Message, tag=42):
+    count: int
+
+
+class CancelTask(Message, tag=43):
+    task_id: bytes
+    force: bool
+    recursive: bool
+
+
+# ------------------------------------------------------------------------------------- objects
+
+
+class WatchObject(Message, tag=50):
+    """Tell me when the object is there. Answered by ObjectReady, once per watch."""
+
+    object_id: bytes
+
+
+class ObjectReady(Message, tag=51):
+    """``status``: 0 ready, 1 unknown to its owner (freed or never there)."""
+
+    object_id: bytes
+    status: int
+    data: bytes | None = None
+    located: Located | None = None
+    text: str = ""
+
+
+class AddBorrower(Message, tag=52):
+    rid: int
+    object_id: bytes
+    borrower: Address
+    #: Unique per registration; makes adding and dropping idempotent in any order.
+    token: int
+
+
+class DropBorrower(Message, tag=53):
+    object_id: bytes
+    borrower_id: bytes
+    tokens: list[int]
+
+
+class ExplainObjects(Message, tag=54):
+    """Why are these not ready? For the text of GetTimeoutError."""
+
+    rid: int
+    object_ids: list[bytes]
+
+
+class ObjectsExplained(Message, tag=55):
+    rid: int
+    reasons: list[str]
+
+
+# --------------------------------------------------------------------------------------- store
+
+
+class CreateObject(Message, tag=60):
+    rid: int
+    object_id: bytes
+    size_bytes: int
+    owner_id: bytes
+
+
+class ObjectCreated(Message, tag=61):
+    """The writer may fill ``[offset, offset+size)`` of the arena. ``cold`` are the byte ranges
+    (offset, length) inside it that hold no pages yet: the writer claims them with
+    posix_fallocate before it touches them."""
+
+    rid: int
+    offset: int
+    cold: list[tuple[int, int]]
+
+
+class SealObject(Message, tag=62):
+    object_id: bytes
+
+
+class AbortObject(Message, tag=63):
+    object_id: bytes
+    reason: str = ""
+
+
+class PinObjects(Message, tag=64):
+    """Pin sealed objects for the sender and tell where they are. Missing ones have offset -1."""
+
+    rid: int
+    object_ids: list[bytes]
+
+
+class ObjectsPinned(Message, tag=65):
+    rid: int
+    #: (offset, size_bytes) in the order asked.
+    places: list[tuple[int, int]]
+
+
+class UnpinObjects(Message, tag=66):
+    """(object, number of pins given up)"""
+
+    pins: list[tuple[bytes, int]]
+
+
+class FreeObjects(Message, tag=67):
+    """The owner's last reference is gone."""
+
+    object_ids: list[bytes]
+
+
+class GetStoreStats(Message, tag=68):
+    rid: int
+    objects: bool = False
+
+
+class StoreStats(Message, tag=69):
+    rid: int
+    capacity_bytes: int
+    used_bytes: int
+    warm_bytes: int
+    object_count: int
+    #: (object_id, size, state, pins, owner_id) when asked for.
+    objects: list[tuple[bytes, int, str, int, bytes]] = []
+
+
+# -------------------------------------------------------------------------------------- actors
+
+
+class ActorSpec(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """All that is needed to make an actor, again and again."""
+
+    actor_id: bytes
+    job_id: bytes
+    owner: Address
+    class_key: bytes
+    class_name: str
+    #: Constructor call, as in TaskSpec.
+    task_id: bytes
+    args: bytes
+    deps: list[Argument]
+    args_in_store: RefInfo | None
+    args_located: Located | None
+    #: Held while the actor lives / only while it is placed (Ray's 1-for-placement CPU rule).
+    resources: dict[str, int]
+    placement_resources: dict[str, int]
+    max_restarts: int
+    max_task_retries: int
+    max_concurrency: int
+    name: str = ""
+    namespace: str = ""
+    detached: bool = False
+    runtime_env: bytes = b""
+    is_async: bool = False
+    #: Pickled description of methods, for handles made by get_actor.
+    handle: bytes = b""
+    options: bytes = b""
+
+
+class RegisterActor(Message, tag=70):
+    rid: int
+    spec: ActorSpec
+    get_if_exists: bool = False
+
+
+class ActorRegistered(Message, tag=71):
+    """``existing`` is the spec of the actor that already has the name, with get_if_exists."""
+
+    rid: int
+    existing: ActorSpec | None = None
+
+
+class StartActor(Message, tag=72):
+    """head -> node, and node -> the worker it chose."""
+
+    spec: ActorSpec
+    incarnation: int
+
+
+class ActorStarted(Message, tag=73):
+    """worker -> head. ``error`` is the envelope of the constructor's error, b"" if none."""
+
+    actor_id: bytes
+    incarnation: int
+    worker: Address
+    pid: int
+    error: bytes = b""
+
+
+class ActorStartFailed(Message, tag=74):
+    """node -> head: no worker could be had."""
+
+    actor_id: bytes
+    incarnation: int
+    cause: DeathCause
+
+
+class WatchActor(Message, tag=75):
+    actor_id: bytes
+
+
+class ActorState(Message, tag=76):
+    """``state``: PENDING, ALIVE, RESTARTING, DEAD (Ray's names). ``reason`` says what a pending
+    one waits for. ``error`` is the envelope of the constructor's error, if that was the end."""
+
+    actor_id: bytes
+    state: str
+    incarnation: int
+    worker: Address | None
+    pid: int = 0
+    node_id: bytes = b""
+    cause: DeathCause | None = None
+    error: bytes = b""
+    reason: str = ""
+    class_name: str = ""
+    name: str = ""
+    restarts_left: int = 0
+
+
+class KillActor(Message, tag=77):
+    rid: int
+    actor_id: bytes
+    no_restart: bool = True
+
+
+class ActorOutOfScope(Message, tag=78):
+    """The last handle is gone: end the actor after the calls it has."""
+
+    actor_id: bytes
+
+
+class StopActor(Message, tag=79):
+    """head -> node: end the actor's worker; ``force`` at once, else after queued calls."""
+
+    actor_id: bytes
+    incarnation: int
+    force: bool
+    cause: DeathCause
+
+
+class TerminateActor(Message, tag=80):
+    """node -> worker: finish queued calls, then exit."""
+
+    actor_id: bytes
+
+
+class ActorExiting(Message, tag=81):
+    """worker -> node: I end on purpose (exit_actor, terminated); not a crash."""
+
+    cause: DeathCause
+
+
+class GetActor(Message, tag=82):
+    rid: int
+    name: str
+    namespace: str
+
+
+class ActorFound(Message, tag=83):
+    rid: int
+    spec: ActorSpec | None
+
+
+class ListActors(Message, tag=84):
+    rid: int
+
+
+class ActorList(Message, tag=85):
+    rid: int
+    actors: list[ActorState]
+
+
+# ------------------------------------------------------------------------------------------ kv
+
+
+class KvPut(Message, tag=90):
+    rid: int
+    namespace: str
+    key: bytes
+    value: bytes
+    overwrite: bool = True
+
+
+class KvPutDone(Message, tag=91):
+    rid: int
+    added: bool
+
+
+class KvGet(Message, tag=92):
+    """``wait_s`` > 0 holds the reply until the key is there or the time is over."""
+
+    rid: int
+    namespace: str
+    key: bytes
+    wait_s: float = 0.0
+
+
+class KvValue(Message, tag=93):
+    rid: int
+    value: bytes | None
+
+
+class KvDelete(Message, tag=94):
+    rid: int
+    namespace: str
+    key: bytes
+    prefix: bool = False
+
+
+class KvKeys(Message, tag=95):
+    rid: int
+    namespace: str
+    prefix: bytes
+
+
+class KvKeyList(Message, tag=96):
+    rid: int
+    keys: list[bytes]
+
+
+# ---------------------------------------------------------------------------------------- jobs
+
+
+class SubmitJob(Message, tag=100):
+    rid: int
+    submission_id: str
+    #: argv of the driver; run without a shell.
+    entrypoint: list[str]
+    #: The command as the user gave it, for people.
+    display: str
+    runtime_env: bytes
+    metadata: dict[str, str]
+    cwd: str
+    environ: dict[str, str]
+
+
+class JobSubmitted(Message, tag=101):
+    rid: int
+    submission_id: str
+
+
+class StartJob(Message, tag=102):
+    submission_id: str
+    entrypoint: list[str]
+    cwd: str
+    environ: dict[str, str]
+    runtime_env: bytes
+
+
+class JobExited(Message, tag=103):
+    """node -> head. All of the job's output is in its log by now."""
+
+    submission_id: str
+    cause: DeathCause
+
+
+class SignalJob(Message, tag=104):
+    """head -> node: stop signal, then SIGKILL after ``wait_s``."""
+
+    submission_id: str
+    signal: int
+    wait_s: float
+
+
+class JobDetails(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """``status`` is Ray's: PENDING, RUNNING, STOPPED, SUCCEEDED, FAILED."""
+
+    submission_id: str
+    job_id: bytes
+    status: str
+    entrypoint: str
+    message: str
+    exit_code: int | None
+    start_unix_s: float
+    end_unix_s: float
+    metadata: dict[str, str]
+    node_id: bytes
+    pid: int
+    log_name: str
+    #: SUBMISSION (by mray submit) or DRIVER (connected by itself).
+    kind: str = "SUBMISSION"
+
+
+class GetJobs(Message, tag=105):
+    """All jobs, or those whose submission or job id begins with ``prefix``."""
+
+    rid: int
+    prefix: str = ""
+
+
+class Jobs(Message, tag=106):
+    rid: int
+    jobs: list[JobDetails]
+
+
+class StopJob(Message, tag=107):
+    rid: int
+    submission_id: str
+
+
+class JobStarted(Message, tag=108):
+    """node -> head: the driver process of a submission runs."""
+
+    submission_id: str
+    pid: int
+    error: str = ""
+
+
+# ---------------------------------------------------------------------------------------- logs
+
+
+class ListLogs(Message, tag=110):
+    rid: int
+    pattern: str = "*"
+
+
+class LogFile(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A file of the log directory."""
+
+    name: str
+    size_bytes: int
+    modified_unix_s: float
+
+
+class LogFiles(Message, tag=111):
+    rid: int
+    files: list[LogFile]
+
+
+class ReadLog(Message, tag=112):
+    """Read from ``offset`` (bytes since the log began, across rotation); a negative ``offset``
+    means "the last -offset lines"; ``wait_s`` holds the reply until there is something new."""
+
+    rid: int
+    name: str
+    offset: int
+    max_bytes: int = 262_144
+    wait_s: float = 0.0
+
+
+class LogChunk(Message, tag=113):
+    rid: int
+    data: bytes
+    next_offset: int
+    #: True when nothing more was there and the writer is gone or the file is complete so far.
+    at_end: bool
+    #: Bytes that rotation had already dropped before ``offset``.
+    skipped_bytes: int = 0
+
+
+class WorkerLines(Message, tag=114):
+    """Output of a worker for its driver. ``is_error``: standard error. ``name`` is the task or
+    actor shown in the prefix ``(name pid=…, ip=…)``."""
+
+    job_id: bytes
+    pid: int
+    ip: str
+    name: str
+    is_error: bool
+    lines: list[str]
+
+
+class DrainLogs(Message, tag=115):
+    rid: int
+    job_id: bytes
+
+
+# ---------------------------------------------------------------------------------- inspection
+
+
+class GetNodes(Message, tag=120):
+    rid: int
+
+
+class NodeView(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A node with its last heartbeat."""
+
+    node: NodeInfo
+    state: str
+    available: dict[str, int]
+    pending: list[tuple[dict[str, int], int]]
+    store_used_bytes: int
+    workers: int
+    since_heartbeat_s: float
+    cause: DeathCause | None = None
+
+
+class Nodes(Message, tag=121):
+    rid: int
+    cluster_id: str
+    head: Address
+    nodes: list[NodeView]
+    uptime_s: float = 0.0
+
+
+class WorkerView(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A worker process of a node. ``state``: starting, idle, leased, actor, blocked."""
+
+    process_id: bytes
+    pid: int
+    state: str
+    job_id: bytes
+    actor_id: bytes
+    owner_id: bytes
+    resources: dict[str, int]
+    age_s: float
+
+
+class GetWorkers(Message, tag=122):
+    rid: int
+
+
+class Workers(Message, tag=123):
+    rid: int
+    workers: list[WorkerView]
+    drivers: list[WorkerView]
+
+
+class SetWorkerTitle(Message, tag=124):
+    """worker -> node: what it runs now, for the prefix of its lines. Sent when the name changes."""
+
+    name: str
+
+
+AnyMessage = Union[
+    Ack, Refused, Ping, Shutdown,
+    RegisterNode, NodeRegistered, Heartbeat, NodeJoined, NodeGone, RegisterProcess,
+    ProcessRegistered, RegisterJob, JobRegistered, FinishJob, JobGone, ProcessDied, GetJobInfo,
+    JobInfoReply,
+    LeaseDemand, LeaseGranted, LeaseRefused, LeaseReturned, LeasesWanted, WorkerBlocked,
+    WorkerUnblocked,
+    PushTasks, TaskReplies, StealTasks, CancelTask,
+    WatchObject, ObjectReady, AddBorrower, DropBorrower, ExplainObjects, ObjectsExplained,
+    CreateObject, ObjectCreated, SealObject, AbortObject, PinObjects, ObjectsPinned, UnpinObjects,
+    FreeObjects, GetStoreStats, StoreStats,
+    RegisterActor, ActorRegistered, StartActor, ActorStarted, ActorStartFailed, WatchActor,
+    ActorState, KillActor, ActorOutOfScope, StopActor, TerminateActor, ActorExiting, GetActor,
+    ActorFound, ListActors, ActorList,
+    KvPut, KvPutDone, KvGet, KvValue, KvDelete, KvKeys, KvKeyList,
+    SubmitJob, JobSubmitted, StartJob, JobExited, SignalJob, GetJobs, Jobs, StopJob, JobStarted,
+    ListLogs, LogFiles, ReadLog, LogChunk, WorkerLines, DrainLogs,
+    GetNodes, Nodes, GetWorkers, Workers, SetWorkerTitle,
+]  # fmt: skip
