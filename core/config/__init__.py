@@ -1,0 +1,32 @@
+"""mray's settings: one typed registry, one loader, one precedence.
+
+Start at sections.py (the settings), then load.py (precedence). registry.py is the table made of
+the sections, sources.py and values.py read what people wrote, ray_names.py knows the variables
+that are no settings, render.py prints configs/default.toml.
+
+Nothing here reads os.environ: `load(flags, os.environ)` is the one entry for a process that starts,
+`Config.from_bytes` for one that is told its configuration.
+"""
+
+from mray.config.errors import ConfigError
+from mray.config.load import Resolved, Setting, adopt, conflicts, load
+from mray.config.registry import KEYS, KeyInfo, describe
+from mray.config.sections import OBJECT_STORE_MEMORY_MIN_BYTES, Config, Scope, Secrets
+from mray.config.sources import Source
+
+__all__ = [
+    "KEYS",
+    "OBJECT_STORE_MEMORY_MIN_BYTES",
+    "Config",
+    "ConfigError",
+    "KeyInfo",
+    "Resolved",
+    "Scope",
+    "Secrets",
+    "Setting",
+    "Source",
+    "adopt",
+    "conflicts",
+    "describe",
+    "load",
+]

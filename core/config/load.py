@@ -1,0 +1,184 @@
+"""Loads the configuration: one value a key, and where it came from.
+
+Precedence: flag > MRAY_x > RAY_x > ./mray.toml (or the file of `--config`) > ~/.mray/config.toml >
+/etc/mray/config.toml > the system's TMPDIR > default. Every value that was set is checked, also
+one that a stronger source hides: a bad value never waits for the day it wins.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+from msgspec import Struct
+
+from mray.config.registry import KEYS, KeyInfo
+from mray.config.sections import Config, Secrets
+from mray.config.sources import (
+    Candidate,
+    FlagsFrom,
+    Source,
+    from_environment,
+    from_fallbacks,
+    from_file,
+    from_flags,
+)
+from mray.config.values import convert, expand_home
+
+SYSTEM_FILE: Final = "/etc/mray/config.toml"
+
+_DEFAULT: Final = Source("default")
+
+
+class Setting(Struct, frozen=True):
+    """The value of one key and its source. ``text`` is the value as people write it."""
+
+    name: str
+    value: Any
+    text: str
+    source: Source
+
+
+class Resolved(Struct, frozen=True, kw_only=True):
+    """The outcome of loading."""
+
+    config: Config
+    secrets: Secrets
+    #: By key name, all keys, in the order of the sections. The value of a secret is masked.
+    settings: dict[str, Setting]
+    #: Sentences to print, none of them fatal.
+    warnings: tuple[str, ...]
+    #: The files that were read, strongest first.
+    files: tuple[str, ...]
+
+
+def load(
+    flags: Mapping[str, object],
+    environ: Mapping[str, str],
+    *,
+    config_file: str | os.PathLike[str] | None = None,
+    working_dir: str | os.PathLike[str] = ".",
+    system_file: str | os.PathLike[str] = SYSTEM_FILE,
+    flags_from: FlagsFrom = "command line",
+) -> Resolved:
+    """The configuration of this process.
+
+    ``flags``: values by key name, None where not given. ``environ``: pass os.environ.
+    ``config_file`` takes the place of ``working_dir``/mray.toml and must exist. Raises ConfigError,
+    and nothing else, on anything that cannot be used; what is merely odd ends in ``warnings``.
+    """
+    home = environ.get("HOME", "")
+    from_flag, from_env = from_flags(flags, flags_from), from_environment(environ)
+    candidates = [*from_flag.candidates, *from_env.candidates]
+    warnings = [*from_flag.warnings, *from_env.warnings]
+    files = []
+    for path, required in _file_paths(home, config_file, working_dir, system_file):
+        found = from_file(path, required=required)
+        if found is not None:
+            files.append(path)
+            candidates += found.candidates
+            warnings += found.warnings
+    values: dict[str, tuple[object, Candidate]] = {}
+    for candidate in candidates:
+        value = convert(candidate, home)
+        if candidate.key.name not in values:
+            values[candidate.key.name] = value, candidate
+        else:
+            warnings += _clash(*values[candidate.key.name], value, candidate)
+    for candidate in from_fallbacks(environ).candidates:
+        if candidate.key.name not in values:
+            values[candidate.key.name] = convert(candidate, home), candidate
+    return _assemble(values, home, warnings, files)
+
+
+def conflicts(local: Resolved, cluster: Config) -> list[str]:
+    """A warning for each cluster-wide key that was set here to another value than the head's."""
+    theirs = _flat(cluster)
+    return [
+        f"{name} = {setting.text} ({setting.source}) is not used here: "
+        f"the head says {KEYS[name].show(theirs[name])} and {name} is cluster-wide"
+        for name, setting in local.settings.items()
+        if KEYS[name].scope == "cluster"
+        and setting.source.kind != "default"
+        and setting.value != theirs[name]
+    ]
+
+
+def adopt(local: Config, cluster: Config) -> Config:
+    """``local`` with the cluster-wide keys taken from ``cluster``: what a joining process uses."""
+    mine, theirs = _flat(local), _flat(cluster)
+    return _config({n: (theirs if KEYS[n].scope == "cluster" else mine)[n] for n in mine})
+
+
+def _file_paths(
+    home: str,
+    config_file: str | os.PathLike[str] | None,
+    working_dir: str | os.PathLike[str],
+    system_file: str | os.PathLike[str],
+) -> list[tuple[str, bool]]:
+    """The files to look for, strongest first, and whether each must exist."""
+    if config_file is not None:
+        paths = [(expand_home(os.fspath(config_file), home), True)]
+    else:
+        paths = [(os.path.join(working_dir, "mray.toml"), False)]
+    if home:
+        paths.append((os.path.join(home, ".mray", "config.toml"), False))
+    return [*paths, (os.fspath(system_file), False)]
+
+
+def _clash(winning: object, winner: Candidate, value: object, loser: Candidate) -> list[str]:
+    """The warning for two variables that set one key to different values."""
+    same_layer = winner.source.kind == loser.source.kind == "environment"
+    if not same_layer or winning == value:
+        return []
+    key = winner.key
+    return [
+        f"{winner.source.where} and {loser.source.where} differ: {winner.source.where} = "
+        f"{key.show(winning)} wins over {key.show(value)}"
+    ]
+
+
+def _assemble(
+    values: Mapping[str, tuple[object, Candidate]], home: str, warnings: list[str], files: list[str]
+) -> Resolved:
+    chosen: dict[str, object] = {}
+    settings: dict[str, Setting] = {}
+    for name, key in KEYS.items():
+        if name in values:
+            value, source = values[name][0], values[name][1].source
+        else:
+            value, source = _default(key, home), _DEFAULT
+        chosen[name] = value
+        text = key.show(value)
+        settings[name] = Setting(name, text if key.secret else value, text, source)
+    return Resolved(
+        config=_config(chosen),
+        secrets=Secrets(**{n: chosen[n] for n in Secrets.__struct_fields__}),  # type: ignore[arg-type]
+        settings=settings,
+        warnings=tuple(warnings),
+        files=tuple(files),
+    )
+
+
+def _default(key: KeyInfo, home: str) -> object:
+    return expand_home(key.default, home) if key.kind == "path" else key.default
+
+
+def _flat(config: Config) -> dict[str, Any]:
+    """The values of ``config`` by key name, in the order of the sections."""
+    return {
+        name: value
+        for section in Config.__struct_fields__
+        for name, value in msgspec.structs.asdict(getattr(config, section)).items()
+    }
+
+
+def _config(values: Mapping[str, object]) -> Config:
+    """The Config that holds ``values``, already checked, by key name."""
+    sections: dict[str, Any] = {}
+    for section in Config.__struct_fields__:
+        struct = type(getattr(Config(), section))
+        sections[section] = struct(**{name: values[name] for name in struct.__struct_fields__})
+    return Config(**sections)

@@ -1,0 +1,347 @@
+"""Every setting of mray: name, type, default, bounds, and what turning it does.
+
+One frozen struct a section; the annotation of a field is the whole truth about it: `Meta` holds
+the bounds (msgspec checks them in a file, a variable and a message alike), `Key` the rest. Only
+settings that are in effect stand here; a Ray setting that mray lacks is in ray_names.py.
+
+A key is called as in Ray where Ray has it, so names are unique over all sections and `MRAY_<key>`
+is unambiguous. Never name a key so that `MRAY_<key>` ends in _PORT after a word a Kubernetes
+service could be called: a service "mray-head" makes Kubernetes set MRAY_HEAD_PORT=tcp://...
+
+No `from __future__ import annotations` here: registry.py reads the annotations as objects.
+"""
+
+from typing import Annotated, Final, Literal, TypeAlias
+
+import msgspec
+from msgspec import Meta, Struct
+
+from mray.config.errors import ConfigError
+from mray.units import GIB, KIB, MIB
+
+#: cluster: the head's value holds everywhere. node: each node has its own. process: each driver,
+#: worker or command has its own.
+Scope: TypeAlias = Literal["cluster", "node", "process"]
+
+#: The smallest object store that is of use, as in Ray.
+OBJECT_STORE_MEMORY_MIN_BYTES: Final = 75 * MIB
+
+_DAY_MS: Final = 86_400_000
+_BYTES_MAX: Final = 2**63 - 1
+_StoreBytes: TypeAlias = Annotated[int, Meta(ge=OBJECT_STORE_MEMORY_MIN_BYTES, le=_BYTES_MAX)]
+_StopSignal: TypeAlias = Literal[
+    "SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGKILL"
+]
+
+
+class Key(Struct, frozen=True):
+    """What an annotation says of its field beside type and bounds."""
+
+    #: What the value is, one sentence.
+    about: str
+    #: What turning it does, one sentence.
+    effect: str
+    scope: Scope
+    #: "bytes" and "ms"/"s" take "2GiB" and "250ms"; "path" takes "~/"; else only printed.
+    unit: str = ""
+    #: Ray's variables for it, in Ray's exact spelling, strongest first.
+    ray: tuple[str, ...] = ()
+    #: Former names of the key (Ray's), taken with a warning.
+    historic: tuple[str, ...] = ()
+    #: Variables that belong to the system: they count only where nothing else sets the key.
+    fallback: tuple[str, ...] = ()
+    #: For a choice: what 1/true/on/yes and 0/false/off/no mean.
+    switch: tuple[str, str] | None = None
+    #: May change while the cluster runs.
+    live: bool = False
+    #: Never shown, never in a file, never in Config.
+    secret: bool = False
+
+
+class _Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    pass
+
+
+# One key is four lines here: name, type, bounds; what it is; what turning it does; the rest.
+# fmt: off
+
+
+class Node(_Section, frozen=True):
+    """The machine's head and node daemon, and where they keep their files."""
+
+    gcs_server_port: Annotated[int, Meta(ge=0, le=65535), Key(
+        "The TCP port of the head; 0 lets the system choose a free one.",
+        "Change it where the port is taken; nodes and drivers join at this port.",
+        scope="node", ray=("RAY_GCS_SERVER_PORT",),
+    )] = 6379
+    tmpdir: Annotated[str, Meta(min_length=1, max_length=4096), Key(
+        "The directory that sessions (sockets, logs, state) are made under.",
+        "Point it at a local disk; keep it short, for a socket's path has 107 bytes.",
+        scope="node", unit="path", ray=("RAY_TMPDIR",), fallback=("TMPDIR",),
+    )] = "/tmp"
+    session_retention_s: Annotated[float, Meta(ge=0, le=3650 * 86400), Key(
+        "How long the files of an ended session are kept.",
+        "Turn up to read older logs; turn down to free disk sooner.",
+        scope="node", unit="s",
+    )] = 7 * 86400.0
+    session_retention_count: Annotated[int, Meta(ge=0, le=10_000), Key(
+        "How many ended sessions are kept; older ones go at the next start.",
+        "Turn up to read older logs; turn down to free disk sooner.",
+        scope="node", unit="sessions",
+    )] = 10
+
+
+class ObjectStore(_Section, frozen=True):
+    """The shared memory that holds objects, one store a node."""
+
+    object_store_memory: Annotated[_StoreBytes | None, Key(
+        "Capacity of this node's store; auto takes object_store_memory_proportion.",
+        "Turn up to hold more live objects; turn down to leave memory to tasks.",
+        scope="node", unit="bytes",
+    )] = None
+    object_store_memory_proportion: Annotated[float, Meta(gt=0, le=1), Key(
+        "The share of the node's memory that an auto-sized store takes.",
+        "Turn up to hold more live objects; turn down to leave memory to tasks.",
+        scope="node", ray=("RAY_DEFAULT_OBJECT_STORE_MEMORY_PROPORTION",),
+    )] = 0.3
+    object_store_max_memory_bytes: Annotated[_StoreBytes, Key(
+        "The most that an auto-sized store takes, however big the machine.",
+        "Turn up on a big machine to use more for objects; turn down to use less.",
+        scope="node", unit="bytes", ray=("RAY_DEFAULT_OBJECT_STORE_MAX_MEMORY_BYTES",),
+    )] = 200 * 10**9
+    # New pages take 0.9-1.3 GB/s to fill, warm ones 5.2. 1 GiB keeps the 800 MB array that Ray's
+    # benchmark puts over and over on warm pages.
+    object_store_warm_bytes: Annotated[int, Meta(ge=0, le=_BYTES_MAX), Key(
+        "How much freed store memory stays with the store, ready to be used again.",
+        "Turn up for faster puts of big objects; turn down for a smaller idle node.",
+        scope="node", unit="bytes",
+    )] = GIB
+    max_direct_call_object_size: Annotated[int, Meta(ge=0, le=64 * MIB), Key(
+        "The largest value that lives in its owner and travels inside messages.",
+        "Turn up to save store round trips; turn down where owners hold too much.",
+        scope="cluster", unit="bytes", ray=("RAY_max_direct_call_object_size",),
+    )] = 100 * KIB
+
+
+class MemoryMonitor(_Section, frozen=True):
+    """When a node counts as short of memory. Shown at start; this version does not act on it."""
+
+    memory_usage_threshold: Annotated[float, Meta(ge=0, le=1), Key(
+        "The share of a node's memory above which it is short of memory.",
+        "Turn up to use more of the machine; turn down to keep more of it free.",
+        scope="node", ray=("RAY_memory_usage_threshold",),
+        historic=("memory_usage_threshold_fraction",),
+    )] = 0.95
+    memory_monitor_refresh_ms: Annotated[int, Meta(ge=0, le=_DAY_MS), Key(
+        "Time between two looks at the node's memory; 0 turns the monitor off.",
+        "Turn up for less work; turn down to see a burst sooner.",
+        scope="node", unit="ms", ray=("RAY_memory_monitor_refresh_ms",),
+        historic=("memory_monitor_interval_ms",),
+    )] = 250
+    min_memory_free_bytes: Annotated[int, Meta(ge=-1, le=_BYTES_MAX), Key(
+        "What is free enough on a big machine: it is short of memory only when less than this is "
+        "free and memory_usage_threshold is passed; -1 leaves this out.",
+        "Turn down to use more of a big machine; turn up to keep more of it free.",
+        scope="node", unit="bytes", ray=("RAY_min_memory_free_bytes",),
+    )] = -1
+
+
+class Tasks(_Section, frozen=True):
+    """How a process that submits tasks retries and dispatches them."""
+
+    task_max_retries: Annotated[int, Meta(ge=-1, le=2**31 - 1), Key(
+        "Retries of a task whose worker or node died, without max_retries; -1: no end.",
+        "Turn up to survive more deaths; turn down to see a crash sooner.",
+        scope="process", unit="retries", ray=("RAY_TASK_MAX_RETRIES",),
+    )] = 3
+    lease_idle_ms: Annotated[int, Meta(ge=0, le=_DAY_MS), Key(
+        "How long a submitter keeps a leased worker that it has no task for.",
+        "Turn up to save leases between bursts; turn down to free its CPU sooner.",
+        scope="process", unit="ms",
+    )] = 250
+    pipeline_target_ms: Annotated[float, Meta(ge=0, le=10_000), Key(
+        "How much work, in run time, is queued on a leased worker; 0: one task at once.",
+        "Turn up to hide more latency for tiny tasks; turn down to balance finer.",
+        scope="process", unit="ms",
+    )] = 5.0
+
+
+class Workers(_Section, frozen=True):
+    """The worker processes of a node."""
+
+    worker_register_timeout_seconds: Annotated[float, Meta(gt=0, le=86400), Key(
+        "How long a started worker may take until it reports to its node.",
+        "Turn up for slow imports or disks; turn down to notice a stuck start sooner.",
+        scope="node", unit="s", ray=("RAY_worker_register_timeout_seconds",),
+    )] = 60.0
+    num_workers_soft_limit: Annotated[int, Meta(ge=-1, le=100_000), Key(
+        "Idle workers beyond this number are ended; -1 stands for the node's CPUs.",
+        "Turn up to keep more workers warm; turn down to save memory.",
+        scope="node", unit="workers", ray=("RAY_num_workers_soft_limit",),
+    )] = -1
+    idle_worker_killing_time_threshold_ms: Annotated[int, Meta(ge=0, le=_DAY_MS), Key(
+        "How long a worker beyond num_workers_soft_limit may be idle.",
+        "Turn up to start workers less often; turn down to free their memory sooner.",
+        scope="node", unit="ms", ray=("RAY_idle_worker_killing_time_threshold_ms",),
+    )] = 1000
+    kill_worker_timeout_milliseconds: Annotated[int, Meta(ge=0, le=_DAY_MS), Key(
+        "Time between asking a worker to end (SIGTERM) and killing it (SIGKILL).",
+        "Turn up to let exit handlers finish; turn down to get resources back sooner.",
+        scope="node", unit="ms", ray=("RAY_kill_worker_timeout_milliseconds",),
+    )] = 5000
+    worker_niceness: Annotated[int, Meta(ge=0, le=19), Key(
+        "The nice value of workers; 0 is the priority of other programs.",
+        "Turn up so that daemons and others stay quick; turn down to give tasks more.",
+        scope="node", ray=("RAY_worker_niceness",),
+    )] = 15
+    worker_oom_score_adjustment: Annotated[int, Meta(ge=0, le=1000), Key(
+        "Added to a worker's oom_score_adj, which ranks victims of the kernel.",
+        "Turn up so that the kernel kills workers first; turn down to shield them.",
+        scope="node", ray=("RAY_worker_oom_score_adjustment",),
+    )] = 1000
+
+
+class Liveness(_Section, frozen=True):
+    """When a silent node counts as dead."""
+
+    health_check_period_ms: Annotated[int, Meta(ge=1, le=_DAY_MS), Key(
+        "Time between two health checks of a node.",
+        "Turn up for less traffic; turn down to notice a dead node sooner.",
+        scope="cluster", unit="ms", ray=("RAY_health_check_period_ms",),
+    )] = 3000
+    health_check_timeout_ms: Annotated[int, Meta(ge=1, le=_DAY_MS), Key(
+        "How long a health check waits for its answer.",
+        "Turn up for overloaded machines; turn down to notice a dead node sooner.",
+        scope="cluster", unit="ms", ray=("RAY_health_check_timeout_ms",),
+    )] = 10_000
+    health_check_failure_threshold: Annotated[int, Meta(ge=1, le=1_000_000), Key(
+        "How many checks in a row must fail before a node counts as dead.",
+        "Turn up to forgive longer silences; turn down to notice a dead node sooner.",
+        scope="cluster", unit="checks", ray=("RAY_health_check_failure_threshold",),
+    )] = 5
+
+
+class Serialization(_Section, frozen=True):
+    """What happens when user code pickles."""
+
+    allow_out_of_band_object_ref_serialization: Annotated[Literal["warn", "allow", "error"], Key(
+        "What pickling an ObjectRef outside mray does; 1 means allow, 0 error.",
+        "warn reports each call site once, allow is silent as in Ray, error raises.",
+        scope="process", ray=("RAY_allow_out_of_band_object_ref_serialization",),
+        switch=("allow", "error"),
+    )] = "warn"
+
+
+class Logs(_Section, frozen=True):
+    """Log files, and what a driver prints of them."""
+
+    log_rotation_max_bytes: Annotated[int, Meta(ge=1024, le=_BYTES_MAX), Key(
+        "The size at which a log file of a daemon or a worker is rotated.",
+        "Turn up to keep longer histories; turn down to save disk.",
+        scope="node", unit="bytes", ray=("RAY_ROTATION_MAX_BYTES", "RAY_log_rotation_max_bytes"),
+    )] = 64 * MIB
+    log_rotation_backup_count: Annotated[int, Meta(ge=0, le=1000), Key(
+        "How many rotated files are kept beside the current one.",
+        "Turn up to keep longer histories; turn down to save disk.",
+        scope="node", unit="files",
+        ray=("RAY_ROTATION_BACKUP_COUNT", "RAY_log_rotation_backup_count"),
+    )] = 3
+    log_to_driver: Annotated[bool, Key(
+        "Whether a driver prints what its workers print.",
+        "Turn off for a quiet driver; the log files keep everything either way.",
+        scope="process", ray=("RAY_LOG_TO_DRIVER",),
+    )] = True
+
+
+class Jobs(_Section, frozen=True):
+    """Drivers started with `mray submit`."""
+
+    job_stop_signal: Annotated[_StopSignal, Key(
+        "The signal that stopping a job sends to its driver first.",
+        "Choose the one that the driver handles; SIGKILL leaves it no clean-up.",
+        scope="cluster", ray=("RAY_JOB_STOP_SIGNAL",),
+    )] = "SIGTERM"
+    job_stop_wait_time_s: Annotated[float, Meta(ge=0, le=86400), Key(
+        "How long a stopped driver may take until it is killed.",
+        "Turn up to let it clean up; turn down to have it gone sooner.",
+        scope="cluster", unit="s", ray=("RAY_JOB_STOP_WAIT_TIME_S",),
+    )] = 3.0
+
+
+class Auth(_Section, frozen=True):
+    """Who may talk to the cluster over TCP."""
+
+    auth_mode: Annotated[Literal["token", "disabled"], Key(
+        "Whether TCP peers must hold the cluster's token.",
+        "disabled lets anyone who reaches the port run code, so it is for loopback.",
+        scope="cluster", ray=("RAY_AUTH_MODE",),
+    )] = "token"
+    auth_token_path: Annotated[str, Meta(min_length=1, max_length=4096), Key(
+        "The file that holds the token, readable by its owner only.",
+        "Point it at a mounted secret; RAY_AUTH_TOKEN comes before the file.",
+        scope="node", unit="path", ray=("RAY_AUTH_TOKEN_PATH",),
+    )] = "~/.mray/auth_token"
+
+
+class Driver(_Section, frozen=True):
+    """What `init()` uses where the program does not say."""
+
+    address: Annotated[str, Meta(max_length=4096), Key(
+        "The cluster to join, as HOST:PORT, auto or local; empty: any found, else local.",
+        "Set it to run the same program on another cluster.",
+        scope="process", ray=("RAY_ADDRESS",),
+    )] = ""
+    namespace: Annotated[str, Meta(max_length=4096), Key(
+        "The namespace of the job's named actors; empty makes one of its own.",
+        "Set it so that jobs can find each other's named actors.",
+        scope="process", ray=("RAY_NAMESPACE",),
+    )] = ""
+
+
+# fmt: on
+
+
+class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All settings but the secrets. A plain value: safe to print, to send and to keep."""
+
+    node: Node = Node()
+    object_store: ObjectStore = ObjectStore()
+    memory_monitor: MemoryMonitor = MemoryMonitor()
+    tasks: Tasks = Tasks()
+    workers: Workers = Workers()
+    liveness: Liveness = Liveness()
+    serialization: Serialization = Serialization()
+    logs: Logs = Logs()
+    jobs: Jobs = Jobs()
+    auth: Auth = Auth()
+    driver: Driver = Driver()
+
+    def to_bytes(self) -> bytes:
+        """As msgpack, for the head's answers to nodes, drivers and workers."""
+        return msgspec.msgpack.encode(self)
+
+    @staticmethod
+    def from_bytes(data: bytes) -> "Config":
+        """The reverse of to_bytes. Raises ConfigError on junk, unknown keys and bad values."""
+        try:
+            return msgspec.msgpack.decode(data, type=Config)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise ConfigError(
+                f"the configuration in a message cannot be used: {error}; "
+                "do all processes run the same version of mray?",
+                expected="msgpack of mray.config.Config",
+                source="a message",
+            ) from error
+
+
+class Secrets(Struct, frozen=True, kw_only=True):
+    """What must not leave this process: from the environment only, and masked when printed."""
+
+    auth_token: Annotated[str, Meta(max_length=4096), Key(
+        "The cluster's token itself; empty: read auth_token_path.",
+        "Set it where no file can be mounted.",
+        scope="process", ray=("RAY_AUTH_TOKEN",), secret=True,
+    )] = ""  # fmt: skip
+
+    def __repr__(self) -> str:
+        return f"Secrets(auth_token={'(set)' if self.auth_token else '(not set)'})"
