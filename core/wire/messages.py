@@ -12,7 +12,7 @@ joining     node: RegisterNode / head: NodeRegistered; node: Heartbeat …; head
             driver|worker: RegisterProcess / node: ProcessRegistered
             driver: RegisterJob / head: JobRegistered … driver: FinishJob
 dying       node -> its processes and head: ProcessDied; head -> other nodes -> theirs: ProcessDied
-leases      owner: LeaseDemand (how many more it wants, absolute) / node: LeaseGranted … LeaseRefused
+leases      owner: LeaseDemand (how many more, absolute) / node: LeaseGranted … LeaseRefused
             node: LeasesWanted (others wait) ; owner: LeaseReturned
             worker: WorkerBlocked … WorkerUnblocked (its CPU goes back while it waits in get)
 tasks       owner: PushTasks / worker: TaskReplies (finished and handed-back tasks, batched)
@@ -913,7 +913,7 @@ class SetWorkerTitle(Message, tag=124):
     name: str
 
 
-AnyMessage = Union[
+AnyMessage = Union[  # noqa: UP007 (a type written with | would need 90 of them)
     Ack, Refused, Ping, Shutdown,
     RegisterNode, NodeRegistered, Heartbeat, NodeJoined, NodeGone, RegisterProcess,
     ProcessRegistered, RegisterJob, JobRegistered, FinishJob, JobGone, ProcessDied, GetJobInfo,

@@ -1,0 +1,290 @@
+"""A process's sockets: the only module that touches ZeroMQ.
+
+Owns one ROUTER that listens and one ROUTER that dials, the wake-up descriptor, CURVE and ZAP. Does
+not decode, does not retry, decides nothing.
+
+Two ROUTERs and not a DEALER a peer: a process with 200 actors would poll 200 sockets, and polling
+costs by the socket. A dialled peer gets its process id as routing id on our side
+(CONNECT_ROUTING_ID), which is unique because process ids are never used twice; we appear under
+ours on its listening side. Replies to a request go back on the connection it came in on.
+
+ROUTER_MANDATORY turns sending to an unknown peer into a visible False instead of silence. Queues
+are unbounded here: what may be in flight is bounded above, by pipelining and by pending calls.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import zmq
+from zmq.utils import z85
+
+from mray.wire.codec import MESSAGE_BYTES_MAX
+from mray.wire.messages import Address
+
+#: A unix socket path holds at most this many bytes (sun_path is 108 with its final zero).
+IPC_PATH_BYTES_MAX = 107
+#: How long close() waits for messages already queued to leave.
+LINGER_S = 1.0
+_ZAP_DOMAIN = "mray"
+_RECEIVE_BATCH_MAX = 1000
+
+
+@dataclass(frozen=True)
+class Keys:
+    """CURVE keys of a cluster, all derived from its token: whoever has the token has both ends."""
+
+    server_public: bytes
+    server_secret: bytes
+    client_public: bytes
+    client_secret: bytes
+
+    @classmethod
+    def from_token(cls, token: str) -> Keys:
+        """Keys by HMAC-SHA256 of the token, as RFC 26's model of one shared client key."""
+        if not zmq.has("curve"):
+            raise RuntimeError("this libzmq has no CURVE; install pyzmq's own wheel")
+        pairs = []
+        for side in ("server", "client"):
+            raw = hmac.new(token.encode(), f"mray/curve/v1/{side}".encode(), hashlib.sha256)
+            secret = z85.encode(raw.digest())
+            pairs.append((zmq.curve_public(secret), secret))
+        return cls(pairs[0][0], pairs[0][1], pairs[1][0], pairs[1][1])
+
+
+class Door:
+    """One process's way to all others. Not thread-safe, but for wake()."""
+
+    def __init__(self, process_id: bytes, keys: Keys | None = None) -> None:
+        self.process_id = process_id
+        self._keys = keys
+        self._context = zmq.Context()
+        self._context.set(zmq.MAX_SOCKETS, 4096)
+        self._listening = self._router()
+        self._dialling = self._router()
+        self._zap: zmq.Socket[bytes] | None = None
+        self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._awake = False
+        self._dialled: dict[bytes, str] = {}
+        self._ipc_path = ""
+        self._watched: dict[int, Callable[[], None]] = {}
+        self._poller = zmq.Poller()
+        self._poller.register(self._listening, zmq.POLLIN)
+        self._poller.register(self._dialling, zmq.POLLIN)
+        self._poller.register(self._wake_fd, zmq.POLLIN)
+
+    def _router(self) -> zmq.Socket[bytes]:
+        socket = self._context.socket(zmq.ROUTER)
+        socket.set(zmq.ROUTING_ID, self.process_id)
+        socket.set(zmq.ROUTER_MANDATORY, 1)
+        socket.set(zmq.LINGER, int(LINGER_S * 1000))
+        socket.set(zmq.SNDHWM, 0)
+        socket.set(zmq.RCVHWM, 0)
+        socket.set(zmq.RECONNECT_IVL, 10)
+        socket.set(zmq.RECONNECT_IVL_MAX, 500)
+        return socket
+
+    # -- listening and dialling
+
+    def listen_ipc(self, path: str) -> None:
+        """Listen on a unix socket. ValueError if the path is too long for one."""
+        size = len(os.fsencode(path))
+        if size > IPC_PATH_BYTES_MAX:
+            raise ValueError(
+                f"socket path of {size} bytes, at most {IPC_PATH_BYTES_MAX} are possible: {path}; "
+                "set MRAY_TMPDIR to a shorter directory"
+            )
+        self._listening.bind(f"ipc://{path}")
+        self._ipc_path = path
+
+    def listen_tcp(self, host: str, port: int) -> int:
+        """Listen on tcp, encrypted and authenticated by the cluster's keys; returns the port.
+
+        Port 0 takes a free one. OSError (zmq.ZMQError) if the port is in use; ValueError without
+        keys, because an open port without them would run anybody's code.
+        """
+        if self._keys is None:
+            raise ValueError("a tcp port needs the cluster token")
+        if self._zap is None:
+            self._open_zap()
+        self._listening.set(zmq.CURVE_SERVER, 1)
+        self._listening.set(zmq.CURVE_SECRETKEY, self._keys.server_secret)
+        self._listening.set(zmq.CURVE_PUBLICKEY, self._keys.server_public)
+        self._listening.set_string(zmq.ZAP_DOMAIN, _ZAP_DOMAIN)
+        # Without it libzmq lets anyone in who knows the public key while no handler runs.
+        self._listening.set(zmq.ZAP_ENFORCE_DOMAIN, 1)
+        self._listening.set(zmq.MAXMSGSIZE, MESSAGE_BYTES_MAX)
+        self._listening.set(zmq.HANDSHAKE_IVL, 5000)
+        self._listening.set(zmq.HEARTBEAT_IVL, 1000)
+        self._listening.set(zmq.HEARTBEAT_TIMEOUT, 5000)
+        self._listening.bind(f"tcp://{host}:{port or '*'}")
+        endpoint = self._listening.get(zmq.LAST_ENDPOINT).rstrip(b"\0").decode()
+        return int(endpoint.rpartition(":")[2])
+
+    def _open_zap(self) -> None:
+        self._zap = self._context.socket(zmq.ROUTER)
+        self._zap.set(zmq.LINGER, 0)
+        self._zap.bind("inproc://zeromq.zap.01")
+        self._poller.register(self._zap, zmq.POLLIN)
+
+    def dial(self, address: Address, own_node_id: bytes) -> None:
+        """Connect to a process, by unix socket when it lives on our node. Idempotent.
+
+        Messages sent before the connection stands wait in its queue.
+        """
+        if address.process_id in self._dialled:
+            return
+        if address.ipc and (address.node_id == own_node_id or not address.tcp):
+            endpoint = f"ipc://{address.ipc}"
+        elif address.tcp:
+            endpoint = f"tcp://{address.tcp}"
+        else:
+            raise ValueError(f"process {address.process_id.hex()} has no address to dial")
+        self._connect(address.process_id, endpoint)
+
+    def dial_endpoint(self, process_id: bytes, endpoint: str) -> None:
+        """Connect to an endpoint whose process id is not known: ``process_id`` is made up."""
+        self._connect(process_id, endpoint)
+
+    def _connect(self, process_id: bytes, endpoint: str) -> None:
+        if endpoint.startswith("tcp://"):
+            if self._keys is None:
+                raise ValueError(f"{endpoint} needs the cluster token")
+            self._dialling.set(zmq.CURVE_SERVERKEY, self._keys.server_public)
+            self._dialling.set(zmq.CURVE_PUBLICKEY, self._keys.client_public)
+            self._dialling.set(zmq.CURVE_SECRETKEY, self._keys.client_secret)
+            self._dialling.set(zmq.HEARTBEAT_IVL, 1000)
+            self._dialling.set(zmq.HEARTBEAT_TIMEOUT, 5000)
+        else:
+            self._dialling.set(zmq.CURVE_SERVER, 0)  # back to no security mechanism
+            self._dialling.set(zmq.HEARTBEAT_IVL, 0)
+        self._dialling.set(zmq.CONNECT_ROUTING_ID, process_id)
+        self._dialling.connect(endpoint)
+        self._dialled[process_id] = endpoint
+
+    def hang_up(self, process_id: bytes) -> None:
+        """Drop the connection to a dead peer and what is queued for it."""
+        endpoint = self._dialled.pop(process_id, None)
+        if endpoint is not None:
+            self._dialling.disconnect(endpoint)
+
+    def knows(self, process_id: bytes) -> bool:
+        """Whether we dialled the process (it may still be away)."""
+        return process_id in self._dialled
+
+    # -- sending and receiving
+
+    def send(self, process_id: bytes, data: bytes) -> bool:
+        """Send to a process we dialled or that dialled us. False: it is gone or was never there."""
+        socket = self._dialling if process_id in self._dialled else self._listening
+        try:
+            socket.send(process_id, zmq.SNDMORE | zmq.NOBLOCK)
+            socket.send(data, zmq.NOBLOCK)
+        except zmq.ZMQError as error:
+            if error.errno in (zmq.EHOSTUNREACH, zmq.EAGAIN):
+                return False
+            raise
+        return True
+
+    def poll(self, timeout_s: float | None) -> Iterator[tuple[bytes, bytes]]:
+        """Wait for messages, a wake-up, a watched descriptor or the time; yield (sender, data).
+
+        A message that is not one frame is yielded as empty data: its sender speaks no mray.
+        """
+        timeout_ms = None if timeout_s is None else max(0, int(timeout_s * 1000 + 0.999))
+        for ready, _ in self._poller.poll(timeout_ms):
+            if ready is self._listening or ready is self._dialling:
+                yield from self._receive(ready)
+            elif ready == self._wake_fd:
+                self._drain_wake()
+            elif ready is self._zap:
+                self._answer_zap()
+            else:
+                self._watched[ready]()
+
+    def _receive(self, socket: zmq.Socket[bytes]) -> Iterator[tuple[bytes, bytes]]:
+        for _ in range(_RECEIVE_BATCH_MAX):
+            try:
+                sender = socket.recv(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            except zmq.ZMQError as error:
+                if error.errno == zmq.EHOSTUNREACH:
+                    continue
+                raise
+            if not socket.get(zmq.RCVMORE):
+                yield sender, b""
+                continue
+            data = socket.recv(zmq.NOBLOCK)
+            extra = False
+            while socket.get(zmq.RCVMORE):
+                socket.recv(zmq.NOBLOCK)
+                extra = True
+            yield sender, b"" if extra else data
+
+    # -- waking and watching
+
+    def wake(self) -> None:
+        """End a poll from any thread or signal handler. Takes no lock."""
+        if not self._awake:
+            self._awake = True
+            try:
+                os.eventfd_write(self._wake_fd, 1)
+            except OSError:
+                # Closed while a last finalizer ran: nobody is left to wake.
+                return
+
+    def _drain_wake(self) -> None:
+        os.eventfd_read(self._wake_fd)
+        self._awake = False
+
+    def watch(self, fd: int, ready: Callable[[], None]) -> None:
+        """Call ``ready`` in poll() when the descriptor is readable."""
+        self._watched[fd] = ready
+        self._poller.register(fd, zmq.POLLIN)
+
+    def unwatch(self, fd: int) -> None:
+        """Stop watching."""
+        if self._watched.pop(fd, None) is not None:
+            self._poller.unregister(fd)
+
+    # -- authentication (RFC 27): the CURVE handshake has proved that the peer holds the secret of
+    # -- the public key it shows; here we say which key is ours.
+
+    def _answer_zap(self) -> None:
+        assert self._zap is not None
+        assert self._keys is not None
+        while True:
+            try:
+                frames = self._zap.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            identity, _, version, request_id, domain, _, _, mechanism, *credentials = frames
+            right = (
+                version == b"1.0"
+                and domain == _ZAP_DOMAIN.encode()
+                and mechanism == b"CURVE"
+                and len(credentials) == 1
+                and hmac.compare_digest(z85.encode(credentials[0]), self._keys.client_public)
+            )
+            code, text = (b"200", b"OK") if right else (b"400", b"wrong cluster token")
+            self._zap.send_multipart(
+                [identity, b"", b"1.0", request_id, code, text, b"mray" if right else b"", b""]
+            )
+
+    def close(self) -> None:
+        """Send what is queued (for LINGER_S at most), close all sockets, remove the socket file."""
+        for socket in (self._listening, self._dialling, self._zap):
+            if socket is not None:
+                socket.close()
+        self._context.term()
+        os.close(self._wake_fd)
+        if self._ipc_path:
+            try:
+                os.unlink(self._ipc_path)
+            except FileNotFoundError:
+                return

@@ -1,0 +1,236 @@
+"""The event loop of a process: messages in, handlers, timers, requests with an end.
+
+Owns dispatch by message type, pending requests with their deadlines, timers and calls from other
+threads. Decides nothing about the domain. One pump a process, run by one thread; ``call_soon``
+and ``wake`` are the only doors for others.
+
+A handler that raises ends the request, not the process: the sender gets Refused with the reason
+and the log gets the traceback. Junk from a peer is counted and complained about at most every ten
+seconds.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from mray.rpc.door import Door
+from mray.wire.codec import ProtocolError, decode, encode
+from mray.wire.messages import Ack, Address, Message, Ping, Refused
+
+log = logging.getLogger("mray.pump")
+
+Handler = Callable[[bytes, Any], None]
+OnReply = Callable[[Message], None]
+_COMPLAIN_EVERY_S = 10.0
+
+
+class RequestFailed(Message, tag=0):
+    """Given to ``on_reply`` when no reply came: never on the wire."""
+
+    kind: str
+    text: str
+
+
+class Timer:
+    """A pending call; ``cancel()`` forgets it."""
+
+    __slots__ = ("call", "period_s")
+
+    def __init__(self, call: Callable[[], None], period_s: float | None) -> None:
+        self.call: Callable[[], None] | None = call
+        self.period_s = period_s
+
+    def cancel(self) -> None:
+        """Never call it (again)."""
+        self.call = None
+
+
+class Pump:
+    """See the module. ``node_id`` decides whether peers are dialled by unix socket or tcp."""
+
+    def __init__(
+        self, door: Door, node_id: bytes = b"", clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.door = door
+        self.node_id = node_id
+        self.clock = clock
+        self.running = False
+        #: Called at the end of each round, before waiting: the place to send what was collected.
+        self.hooks: list[Callable[[], None]] = []
+        self.junk_count = 0
+        self._handlers: dict[type, Handler] = {Ping: self._pong}
+        self._requests: dict[int, tuple[OnReply, float, str]] = {}
+        self._rids = itertools.count(1)
+        self._calls: deque[Callable[[], None]] = deque()
+        self._timers: list[tuple[float, int, Timer]] = []
+        self._timer_numbers = itertools.count()
+        self._next_expiry = float("inf")
+        self._complained_at = float("-inf")
+
+    # -- wiring
+
+    def on(self, kind: type[Message], handler: Handler) -> None:
+        """Handle messages of a type: ``handler(sender_process_id, message)``."""
+        self._handlers[kind] = handler
+
+    def at(self, when: float, call: Callable[[], None]) -> Timer:
+        """Call once at ``when`` (this pump's clock)."""
+        timer = Timer(call, None)
+        heapq.heappush(self._timers, (when, next(self._timer_numbers), timer))
+        return timer
+
+    def after(self, delay_s: float, call: Callable[[], None]) -> Timer:
+        """Call once after a delay."""
+        return self.at(self.clock() + delay_s, call)
+
+    def every(self, period_s: float, call: Callable[[], None]) -> Timer:
+        """Call again and again, first after one period."""
+        timer = Timer(call, period_s)
+        heapq.heappush(self._timers, (self.clock() + period_s, next(self._timer_numbers), timer))
+        return timer
+
+    def call_soon(self, call: Callable[[], None]) -> None:
+        """Run ``call`` in the pump's thread. From any thread; takes no lock."""
+        self._calls.append(call)
+        self.door.wake()
+
+    # -- sending
+
+    def send(self, process_id: bytes, message: Message) -> bool:
+        """Send to a peer that we dialled or that dialled us. False if it is gone."""
+        return self.door.send(process_id, encode(message))
+
+    def send_to(self, address: Address, message: Message) -> bool:
+        """Send, dialling first if need be."""
+        if not self.door.knows(address.process_id):
+            self.door.dial(address, self.node_id)
+        return self.door.send(address.process_id, encode(message))
+
+    def request(
+        self,
+        process_id: bytes,
+        make: Callable[[int], Message],
+        on_reply: OnReply,
+        timeout_s: float,
+    ) -> int:
+        """Send ``make(rid)``; ``on_reply`` gets the reply, Refused, or RequestFailed in time."""
+        rid = next(self._rids)
+        message = make(rid)
+        what = type(message).__name__
+        deadline = self.clock() + timeout_s
+        self._requests[rid] = (on_reply, deadline, f"{what} to {process_id.hex()[:8]}")
+        self._next_expiry = min(self._next_expiry, deadline)
+        if not self.send(process_id, message):
+            del self._requests[rid]
+            failure = RequestFailed("RpcError", f"{what}: the peer is gone")
+            self._calls.append(lambda: on_reply(failure))
+            self.door.wake()
+        return rid
+
+    def forget_request(self, rid: int) -> None:
+        """Drop a pending request; its reply will be ignored."""
+        self._requests.pop(rid, None)
+
+    # -- the loop
+
+    def run(self) -> None:
+        """Until stop()."""
+        self.running = True
+        while self.running:
+            self.run_once(None)
+
+    def stop(self) -> None:
+        """End run() after this round. From any thread."""
+        self.running = False
+        self.door.wake()
+
+    def run_once(self, timeout_s: float | None) -> None:
+        """One round: calls, hooks, timers, then wait (at most ``timeout_s``) and dispatch."""
+        while self._calls:
+            self._guard(self._calls.popleft())
+        now = self.clock()
+        if self._timers and self._timers[0][0] <= now:
+            self._run_timers(now)
+        if self._next_expiry <= now:
+            self._expire(now)
+        for hook in self.hooks:
+            self._guard(hook)
+        if self._calls:
+            timeout_s = 0.0
+        else:
+            wake_at = self._next_expiry
+            if self._timers:
+                wake_at = min(wake_at, self._timers[0][0])
+            if wake_at != float("inf"):
+                wait_s = max(0.0, wake_at - self.clock())
+                timeout_s = wait_s if timeout_s is None else min(timeout_s, wait_s)
+        for sender, data in self.door.poll(timeout_s):
+            self._dispatch(sender, data)
+
+    def _guard(self, call: Callable[[], None]) -> None:
+        try:
+            call()
+        except Exception:
+            log.exception("a call in the event loop failed")
+
+    def _run_timers(self, now: float) -> None:
+        while self._timers and self._timers[0][0] <= now:
+            when, number, timer = heapq.heappop(self._timers)
+            if timer.call is None:
+                continue
+            self._guard(timer.call)
+            if timer.period_s is not None and timer.call is not None:
+                next_at = max(when + timer.period_s, now)
+                heapq.heappush(self._timers, (next_at, number, timer))
+
+    def _expire(self, now: float) -> None:
+        for rid in [rid for rid, (_, at, _) in self._requests.items() if at <= now]:
+            on_reply, _, what = self._requests.pop(rid)
+            failure = RequestFailed("RpcError", f"{what}: no answer in time")
+            self._guard(lambda on_reply=on_reply, failure=failure: on_reply(failure))  # type: ignore[misc]
+        self._next_expiry = min((at for _, at, _ in self._requests.values()), default=float("inf"))
+
+    def _dispatch(self, sender: bytes, data: bytes) -> None:
+        try:
+            message = decode(data)
+        except ProtocolError as error:
+            self._complain(sender, error)
+            return
+        handler = self._handlers.get(type(message))
+        if handler is not None:
+            try:
+                handler(sender, message)
+            except Exception as error:
+                log.exception("%s from %s failed", type(message).__name__, sender.hex()[:8])
+                rid = getattr(message, "rid", None)
+                if rid is not None:
+                    self.send(sender, Refused(rid, type(error).__name__, str(error)))
+            return
+        rid = getattr(message, "rid", None)
+        pending = self._requests.pop(rid, None) if rid is not None else None
+        if pending is not None:
+            on_reply = pending[0]
+            self._guard(lambda: on_reply(message))
+        elif rid is None:
+            self._complain(sender, ProtocolError(f"unexpected {type(message).__name__}"))
+
+    def _complain(self, sender: bytes, error: ProtocolError) -> None:
+        self.junk_count += 1
+        now = self.clock()
+        if now - self._complained_at >= _COMPLAIN_EVERY_S:
+            self._complained_at = now
+            log.warning(
+                "ignored junk from peer %s (%d so far): %s",
+                sender.hex()[:16],
+                self.junk_count,
+                error,
+            )
+
+    def _pong(self, sender: bytes, message: Ping) -> None:
+        self.send(sender, Ack(message.rid))
