@@ -70,27 +70,20 @@ def load(
     and nothing else, on anything that cannot be used; what is merely odd ends in ``warnings``.
     """
     home = environ.get("HOME", "")
-    from_flag, from_env = from_flags(flags, flags_from), from_environment(environ)
-    candidates = [*from_flag.candidates, *from_env.candidates]
-    warnings = [*from_flag.warnings, *from_env.warnings]
+    layers = [from_flags(flags, flags_from), from_environment(environ)]
     files = []
     for path, required in _file_paths(home, config_file, working_dir, system_file):
         found = from_file(path, required=required)
         if found is not None:
             files.append(path)
-            candidates += found.candidates
-            warnings += found.warnings
-    values: dict[str, tuple[object, Candidate]] = {}
-    for candidate in candidates:
-        value = convert(candidate, home)
-        if candidate.key.name not in values:
-            values[candidate.key.name] = value, candidate
-        else:
-            warnings += _clash(*values[candidate.key.name], value, candidate)
-    for candidate in from_fallbacks(environ).candidates:
-        if candidate.key.name not in values:
-            values[candidate.key.name] = convert(candidate, home), candidate
-    return _assemble(values, home, warnings, files)
+            layers.append(found)
+    warnings = [warning for layer in layers for warning in layer.warnings]
+    values: dict[str, tuple[object, Source]] = {}
+    for layer in layers:
+        values = _settle(layer.candidates, home, warnings) | values
+    # TMPDIR is not ours: what is odd about it matters only where it counts.
+    fallbacks = [found for found in from_fallbacks(environ) if found.key.name not in values]
+    return _assemble(_settle(fallbacks, home, warnings) | values, home, warnings, files)
 
 
 def conflicts(local: Resolved, cluster: Config) -> list[str]:
@@ -128,28 +121,29 @@ def _file_paths(
     return [*paths, (os.fspath(system_file), False)]
 
 
-def _clash(winning: object, winner: Candidate, value: object, loser: Candidate) -> list[str]:
-    """The warning for two variables that set one key to different values."""
-    same_layer = winner.source.kind == loser.source.kind == "environment"
-    if not same_layer or winning == value:
-        return []
-    key = winner.key
-    return [
-        f"{winner.source.where} and {loser.source.where} differ: {winner.source.where} = "
-        f"{key.show(winning)} wins over {key.show(value)}"
-    ]
+def _settle(
+    candidates: list[Candidate], home: str, warnings: list[str]
+) -> dict[str, tuple[object, Source]]:
+    """The values of one layer by key name. Two names that disagree add a warning."""
+    values: dict[str, tuple[object, Source]] = {}
+    for candidate in candidates:
+        key, value = candidate.key, convert(candidate, home)
+        winning, winner = values.setdefault(key.name, (value, candidate.source))
+        if winning != value:
+            warnings.append(
+                f"{winner.where} and {candidate.source.where} differ: "
+                f"{winner.where} = {key.show(winning)} wins over {key.show(value)}"
+            )
+    return values
 
 
 def _assemble(
-    values: Mapping[str, tuple[object, Candidate]], home: str, warnings: list[str], files: list[str]
+    values: Mapping[str, tuple[object, Source]], home: str, warnings: list[str], files: list[str]
 ) -> Resolved:
     chosen: dict[str, object] = {}
     settings: dict[str, Setting] = {}
     for name, key in KEYS.items():
-        if name in values:
-            value, source = values[name][0], values[name][1].source
-        else:
-            value, source = _default(key, home), _DEFAULT
+        value, source = values.get(name) or (_default(key, home), _DEFAULT)
         chosen[name] = value
         text = key.show(value)
         settings[name] = Setting(name, text if key.secret else value, text, source)

@@ -219,6 +219,11 @@ MRAY_SUFFIXES: Final = {
 _UNSUPPORTED_LOWER: Final = frozenset(name.lower() for name in UNSUPPORTED)
 
 
+def find(name: str) -> KeyInfo | None:
+    """The key with this name or former name, or None."""
+    return KEYS.get(HISTORIC.get(name) or name)
+
+
 def is_unsupported_ray_setting(variable: str) -> bool:
     """Whether ``variable`` (RAY_x, MRAY_x or x) is a setting of Ray that mray lacks."""
     if variable.startswith("MRAY_"):

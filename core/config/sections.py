@@ -74,7 +74,7 @@ class Node(_Section, frozen=True):
         "Change it where the port is taken; nodes and drivers join at this port.",
         scope="node", ray=("RAY_GCS_SERVER_PORT",),
     )] = 6379
-    tmpdir: Annotated[str, Meta(min_length=1, max_length=4096), Key(
+    tmpdir: Annotated[str, Key(
         "The directory that sessions (sockets, logs, state) are made under.",
         "Point it at a local disk; keep it short, for a socket's path has 107 bytes.",
         scope="node", unit="path", ray=("RAY_TMPDIR",), fallback=("TMPDIR",),
@@ -276,7 +276,7 @@ class Auth(_Section, frozen=True):
         "disabled lets anyone who reaches the port run code, so it is for loopback.",
         scope="cluster", ray=("RAY_AUTH_MODE",),
     )] = "token"
-    auth_token_path: Annotated[str, Meta(min_length=1, max_length=4096), Key(
+    auth_token_path: Annotated[str, Key(
         "The file that holds the token, readable by its owner only.",
         "Point it at a mounted secret; RAY_AUTH_TOKEN comes before the file.",
         scope="node", unit="path", ray=("RAY_AUTH_TOKEN_PATH",),
@@ -286,12 +286,12 @@ class Auth(_Section, frozen=True):
 class Driver(_Section, frozen=True):
     """What `init()` uses where the program does not say."""
 
-    address: Annotated[str, Meta(max_length=4096), Key(
+    address: Annotated[str, Key(
         "The cluster to join, as HOST:PORT, auto or local; empty: any found, else local.",
         "Set it to run the same program on another cluster.",
         scope="process", ray=("RAY_ADDRESS",),
     )] = ""
-    namespace: Annotated[str, Meta(max_length=4096), Key(
+    namespace: Annotated[str, Key(
         "The namespace of the job's named actors; empty makes one of its own.",
         "Set it so that jobs can find each other's named actors.",
         scope="process", ray=("RAY_NAMESPACE",),
@@ -337,7 +337,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class Secrets(Struct, frozen=True, kw_only=True):
     """What must not leave this process: from the environment only, and masked when printed."""
 
-    auth_token: Annotated[str, Meta(max_length=4096), Key(
+    auth_token: Annotated[str, Key(
         "The cluster's token itself; empty: read auth_token_path.",
         "Set it where no file can be mounted.",
         scope="process", ray=("RAY_AUTH_TOKEN",), secret=True,

@@ -24,6 +24,7 @@ from mray.config.registry import (
     SECTIONS,
     KeyInfo,
     did_you_mean,
+    find,
     is_unsupported_ray_setting,
 )
 
@@ -41,7 +42,7 @@ class Source(Struct, frozen=True):
     where: str = ""
 
     def __str__(self) -> str:
-        """"flag --x", "environment variable RAY_x", "/path/mray.toml:3" or "default"."""
+        """For people: "flag --x", "environment variable RAY_x", "/path/mray.toml:3", "default"."""
         match self.kind:
             case "default":
                 return "default"
@@ -62,7 +63,7 @@ class Candidate(Struct, frozen=True):
 
 
 class Found(Struct, frozen=True):
-    """What one source holds, strongest first, and what to warn of."""
+    """What one source holds, strongest first (so former names last), and what to warn of."""
 
     candidates: list[Candidate]
     warnings: list[str]
@@ -74,11 +75,11 @@ def from_flags(flags: Mapping[str, object], flags_from: FlagsFrom) -> Found:
     Raises ConfigError on a name that is neither a key nor a setting of Ray.
     """
     found = Found([], [])
-    for name, value in flags.items():
+    for name in sorted(flags, key=HISTORIC.__contains__):
+        value, plain = flags[name], name.replace("-", "_")
         if value is None:
             continue
-        plain = name.replace("-", "_")
-        where = f"--{name.replace('_', '-')}" if flags_from == "command line" else f"init({name}=)"
+        where = f"--{name.replace('_', '-')}" if flags_from == "command line" else f"init(): {name}"
         key = KEYS.get(MRAY_SUFFIXES.get(plain.lower(), ""))
         if key is not None and key.secret:
             raise ConfigError(
@@ -127,17 +128,14 @@ def from_environment(environ: Mapping[str, str]) -> Found:
     return found
 
 
-def from_fallbacks(environ: Mapping[str, str]) -> Found:
+def from_fallbacks(environ: Mapping[str, str]) -> list[Candidate]:
     """What variables of the system set (TMPDIR), for keys that nothing else sets."""
-    return Found(
-        [
-            Candidate(key, environ[variable], Source("environment", variable))
-            for key in KEYS.values()
-            for variable in key.fallback_names
-            if environ.get(variable, "").strip()
-        ],
-        [],
-    )
+    return [
+        Candidate(key, environ[variable], Source("environment", variable))
+        for key in KEYS.values()
+        for variable in key.fallback_names
+        if environ.get(variable, "").strip()
+    ]
 
 
 def from_file(path: str, *, required: bool) -> Found | None:
@@ -169,9 +167,10 @@ def from_file(path: str, *, required: bool) -> Found | None:
                 f"expected a table, [{section}]",
                 name=section, value=table, expected="a table", source=path,
             )  # fmt: skip
-        for name, value in table.items():
+        for name in sorted(table, key=HISTORIC.__contains__):
+            value = table[name]
             where = _place(path, text, section, name)
-            key = KEYS.get(HISTORIC.get(name, name))
+            key = find(name)
             if key is None or key.section != section or key.secret:
                 raise _unknown_key(where, section, name, value)
             found.candidates.append(Candidate(key, value, Source("file", where)))
@@ -194,7 +193,7 @@ def _parse(data: bytes, path: str) -> tuple[str, dict[str, Any]]:
 
 
 def _place(path: str, text: str, section: str, name: str) -> str:
-    """"path:line" of a key, or the bare path where its line is not plain to see."""
+    """Where a key stands, "path:line"; the bare path where its line is not plain to see."""
     current = ""
     for number, line in enumerate(text.splitlines(), start=1):
         if header := _SECTION_LINE.match(line):
@@ -209,7 +208,7 @@ def _place(path: str, text: str, section: str, name: str) -> str:
 
 
 def _unknown_section(path: str, text: str, section: str, table: object) -> ConfigError:
-    key = KEYS.get(HISTORIC.get(section, section))
+    key = find(section)
     where = _place(path, text, "", section)
     if key is not None:
         message = f"{where}: the key {section} stands outside its section [{key.section}]"
@@ -220,7 +219,7 @@ def _unknown_section(path: str, text: str, section: str, table: object) -> Confi
 
 
 def _unknown_key(where: str, section: str, name: str, value: object) -> ConfigError:
-    key = KEYS.get(HISTORIC.get(name, name))
+    key = find(name)
     if key is not None and key.secret:
         message = f"{where}: {name} is a secret and may not stand in a file: set {key.ray_names[0]}"
         return ConfigError(message, name=name, expected="no secret", source=where)

@@ -34,7 +34,7 @@ def convert(candidate: Candidate, home: str) -> object:
         return msgspec.convert(_read(key, value, home, as_text), key.accepts)
     except (ValueError, OverflowError) as error:  # msgspec.ValidationError is a ValueError
         subject = f"{source}: {key.name}" if source.kind == "file" else str(source)
-        shown = "" if key.secret else f" = {value!r}"
+        shown = "" if key.secret else f" = {_short(value)}"
         hint = _hint(key, value, home) if as_text or key.kind == "path" else ""
         raise ConfigError(
             f"{subject}{shown} cannot be used: expected {key.expected}{hint}",
@@ -59,6 +59,7 @@ def _read(key: KeyInfo, value: object, home: str, as_text: bool) -> object:
     if not isinstance(value, str):
         return value
     text = value.strip()
+    text.encode()  # UnicodeEncodeError where a variable holds bytes that are no text.
     if key.optional and text.lower() == "auto":
         return None
     if as_text and text.lower() in key.switch:
@@ -76,9 +77,16 @@ def _read(key: KeyInfo, value: object, home: str, as_text: bool) -> object:
         case "number":
             return _finite(float(text)) if as_text else value
         case "path":
-            return _absolute(expand_home(text, home))
+            # The default may start with "~" and has to be a valid value where there is no HOME.
+            path = expand_home(text, home)
+            return path if text == key.default else _absolute(path)
         case "text" | "boolean":
             return text
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:80]}... ({len(text)} characters)"
 
 
 def _whole(number: float) -> int:
@@ -106,7 +114,7 @@ def _hint(key: KeyInfo, value: object, home: str) -> str:
     text = value.strip()
     before, mark, _ = text.partition("#")
     if mark and before.strip() and key.kind not in ("path", "text"):
-        comment = text[len(before):]
+        comment = text[len(before) :]
         return f"; a comment cannot follow a value here: leave out {comment!r}"
     if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
         return "; the quotes are part of the value: leave them out"

@@ -908,9 +908,12 @@ class Workers(Message, tag=123):
 
 
 class SetWorkerTitle(Message, tag=124):
-    """worker -> node: what it runs now, for the prefix of its lines. Sent when the name changes."""
+    """worker -> node: lines from these offsets on (bytes since the log began, across rotation)
+    belong to the task or actor ``name``. Sent when the name changes."""
 
     name: str
+    out_offset: int
+    err_offset: int
 
 
 AnyMessage = Union[  # noqa: UP007 (a type written with | would need 90 of them)

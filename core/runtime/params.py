@@ -1,0 +1,31 @@
+"""What a worker is told at birth: one value, made by the node daemon, carried by the zygote."""
+
+from __future__ import annotations
+
+import msgspec
+
+from mray.wire.messages import Address, JobInfo, NodeInfo
+
+
+class WorkerParams(msgspec.Struct, array_like=True, frozen=True):
+    """Everything a worker needs before its first message."""
+
+    #: The id the node chose for this process; the first message carries it.
+    process_id: bytes
+    node: NodeInfo
+    #: Pid of the node daemon: whoever is not its child any more must die.
+    node_pid: int
+    head: Address
+    cluster_id: str
+    #: msgpack of mray.config.Config.
+    config: bytes
+    job: JobInfo
+    #: msgpack of the environment of this worker: {"env_vars": {..}, "working_dir": ".."}, b"" none.
+    runtime_env: bytes
+    #: Where the worker listens.
+    ipc: str
+    #: 8-byte file in which the worker keeps the number of the last task it began (little endian).
+    progress_path: str
+    #: Open already as descriptors 1 and 2; here so that the worker can rotate them.
+    out_path: str
+    err_path: str
