@@ -232,12 +232,17 @@ def is_unsupported_ray_setting(variable: str) -> bool:
 
 
 def nearest(name: str, known: list[str]) -> str:
-    """The one of ``known`` most like ``name``, or "". Case does not matter."""
+    """The one of ``known`` most like ``name``, or the only one that contains it, or "".
+
+    Case does not matter.
+    """
     import difflib  # Only after a mistake: 1.3 ms that no start should pay.
 
     folded = {candidate.lower(): candidate for candidate in known}
     found = difflib.get_close_matches(name.lower(), folded, n=1, cutoff=0.7)
-    return folded[found[0]] if found else ""
+    if not found:
+        found = [candidate for candidate in folded if name.lower() in candidate]
+    return folded[found[0]] if len(found) == 1 else ""
 
 
 def did_you_mean(name: str, known: list[str]) -> str:
