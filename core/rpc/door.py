@@ -70,6 +70,9 @@ class Door:
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._awake = False
         self._dialled: dict[bytes, str] = {}
+        #: Peers that dialled us, disjoint from _dialled: a pair of processes keeps to one
+        #: connection, so that messages between them never overtake each other.
+        self._callers: set[bytes] = set()
         self._ipc_path = ""
         self._watched: dict[int, Callable[[], None]] = {}
         self._poller = zmq.Poller()
@@ -136,7 +139,7 @@ class Door:
 
         Messages sent before the connection stands wait in its queue.
         """
-        if address.process_id in self._dialled:
+        if address.process_id in self._dialled or address.process_id in self._callers:
             return
         if address.ipc and (address.node_id == own_node_id or not address.tcp):
             endpoint = f"ipc://{address.ipc}"
@@ -168,13 +171,14 @@ class Door:
 
     def hang_up(self, process_id: bytes) -> None:
         """Drop the connection to a dead peer and what is queued for it."""
+        self._callers.discard(process_id)
         endpoint = self._dialled.pop(process_id, None)
         if endpoint is not None:
             self._dialling.disconnect(endpoint)
 
     def knows(self, process_id: bytes) -> bool:
-        """Whether we dialled the process (it may still be away)."""
-        return process_id in self._dialled
+        """Whether there is a connection to the process (it may be away for the moment)."""
+        return process_id in self._dialled or process_id in self._callers
 
     # -- sending and receiving
 
@@ -186,6 +190,7 @@ class Door:
             socket.send(data, zmq.NOBLOCK)
         except zmq.ZMQError as error:
             if error.errno in (zmq.EHOSTUNREACH, zmq.EAGAIN):
+                self._callers.discard(process_id)
                 return False
             raise
         return True
@@ -207,6 +212,7 @@ class Door:
                 self._watched[ready]()
 
     def _receive(self, socket: zmq.Socket[bytes]) -> Iterator[tuple[bytes, bytes]]:
+        listening = socket is self._listening
         for _ in range(_RECEIVE_BATCH_MAX):
             try:
                 sender = socket.recv(zmq.NOBLOCK)
@@ -219,6 +225,8 @@ class Door:
             if not socket.get(zmq.RCVMORE):
                 yield sender, b""
                 continue
+            if listening and sender not in self._callers and sender not in self._dialled:
+                self._callers.add(sender)
             data = socket.recv(zmq.NOBLOCK)
             extra = False
             while socket.get(zmq.RCVMORE):

@@ -98,6 +98,15 @@ class Located(msgspec.Struct, array_like=True, frozen=True, gc=False):
     size_bytes: int
 
 
+class RefGroup(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """References of one owner inside a value. ``token``: the registration under which the owner
+    of the value borrows them already; 0 when that owner is the owner of the references too."""
+
+    owner: Address
+    object_ids: list[bytes]
+    token: int = 0
+
+
 class RefInfo(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """A reference on the wire: the object and its owner's address."""
 
@@ -365,9 +374,7 @@ class Returned(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
     data: bytes | None = None
     located: Located | None = None
-    refs: list[RefInfo] = []
-    #: Registration tokens under which the owner of the result already borrows ``refs``.
-    tokens: list[int] = []
+    refs: list[RefGroup] = []
 
 
 class TaskReply(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -421,17 +428,20 @@ class ObjectReady(Message, tag=51):
 
 
 class AddBorrower(Message, tag=52):
+    """The sender, who holds the objects, registers ``borrower`` (itself or another) for them."""
+
     rid: int
-    object_id: bytes
+    object_ids: list[bytes]
     borrower: Address
     #: Unique per registration; makes adding and dropping idempotent in any order.
     token: int
 
 
 class DropBorrower(Message, tag=53):
-    object_id: bytes
+    """The borrower gives up its registrations: (object, tokens)."""
+
     borrower_id: bytes
-    tokens: list[int]
+    drops: list[tuple[bytes, list[int]]]
 
 
 class ExplainObjects(Message, tag=54):
