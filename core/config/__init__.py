@@ -4,12 +4,12 @@ Start at sections.py (the settings), then load.py (precedence). registry.py is t
 the sections, sources.py and values.py read what people wrote, ray_names.py knows the variables
 that are no settings, render.py prints configs/default.toml.
 
-Nothing here reads os.environ: `load(flags, os.environ)` is the one entry for a process that starts,
-`Config.from_bytes` for one that is told its configuration.
+Nothing here reads os.environ: `load(flags, os.environ)` is the entry for a process that starts on
+its own, `Config.from_bytes` and `load_secrets(os.environ)` for one that is sent its configuration.
 """
 
 from mray.config.errors import ConfigError
-from mray.config.load import Resolved, Setting, adopt, conflicts, load
+from mray.config.load import Resolved, Setting, adopt, conflicts, load, load_secrets
 from mray.config.registry import KEYS, KeyInfo, describe
 from mray.config.sections import OBJECT_STORE_MEMORY_MIN_BYTES, Config, Scope, Secrets
 from mray.config.sources import Source
@@ -29,4 +29,5 @@ __all__ = [
     "conflicts",
     "describe",
     "load",
+    "load_secrets",
 ]

@@ -71,11 +71,9 @@ def load(
     """
     home = environ.get("HOME", "")
     layers = [from_flags(flags, flags_from), from_environment(environ)]
-    files = []
     for path, required in _file_paths(home, config_file, working_dir, system_file):
         found = from_file(path, required=required)
         if found is not None:
-            files.append(path)
             layers.append(found)
     warnings = [warning for layer in layers for warning in layer.warnings]
     values: dict[str, tuple[object, Source]] = {}
@@ -83,7 +81,15 @@ def load(
         values = _settle(layer.candidates, home, warnings) | values
     # TMPDIR is not ours: what is odd about it matters only where it counts.
     fallbacks = [found for found in from_fallbacks(environ) if found.key.name not in values]
-    return _assemble(_settle(fallbacks, home, warnings) | values, home, warnings, files)
+    values = _settle(fallbacks, home, warnings) | values
+    return _assemble(values, home, warnings, [layer.file for layer in layers if layer.file])
+
+
+def load_secrets(environ: Mapping[str, str]) -> Secrets:
+    """The secrets alone, for a process that was sent its Config. Raises ConfigError as load()."""
+    found = [item for item in from_environment(environ).candidates if item.key.secret]
+    values = _settle(found, home="", warnings=[])
+    return _secrets({name: value for name, (value, _) in values.items()})
 
 
 def conflicts(local: Resolved, cluster: Config) -> list[str]:
@@ -149,7 +155,7 @@ def _assemble(
         settings[name] = Setting(name, text if key.secret else value, text, source)
     return Resolved(
         config=_config(chosen),
-        secrets=Secrets(**{n: chosen[n] for n in Secrets.__struct_fields__}),  # type: ignore[arg-type]
+        secrets=_secrets({name: chosen[name] for name in Secrets.__struct_fields__}),
         settings=settings,
         warnings=tuple(warnings),
         files=tuple(files),
@@ -176,3 +182,7 @@ def _config(values: Mapping[str, object]) -> Config:
         struct = type(getattr(Config(), section))
         sections[section] = struct(**{name: values[name] for name in struct.__struct_fields__})
     return Config(**sections)
+
+
+def _secrets(values: Mapping[str, Any]) -> Secrets:
+    return Secrets(**values)

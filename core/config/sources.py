@@ -67,6 +67,8 @@ class Found(Struct, frozen=True):
 
     candidates: list[Candidate]
     warnings: list[str]
+    #: The file that was read; "" for other sources, and for a file that could not be read.
+    file: str = ""
 
 
 def from_flags(flags: Mapping[str, object], flags_from: FlagsFrom) -> Found:
@@ -157,7 +159,7 @@ def from_file(path: str, *, required: bool) -> Found | None:
             return None
         return Found([], [f"{path} cannot be read and is left out: {reason}"])
     text, tables = _parse(data, path)
-    found = Found([], [])
+    found = Found([], [], path)
     for section, table in tables.items():
         if section not in SECTIONS:
             raise _unknown_section(path, text, section, table)
@@ -195,7 +197,7 @@ def _parse(data: bytes, path: str) -> tuple[str, dict[str, Any]]:
 def _place(path: str, text: str, section: str, name: str) -> str:
     """Where a key stands, "path:line"; the bare path where its line is not plain to see."""
     current = ""
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         if header := _SECTION_LINE.match(line):
             current = header[1]
             if section == "" and current == name:

@@ -42,7 +42,7 @@ def convert(candidate: Candidate, home: str) -> object:
             value=None if key.secret else value,
             expected=key.expected,
             source=str(source),
-        ) from error
+        ) from (None if key.secret else error)
 
 
 def expand_home(path: str, home: str) -> str:

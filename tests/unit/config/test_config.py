@@ -9,7 +9,17 @@ from typing import Any
 import msgspec
 import pytest
 
-from mray.config import KEYS, Config, ConfigError, Resolved, adopt, conflicts, describe, load
+from mray.config import (
+    KEYS,
+    Config,
+    ConfigError,
+    Resolved,
+    adopt,
+    conflicts,
+    describe,
+    load,
+    load_secrets,
+)
 from mray.config.ray_names import UNSUPPORTED
 from mray.config.registry import SECTIONS
 
@@ -250,6 +260,12 @@ def test_a_secret_is_in_no_message_no_listing_and_no_repr(load_here: Load) -> No
     assert b"hunter2" not in resolved.config.to_bytes()
     assert "hunter2" not in repr(resolved)
     assert resolved.settings["auth_token"].value == "(set)"
+
+
+def test_a_process_that_was_sent_its_config_reads_the_secrets_alone() -> None:
+    environ = {"RAY_AUTH_TOKEN": "weak", "MRAY_AUTH_TOKEN": " hunter2\n", "RAY_TMPDIR": "junk"}
+    assert load_secrets(environ).auth_token == "hunter2"
+    assert load_secrets({}).auth_token == ""
 
 
 def test_a_config_survives_the_wire(load_here: Load) -> None:

@@ -162,6 +162,7 @@ def test_a_file_that_nobody_named_and_nobody_can_read_is_left_out_with_a_warning
     assert resolved.warnings == (
         f"{tmp_path}/mray.toml cannot be read and is left out: Is a directory",
     )
+    assert resolved.files == ()
 
 
 @given(
