@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from mray.exceptions import RayError
 
-class ConfigError(ValueError):
+
+class ConfigError(RayError, ValueError):
     """A setting that cannot be used. The message is one line a person can act on.
 
     ``name`` is what the user wrote (a variable, a key, a flag) or "" where a whole file is at

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mray.config import KEYS, Config, ConfigError, Resolved, load
+from mray.exceptions import RayError
 
 ROTATION = ("RAY_ROTATION_MAX_BYTES", "RAY_log_rotation_max_bytes")
 
@@ -180,6 +181,8 @@ def test_no_text_in_a_variable_raises_anything_but_a_config_error(name: str, tex
 def test_errors_keep_their_facts_when_pickled() -> None:
     error = ConfigError("m", name="n", value="v", expected="e", source="s")
     copy = pickle.loads(pickle.dumps(error))
+    assert isinstance(copy, RayError)
+    assert isinstance(copy, ValueError)
     assert (str(copy), copy.name, copy.value) == ("m", "n", "v")
     assert (copy.expected, copy.source) == ("e", "s")
 
