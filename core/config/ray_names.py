@@ -54,7 +54,7 @@ UNSUPPORTED: Final = _names(
     # References, lineage, serialization.
     """
     record_ref_creation_sites record_task_actor_creation_sites lineage_pinning_enabled
-    max_lineage_bytes PICKLE_VERBOSE_DEBUG MAX_APPLICATION_ERROR_LENGTH
+    max_lineage_bytes MAX_APPLICATION_ERROR_LENGTH
     max_error_msg_size_bytes WARN_BLOCKING_GET_INSIDE_ASYNC
     """
     # Waiting, hangs, liveness.
@@ -102,8 +102,9 @@ UNSUPPORTED: Final = _names(
 #: Variables that are no settings: mray's processes set them, or another module reads them.
 INTERNAL: Final = _names(
     """
-    MRAY_AS_RAY MRAY_ENGINE MRAY_JOB_ID MRAY_SUBMISSION_ID MRAY_NODE_ID MRAY_WORKER_ID
-    MRAY_SESSION_DIR MRAY_TEST_SEED RAY_JOB_ID RAY_VERSION RAY_COMMIT
+    MRAY_AS_RAY MRAY_CONFORMANCE_ENGINE MRAY_ENGINE MRAY_JOB_ID MRAY_NODE_ID MRAY_SESSION_DIR
+    MRAY_SUBMISSION_ID MRAY_TEST_SEED MRAY_WORKER_ID
+    RAY_COMMIT RAY_JOB_ID RAY_PICKLE_VERBOSE_DEBUG RAY_USAGE_STATS_ENABLED RAY_VERSION
     """
 )
 
