@@ -6,73 +6,51 @@ good (session_end.py). What runs inside the daemons is mray.node's.
 
 Parameters travel by a pipe on the daemon's standard input, as msgpack of DaemonParams: never on
 the command line, where every user of the machine could read the token. Each daemon answers with
-one line of JSON on a pipe of its own.
+one line of JSON on a pipe of its own. Head and node start at the same time: the node is told where
+the head will listen, and its connection waits there.
 """
 
 from __future__ import annotations
 
-import subprocess
-from dataclasses import dataclass
+import os
+import socket
+import time
+from dataclasses import dataclass, field
+from typing import Final
 
 import msgspec
 
-from mray.config import Resolved
-from mray.session import Session
-from mray.session_end import EndReport
-from mray.wire.messages import Address
+from mray.auth import check_bind, ensure_token, load_token
+from mray.config import Config, Resolved, adopt
+from mray.daemon_params import DaemonParams, NodeOptions
+from mray.daemon_spawn import Spawned, StartError, spawn, wait_ready
+from mray.ids import new_node_id, new_process_id
+from mray.process import start_time_of
+from mray.rpc.client import AskError, Client
+from mray.rpc.door import Keys
+from mray.session import NodeEntry, Session, SessionInfo, create_session
+from mray.session_end import EndReport, clean_stale, end_session
+from mray.wire.messages import Address, GetNodes, KvGet, KvValue, Nodes
 
+__all__ = [
+    "DaemonParams",
+    "NodeOptions",
+    "StartError",
+    "Started",
+    "join",
+    "start_head",
+    "start_local",
+    "start_node",
+    "stop_local",
+]
 
-class NodeOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What a user may say of a node beside the configuration."""
-
-    #: Amounts as users give them. CPU, GPU, memory and object_store_memory that are missing here
-    #: are detected by the node.
-    resources: dict[str, float] = {}
-    labels: dict[str, str] = {}
-    #: The address other machines reach this node at; "" lets the node find out.
-    ip: str = ""
-    #: Where the node listens on tcp; "" for not at all, port 0 for a free one.
-    tcp_host: str = ""
-    tcp_port: int = 0
-
-
-class DaemonParams(msgspec.Struct, frozen=True, kw_only=True):
-    """All that a daemon is told at birth."""
-
-    #: Its process id; a node's node id.
-    process_id: bytes
-    cluster_id: str
-    session_dir: str
-    #: Whether the head runs in this session.
-    is_head: bool
-    #: The head: where to dial it, or, in the head itself, where it listens (ipc).
-    head: Address
-    #: The path this daemon listens on.
-    ipc: str
-    #: msgpack of mray.config.Config.
-    config: bytes
-    #: "" without tcp.
-    token: str
-    #: The head's own tcp address to bind; "" for none.
-    tcp_host: str
-    tcp_port: int
-    node: NodeOptions
-    #: The process to die with; 0 for none.
-    owner_pid: int
-    owner_start_time: int
-    #: Pipe to write the one line to.
-    ready_fd: int
-
-
-class StartError(RuntimeError):
-    """A daemon did not start. ``kind`` is an exception's name, ``daemon`` head or node,
-    ``log_path`` where to read more."""
-
-    def __init__(self, daemon: str, kind: str, text: str, log_path: str = "") -> None:
-        super().__init__(text)
-        self.daemon = daemon
-        self.kind = kind
-        self.log_path = log_path
+#: Where the head keeps the cluster's configuration in its KV, for those who are about to join.
+CONFIG_NAMESPACE: Final = "_mray"
+CONFIG_KEY: Final = b"config"
+#: How long a start that failed gives to what it had started already.
+_UNDO_GRACE_S: Final = 2.0
+_JOIN_TIMEOUT_S: Final = 5.0
+_LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 
 
 @dataclass(kw_only=True)
@@ -82,10 +60,16 @@ class Started:
     session: Session
     cluster_id: str
     head: Address
-    #: The node daemon of this session; a driver registers there.
-    node: Address
+    #: The node daemon started, for a driver to register at; None without one.
+    node: Address | None
+    #: Of the daemons started: "head", "node".
     pids: dict[str, int]
-    processes: list[subprocess.Popen[bytes]]
+    _spawned: list[Spawned] = field(default_factory=list, repr=False)
+
+    @property
+    def address(self) -> str:
+        """What others pass to join: "host:port", or the session's directory without a port."""
+        return self.head.tcp or self.session.path
 
 
 def start_head(
@@ -104,9 +88,52 @@ def start_head(
     ``tcp_host`` "" listens on no port; ``tcp_port`` None takes gcs_server_port. ``die_with_pid``:
     the process whose end ends the cluster (a driver's own pid), 0 for a cluster that stays. Raises
     StartError, and then nothing is left running; TokenError; ValueError for an open port without
-    authentication.
+    authentication; ProcessLookupError where ``die_with_pid`` is gone.
     """
-    raise NotImplementedError
+    token = ""
+    if tcp_host:
+        check_bind(tcp_host, resolved)
+        token = ensure_token(resolved)
+    node = _completed(node, tcp_host, resolved)
+    if tcp_port is None:
+        tcp_port = resolved.config.node.gcs_server_port
+    node_id, head_id = new_node_id(), new_process_id()
+    head = Address(
+        head_id,
+        node_id,
+        ipc=f"{session.sockets}/gcs",
+        tcp=f"{_shown(tcp_host, node)}:{tcp_port}" if tcp_host else "",
+    )
+    entry = NodeEntry(node_id=node_id.hex(), ipc=_node_ipc(session, node_id))
+    info = SessionInfo(
+        cluster_id=head_id[1:17].hex(),
+        role="head",
+        head_id=head_id.hex(),
+        head_ipc=head.ipc,
+        head_tcp=head.tcp,
+        nodes=[entry] if with_node else [],
+        started_by="init" if die_with_pid else "cli",
+        created_unix_s=time.time(),
+    )
+    params = DaemonParams(
+        process_id=head_id,
+        cluster_id=info.cluster_id,
+        session_dir=session.path,
+        is_head=True,
+        head=head,
+        head_pid=0,
+        head_start_time=0,
+        ipc=head.ipc,
+        config=resolved.config.to_bytes(),
+        token=token,
+        tcp_host=tcp_host,
+        tcp_port=tcp_port,
+        node=node,
+        owner_pid=die_with_pid,
+        owner_start_time=start_time_of(die_with_pid) if die_with_pid else 0,
+        ready_fd=-1,
+    )
+    return _start(session, resolved, info, params, [entry] if with_node else [], True, timeout_s)
 
 
 def start_node(
@@ -119,20 +146,76 @@ def start_node(
     die_with_pid: int = 0,
     timeout_s: float = 30.0,
 ) -> Started:
-    """Start one more node daemon in ``session`` for a head that runs. Raises as start_head."""
-    raise NotImplementedError
+    """Start one more node daemon in ``session`` for a head that runs. Raises as start_head.
+
+    In a session without a session.json, the node is the first of a session of its own.
+    """
+    token = ""
+    if head.tcp:
+        check_bind(node.tcp_host or "127.0.0.1", resolved)
+        token = load_token(resolved)
+    node = _completed(node, node.tcp_host, resolved)
+    node_id = new_node_id()
+    entry = NodeEntry(node_id=node_id.hex(), ipc=_node_ipc(session, node_id))
+    try:
+        info = session.info()
+        info = msgspec.structs.replace(info, nodes=[*info.nodes, entry])
+    except FileNotFoundError:
+        info = SessionInfo(
+            cluster_id=cluster_id,
+            role="node",
+            head_id=head.process_id.hex(),
+            head_ipc="",
+            head_tcp=head.tcp,
+            nodes=[entry],
+            started_by="init" if die_with_pid else "cli",
+            created_unix_s=time.time(),
+        )
+    head_record = next((r for r in session.processes() if r.kind == "head" and r.alive), None)
+    params = DaemonParams(
+        process_id=node_id,
+        cluster_id=cluster_id,
+        session_dir=session.path,
+        is_head=False,
+        head=head,
+        head_pid=head_record.pid if head_record else 0,
+        head_start_time=head_record.start_time if head_record else 0,
+        ipc=entry.ipc,
+        config=resolved.config.to_bytes(),
+        token=token,
+        tcp_host=node.tcp_host,
+        tcp_port=node.tcp_port,
+        node=node,
+        owner_pid=die_with_pid,
+        owner_start_time=start_time_of(die_with_pid) if die_with_pid else 0,
+        ready_fd=-1,
+    )
+    return _start(session, resolved, info, params, [entry], False, timeout_s)
 
 
 def start_local(
-    resolved: Resolved, *, node: NodeOptions = NodeOptions(), timeout_s: float = 30.0  # noqa: B008
+    resolved: Resolved,
+    *,
+    node: NodeOptions = NodeOptions(),  # noqa: B008
+    timeout_s: float = 30.0,
 ) -> Started:
     """A new session with head and node that lives as long as this process: for `init()`."""
-    raise NotImplementedError
+    session = create_session(resolved.config.node.tmpdir)
+    try:
+        return start_head(
+            session, resolved, node=node, die_with_pid=os.getpid(), timeout_s=timeout_s
+        )
+    except BaseException:
+        session.release()
+        raise
 
 
-def stop_local(started: Started, *, grace_s: float = 5.0) -> EndReport:
+def stop_local(started: Started, *, grace_s: float = 5.0, reason: str = "shutdown") -> EndReport:
     """End a cluster that this process started, and reap its daemons."""
-    raise NotImplementedError
+    report = end_session(started.session, grace_s=grace_s, reason=reason)
+    for spawned in started._spawned:
+        spawned.reap()
+    return report
 
 
 def join(
@@ -147,4 +230,143 @@ def join(
     Cluster-wide settings are the head's. Raises ConnectionError where no head answers (wrong
     address, wrong token), StartError, TokenError.
     """
-    raise NotImplementedError
+    nodes, config = _ask_head(address, load_token(resolved))
+    head_host = address.rpartition(":")[0].strip("[]")
+    # What the user typed is known to work from here; what the head thinks of itself may not be.
+    head = msgspec.structs.replace(nodes.head, ipc="", tcp=address)
+    if not node.tcp_host:
+        host = "127.0.0.1" if head_host in _LOOPBACK else own_ip(head_host)
+        node = msgspec.structs.replace(node, tcp_host=host, ip=node.ip or host)
+    joined = msgspec.structs.replace(resolved, config=adopt(resolved.config, config))
+    session = create_session(resolved.config.node.tmpdir)
+    try:
+        return start_node(
+            session,
+            joined,
+            cluster_id=nodes.cluster_id,
+            head=head,
+            node=node,
+            timeout_s=timeout_s,
+        )
+    except BaseException:
+        session.release()
+        raise
+
+
+def own_ip(towards: str = "8.8.8.8") -> str:
+    """This machine's address on the way to ``towards``; 127.0.0.1 where there is no way.
+
+    Nothing is sent: connecting a datagram socket only asks the routing table.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((towards, 1))
+        except OSError:
+            return "127.0.0.1"
+        return str(probe.getsockname()[0])
+
+
+def _start(
+    session: Session,
+    resolved: Resolved,
+    info: SessionInfo,
+    params: DaemonParams,
+    nodes: list[NodeEntry],
+    with_head: bool,
+    timeout_s: float,
+) -> Started:
+    """Spawn what is asked for, wait for it, write down what came of it; or undo it all."""
+    session.hold()
+    # Before anything runs, so that whatever happens to us, `mray stop` can find it.
+    session.write_info(info)
+    spawned: list[Spawned] = []
+    try:
+        if with_head:
+            spawned.append(spawn("head", params, session))
+            params = msgspec.structs.replace(
+                params, head_pid=spawned[0].pid, head_start_time=start_time_of(spawned[0].pid)
+            )
+        for entry in nodes:
+            node_params = msgspec.structs.replace(
+                params,
+                process_id=bytes.fromhex(entry.node_id),
+                ipc=entry.ipc,
+                tcp_host=params.node.tcp_host,
+                tcp_port=params.node.tcp_port,
+            )
+            spawned.append(spawn("node", node_params, session))
+        # While they start, for it costs them nothing.
+        clean_stale(
+            os.path.dirname(os.path.dirname(session.path)),
+            retention_s=resolved.config.node.session_retention_s,
+            retention_count=resolved.config.node.session_retention_count,
+        )
+        facts = wait_ready(spawned, timeout_s)
+    except BaseException as error:
+        _undo(session, spawned, f"{error or 'interrupted'}", whole=len(info.nodes) == len(nodes))
+        raise
+    head, kinds = params.head, [one.kind for one in spawned]
+    if with_head:
+        head = msgspec.structs.replace(head, tcp=facts[0]["tcp"])
+        session.write_info(msgspec.structs.replace(info, head_tcp=head.tcp))
+    address = None
+    if nodes:
+        node_id = bytes.fromhex(nodes[0].node_id)
+        address = Address(node_id, node_id, ipc=nodes[0].ipc, tcp=facts[-1]["tcp"])
+    return Started(
+        session=session,
+        cluster_id=info.cluster_id,
+        head=head,
+        node=address,
+        pids={kind: one.pid for kind, one in zip(kinds, spawned, strict=True)},
+        _spawned=spawned,
+    )
+
+
+def _undo(session: Session, spawned: list[Spawned], reason: str, *, whole: bool) -> None:
+    """End what was spawned, and the session with it where it has nothing else."""
+    for one in spawned:
+        one.terminate()
+    for one in spawned:
+        one.reap(_UNDO_GRACE_S)
+    if whole:
+        end_session(session, force=True, reason=reason)
+
+
+def _ask_head(address: str, token: str) -> tuple[Nodes, Config]:
+    """Who the head is, and the cluster's configuration. ConnectionError where none answers."""
+    with Client(Keys.from_token(token)) as client:
+        peer = client.reach(f"tcp://{address}")
+        try:
+            nodes = client.ask(peer, GetNodes, Nodes, _JOIN_TIMEOUT_S)
+            config = client.ask(
+                peer, lambda rid: KvGet(rid, CONFIG_NAMESPACE, CONFIG_KEY), KvValue, _JOIN_TIMEOUT_S
+            )
+        except AskError as error:
+            raise ConnectionError(
+                f"no mray head answered at {address} within {_JOIN_TIMEOUT_S:.0f} s: either none "
+                "runs there, or it cannot be reached from here, or it has another cluster token "
+                "(the head answers nobody without its token)"
+            ) from error
+    if config.value is None:
+        raise ConnectionError(f"the head at {address} has no configuration to give: is it ready?")
+    return nodes, Config.from_bytes(config.value)
+
+
+def _completed(node: NodeOptions, head_host: str, resolved: Resolved) -> NodeOptions:
+    """The options with what follows from where the head listens."""
+    host = node.tcp_host or head_host
+    if host:
+        check_bind(host, resolved)
+    ip = node.ip
+    if not ip:
+        ip = host if host and host not in ("0.0.0.0", "::") else (own_ip() if host else "127.0.0.1")
+    return msgspec.structs.replace(node, tcp_host=host, ip=ip)
+
+
+def _shown(host: str, node: NodeOptions) -> str:
+    return node.ip if host in ("0.0.0.0", "::") else host
+
+
+def _node_ipc(session: Session, node_id: bytes) -> str:
+    return f"{session.sockets}/raylet-{node_id[:5].hex()}"

@@ -28,7 +28,8 @@ import msgspec
 
 from mray.process import alive, start_time_of
 
-ProcessKind = Literal["head", "node", "zygote", "worker", "driver", "job"]
+#: A job is a driver that `mray submit` started; a child was never recorded, only found.
+ProcessKind = Literal["head", "node", "zygote", "worker", "driver", "job", "child"]
 
 #: A unix socket's path has at most 107 bytes; this many of them are for a socket's own name.
 SOCKET_NAME_BYTES_MAX: Final = 32
@@ -58,7 +59,6 @@ class SessionInfo(msgspec.Struct, frozen=True, kw_only=True):
     nodes: list[NodeEntry]
     started_by: Literal["cli", "init"]
     created_unix_s: float
-    mray_version: str
 
 
 class ProcessRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,7 +67,7 @@ class ProcessRecord(msgspec.Struct, frozen=True, kw_only=True):
     kind: ProcessKind
     pid: int
     start_time: int
-    #: For people: a node id, a worker id, a submission id, a command.
+    #: The process id of a head, node or worker in hex; a submission id; for people otherwise.
     name: str = ""
 
     @property

@@ -1,19 +1,41 @@
-"""The life of a daemon: parameters, logging, signals, readiness, whom to die with, exit codes.
+"""The life of a daemon: parameters, log, signals, readiness, whom to die with, exit code.
 
-What a daemon does in between is given by ``run_head(daemon)`` and ``run_node(daemon)``.
+Covers what head and node daemon have in common. What a daemon does in between is given by
+``run_head(daemon)`` and ``run_node(daemon)``, which return its exit code.
 """
 
 from __future__ import annotations
 
+import errno
+import faulthandler
+import json
 import logging
+import os
+import signal
+import sys
 from collections.abc import Callable
-from typing import Any
+from types import FrameType
+from typing import Any, Final, Literal
 
-from mray.bootstrap import DaemonParams
+import msgspec
+
 from mray.config import Config
+from mray.daemon_params import DaemonParams
+from mray.node.daemon_log import open_log
+from mray.process import open_pidfd
+from mray.rpc.door import Door, Keys
 from mray.rpc.pump import Pump
 from mray.session import Session
-from mray.wire.messages import DeathCause
+from mray.wire.messages import Ack, DeathCause, NodeGone, Shutdown
+
+#: A cluster that dies with its driver has to be gone 5 s later; workers get this much of it.
+OWNER_GONE_GRACE_S: Final = 2.0
+#: How long SIGTERM gives, where no message says how long.
+SIGNAL_GRACE_S: Final = 5.0
+#: What an orderly end may take beyond its grace until the process ends itself.
+_OVERTIME_S: Final = 2.0
+_LOG_NAMES: Final = {"head": "gcs_server", "node": "raylet"}
+_PR_SET_CHILD_SUBREAPER: Final = 36
 
 
 class StartFailed(Exception):
@@ -30,43 +52,238 @@ class StartFailed(Exception):
 class Daemon:
     """One per process; its thread runs the pump. ``run_node(daemon) -> int`` gets one and must:
 
-    1. wire handlers on ``daemon.pump`` (the door listens on params.ipc already; a node that wants
-       tcp calls ``pump.door.listen_tcp``), start the registration with the head,
+    1. wire handlers on ``daemon.pump``, whose door listens on params.ipc already (and, where
+       params.tcp_host says so, on ``daemon.tcp``), and start the registration with the head,
     2. set ``daemon.on_stop``,
     3. call ``daemon.ready(...)`` once it serves, from within the running pump or before,
     4. ``return daemon.run()``, which turns the pump until ``daemon.finish(code)``.
+
+    The door is closed by whoever made the daemon, after run_node has returned.
     """
 
-    kind: str
-    params: DaemonParams
-    config: Config
-    session: Session
-    pump: Pump
-    log: logging.Logger
-    #: Called once, in the pump's thread, when the daemon is to end: (reason, grace_s). On SIGTERM,
-    #: SIGINT, Shutdown, or the owner's death. It must call finish() within the grace.
-    on_stop: Callable[[str, float], None]
+    def __init__(self, kind: Literal["head", "node"], params: DaemonParams) -> None:
+        self.kind = kind
+        self.params = params
+        self.config = Config.from_bytes(params.config)
+        self.session = Session(params.session_dir)
+        self.log = logging.getLogger(f"mray.{kind}")
+        keys = Keys.from_token(params.token) if params.token else None
+        own_node = params.head.node_id if kind == "head" else params.process_id
+        self.pump = Pump(Door(params.process_id, keys), own_node)
+        #: "host:port" of the tcp socket as others reach it; "" where there is none.
+        self.tcp = ""
+        #: Called once, in the pump's thread, when the daemon is to end: (reason, grace_s). It must
+        #: lead to finish() within the grace.
+        self.on_stop: Callable[[str, float], None] = lambda reason, grace_s: self.finish(0)
+        self.stopping = False
+        self._exit_code: int | None = None
+        self._ready_fd = params.ready_fd
+
+    # -- the start
+
+    def open(self) -> None:
+        """Listen, watch, take signals, and be written down. StartFailed where that cannot be."""
+        params = self.params
+        self.session.hold()
+        try:
+            self.session.claim_socket(os.path.basename(params.ipc))
+        except BlockingIOError as error:
+            raise StartFailed("RuntimeError", str(error)) from error
+        self.session.record_process(self.kind, os.getpid(), params.process_id.hex())
+        if os.path.exists(params.ipc):
+            os.unlink(params.ipc)  # Of a dead process, for we hold the lock.
+        self.pump.door.listen_ipc(params.ipc)
+        if params.tcp_host:
+            self._listen_tcp(params.tcp_host, params.tcp_port)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+        if self.kind == "node":
+            _become_subreaper()
+        self.pump.on(Shutdown, self._on_shutdown)
+        if params.owner_pid:
+            reason = f"the driver (pid {params.owner_pid}) that this cluster belongs to has ended"
+            self.watch_pid(
+                params.owner_pid,
+                params.owner_start_time,
+                lambda: self.stop(reason, OWNER_GONE_GRACE_S),
+            )
+
+    def _listen_tcp(self, host: str, port: int) -> None:
+        try:
+            port = self.pump.door.listen_tcp(host, port)
+        except Exception as error:
+            number = getattr(error, "errno", None)  # ZeroMQ's error is no OSError.
+            if number == errno.EADDRINUSE:
+                raise StartFailed(
+                    "OSError",
+                    f"port {port} on {host} is in use by another program (or another cluster): "
+                    "stop that one, or choose another port",
+                ) from error
+            if number is not None:
+                raise StartFailed("OSError", f"cannot listen on {host}:{port}: {error}") from error
+            raise
+        shown = self.params.node.ip if host in ("0.0.0.0", "::", "*") else host
+        self.tcp = f"{shown}:{port}"
 
     def ready(self, **facts: Any) -> None:
-        """Tell the starter: {"ok": true, **facts}. Once. The starter gone: stop()."""
-        raise NotImplementedError
+        """Tell the starter: {"ok": true, **facts}. Facts of a head or node: ``tcp``. Call once.
+
+        Where the starter is gone, nobody knows of this daemon, and it stops.
+        """
+        if not self._tell({"ok": True, "tcp": self.tcp, **facts}):
+            self.pump.call_soon(lambda: self.stop("the program that started this daemon is gone"))
+        self.log.info("%s is ready (pid %d)", self.kind, os.getpid())
+
+    def fail(self, kind: str, text: str) -> None:
+        """Tell the starter that there will be no daemon."""
+        self.log.error("start failed: %s: %s", kind, text)
+        self._tell({"error": kind, "text": text})
+
+    def _tell(self, facts: dict[str, Any]) -> bool:
+        if self._ready_fd < 0:
+            return True
+        try:
+            os.write(self._ready_fd, json.dumps(facts).encode() + b"\n")
+        except BrokenPipeError:
+            return False
+        finally:
+            os.close(self._ready_fd)
+            self._ready_fd = -1
+        return True
+
+    @property
+    def was_ready(self) -> bool:
+        """Whether the starter has had its answer."""
+        return self._ready_fd < 0
+
+    # -- watching
 
     def watch_pid(self, pid: int, start_time: int, on_death: Callable[[], None]) -> None:
         """Call ``on_death`` in the pump's thread when this very process ends (at once if gone)."""
-        raise NotImplementedError
+        pidfd = open_pidfd(pid, start_time)
+        if pidfd is None:
+            self.pump.call_soon(on_death)
+            return
+
+        def ended() -> None:
+            self.pump.door.unwatch(pidfd)
+            os.close(pidfd)
+            on_death()
+
+        self.pump.door.watch(pidfd, ended)
 
     def watch_child(self, pid: int, on_exit: Callable[[DeathCause], None]) -> Callable[[], None]:
-        """Call ``on_exit`` with the cause when our child ends, reaping it; returns the undo."""
-        raise NotImplementedError
+        """Call ``on_exit`` with the cause when our child ends, reaping it; returns the undo.
 
-    def stop(self, reason: str, grace_s: float = 5.0) -> None:
+        The undo leaves the child unreaped. ChildProcessError where it is not our child.
+        """
+        pidfd = os.pidfd_open(pid)
+
+        def forget() -> None:
+            self.pump.door.unwatch(pidfd)
+            os.close(pidfd)
+
+        def ended() -> None:
+            found = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
+            if found is None:
+                return
+            forget()
+            if found.si_code == os.CLD_EXITED:
+                on_exit(DeathCause("exit", exit_code=found.si_status, pid=pid))
+            else:
+                on_exit(DeathCause("signal", signal=found.si_status, pid=pid))
+
+        self.pump.door.watch(pidfd, ended)
+        return forget
+
+    # -- the end
+
+    def stop(self, reason: str, grace_s: float = SIGNAL_GRACE_S) -> None:
         """Begin the end: calls on_stop, once. In the pump's thread."""
-        raise NotImplementedError
+        if self.stopping:
+            return
+        self.stopping = True
+        self.log.info("%s stops: %s (grace %.1f s)", self.kind, reason, grace_s)
+        self.pump.after(grace_s + _OVERTIME_S, self._overdue)
+        try:
+            self.on_stop(reason, grace_s)
+        except Exception:
+            self.log.exception("the orderly end failed")
+            self.finish(1)
+
+    def _overdue(self) -> None:
+        self.log.error("the orderly end took too long: ending without it")
+        self.finish(1)
 
     def finish(self, code: int = 0) -> None:
-        """End run() with this exit code."""
-        raise NotImplementedError
+        """End run() with this exit code; a node says goodbye to its head."""
+        if self._exit_code is not None:
+            return
+        self._exit_code = code
+        if self.kind == "node":
+            cause = DeathCause("intended", "the node was stopped", pid=os.getpid())
+            if self.pump.door.knows(self.params.head.process_id):
+                self.pump.send(self.params.head.process_id, NodeGone(self.params.process_id, cause))
+        self.pump.stop()
 
     def run(self) -> int:
         """Turn the pump until finish(); returns the exit code."""
-        raise NotImplementedError
+        # Not pump.run(): finish() may have been called before.
+        while self._exit_code is None:
+            self.pump.run_once(None)
+        return self._exit_code
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        name = signal.Signals(number).name
+        self.pump.call_soon(lambda: self.stop(f"{name} received"))
+
+    def _on_shutdown(self, sender: bytes, message: Shutdown) -> None:
+        self.pump.send(sender, Ack(message.rid))
+        self.stop(message.reason, message.grace_s)
+
+
+def run_daemon(kind: Literal["head", "node"], run: Callable[[Daemon], int]) -> int:
+    """Be a daemon, with parameters from standard input; returns the process's exit code."""
+    with os.fdopen(os.dup(0), "rb") as pipe:
+        params = msgspec.msgpack.decode(pipe.read(), type=DaemonParams)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    os.set_inheritable(params.ready_fd, False)
+    os.umask(0o077)
+    faulthandler.enable(sys.stderr)
+    faulthandler.register(signal.SIGUSR1, sys.stderr, all_threads=True)
+    daemon = Daemon(kind, params)
+    logs = daemon.config.logs
+    open_log(
+        f"{daemon.session.logs}/{_LOG_NAMES[kind]}.out",
+        logs.log_rotation_max_bytes,
+        logs.log_rotation_backup_count,
+    )
+    try:
+        daemon.open()
+        code = run(daemon)
+    except StartFailed as error:
+        daemon.fail(error.kind, str(error))
+        code = 1
+    except Exception as error:
+        if daemon.was_ready:
+            daemon.log.exception("%s ends by an error of its own", kind)
+        else:
+            daemon.log.exception("start failed")
+            daemon.fail(type(error).__name__, str(error))
+        code = 1
+    daemon.pump.door.close()
+    daemon.session.forget_process(kind, os.getpid())
+    daemon.log.info("%s has ended with code %d", kind, code)
+    return code
+
+
+def _become_subreaper() -> None:
+    """Orphaned grandchildren (a worker's children) become ours and not init's."""
+    import ctypes  # 3 ms and 1 MB that the head does not need.
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"prctl(PR_SET_CHILD_SUBREAPER): {os.strerror(number)}")
