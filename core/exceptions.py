@@ -49,6 +49,7 @@ from mray.serialization.dual import make_dual
 from mray.units import format_bytes
 
 T = TypeVar("T")
+_ARGS: Any = vars(BaseException)["args"]
 
 
 class RayError(Exception):
@@ -132,7 +133,9 @@ class RayTaskError(RayError):
         *,
         chain: tuple[str, ...] = (),
     ) -> None:
-        super().__init__(*(cause.args if cause is not None else (traceback_str or function_name,)))
+        # Not cause.args: a user's class may have made that a property.
+        args = _ARGS.__get__(cause) if cause is not None else (traceback_str or function_name,)
+        super().__init__(*args)
         self._task_failure = _TaskFailure(
             function_name, traceback_str or function_name, cause, proctitle, pid, ip,
             actor_repr, actor_id, chain or (function_name,),

@@ -16,9 +16,10 @@ from typing import TypeVar, cast
 ErrorT = TypeVar("ErrorT", bound=BaseException)
 
 _HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: made by a class statement, not by C code
-# What belongs to the raising rather than to the error.
+# What belongs to the raising rather than to the error, and what makes an object the one it is.
 _NOT_STATE = frozenset(
-    {"__cause__", "__context__", "__traceback__", "__suppress_context__", "__dict__", "__weakref__"}
+    {"__cause__", "__context__", "__traceback__", "__suppress_context__"}
+    | {"__class__", "__dict__", "__weakref__"}
 )
 
 
@@ -29,18 +30,22 @@ def make_dual(base: type[ErrorT], cause: BaseException) -> ErrorT | None:
     Returns None where no class can be both: a final class, C layouts that do not combine, or an
     exception group holding BaseExceptions, which refuses to be an Exception.
     """
+    group = (cause.message, cause.exceptions) if isinstance(cause, BaseExceptionGroup) else ()
     try:
         cls = _dual_class((base, type(cause)))
-        native = next(c for c in cls.__mro__ if not c.__flags__ & _HEAP_TYPE)
-        new = cast("Callable[..., ErrorT]", native.__new__)
-        if isinstance(cause, BaseExceptionGroup):
-            dual = new(cls, cause.message, cause.exceptions)
-        else:
-            dual = new(cls)
     except TypeError:
         return None
-    _copy_state(cause, dual)
-    return dual
+    for native in cls.__mro__:
+        if native.__flags__ & _HEAP_TYPE:
+            continue
+        try:
+            dual = cast("Callable[..., ErrorT]", native.__new__)(cls, *group)
+        except TypeError:
+            continue  # Python lets only one C class make an instance; or the group refuses
+        if isinstance(dual, BaseException):
+            _copy_state(cause, dual)
+            return dual
+    return None
 
 
 # Bounded, because a class sent by value may come as a new class each time.

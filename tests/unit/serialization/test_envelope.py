@@ -5,10 +5,13 @@ from __future__ import annotations
 import pickle
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mray.serialization import envelope
+
+# The same cases every time, and no limit on the time of one.
+steady = settings(deadline=None, derandomize=True)
 
 
 def laid_out(inband: bytes, buffers: list[bytes]) -> bytes:
@@ -21,6 +24,7 @@ def laid_out(inband: bytes, buffers: list[bytes]) -> bytes:
     return bytes(data)
 
 
+@steady
 @given(st.binary(max_size=200), st.lists(st.binary(max_size=200), max_size=6))
 def test_splitting_undoes_laying_out(inband: bytes, buffers: list[bytes]) -> None:
     pickled, views = envelope.split_vectored(memoryview(laid_out(inband, buffers)))
@@ -28,6 +32,7 @@ def test_splitting_undoes_laying_out(inband: bytes, buffers: list[bytes]) -> Non
     assert [bytes(view) for view in views] == buffers
 
 
+@steady
 @given(st.integers(0, 500), st.lists(st.integers(0, 500), min_size=1, max_size=6))
 def test_buffers_are_aligned_and_do_not_overlap(inband: int, lengths: list[int]) -> None:
     head, offsets, size = envelope.vectored_head(inband, lengths)

@@ -15,13 +15,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from mray.serialization.context import collector
 from mray.serialization.envelope import NONE
 from mray.serialization.pickler import EnvelopeError, Serialized, deserialize, pack, serialize
+
+# The same cases every time, and no limit on the time of one.
+steady = settings(deadline=None, derandomize=True)
 
 
 def round_trip(value: Any) -> Any:
@@ -85,6 +88,7 @@ values = st.recursive(
 )
 
 
+@steady
 @given(values)
 def test_builtin_values_round_trip(value: Any) -> None:
     back = round_trip(value)
@@ -92,6 +96,7 @@ def test_builtin_values_round_trip(value: Any) -> None:
     assert type(back) is type(value)
 
 
+@steady
 @given(values)
 def test_writing_into_memory_gives_the_same_bytes_as_to_bytes(value: Any) -> None:
     parts = serialize([value, np.arange(5), b"x" * 300])
@@ -101,6 +106,7 @@ def test_writing_into_memory_gives_the_same_bytes_as_to_bytes(value: Any) -> Non
     assert memory[parts.total_bytes :] == b"\xaa" * 10
 
 
+@steady
 @given(
     hnp.arrays(
         dtype=hnp.scalar_dtypes() | hnp.unicode_string_dtypes() | hnp.byte_string_dtypes(),
@@ -341,6 +347,29 @@ def test_references_inside_a_value_are_listed() -> None:
     assert alone.refs == [one]
     assert alone.buffers == ()
     assert deserialize(alone.to_bytes()) == one
+
+
+@steady
+@given(
+    st.recursive(
+        st.integers(0, 9).map(Ref) | st.integers() | st.just(np.zeros(2)),
+        lambda inner: (
+            st.lists(inner, max_size=4)
+            | st.tuples(inner, inner)
+            | st.dictionaries(st.text(), inner, max_size=3)
+        ),
+        max_leaves=12,
+    )
+)
+def test_all_references_are_found_wherever_they_are(value: Any) -> None:
+    def leaves(part: Any) -> list[Any]:
+        if isinstance(part, dict):
+            return leaves(list(part.values()))
+        if isinstance(part, (list, tuple)):
+            return [leaf for item in part for leaf in leaves(item)]
+        return [part] if isinstance(part, Ref) else []
+
+    assert set(serialize(value).refs) == set(leaves(value))
 
 
 def test_references_are_listed_once_when_cloudpickle_has_to_start_over() -> None:
