@@ -22,7 +22,7 @@ import msgspec
 
 from mray.auth import check_bind, ensure_token, load_token
 from mray.config import Config, Resolved, adopt
-from mray.daemon_params import DaemonParams, NodeOptions
+from mray.daemon_params import CONFIG_KEY, CONFIG_NAMESPACE, DaemonParams, NodeOptions
 from mray.daemon_spawn import Spawned, StartError, spawn, wait_ready
 from mray.ids import new_node_id, new_process_id
 from mray.process import start_time_of
@@ -44,9 +44,6 @@ __all__ = [
     "stop_local",
 ]
 
-#: Where the head keeps the cluster's configuration in its KV, for those who are about to join.
-CONFIG_NAMESPACE: Final = "_mray"
-CONFIG_KEY: Final = b"config"
 #: How long a start that failed gives to what it had started already.
 _UNDO_GRACE_S: Final = 2.0
 _JOIN_TIMEOUT_S: Final = 5.0
@@ -303,7 +300,7 @@ def _start(
         )
         facts = wait_ready(spawned, timeout_s)
     except BaseException as error:
-        _undo(session, spawned, f"{error or 'interrupted'}", whole=len(info.nodes) == len(nodes))
+        _undo(session, spawned, str(error) or "interrupted", whole=len(info.nodes) == len(nodes))
         raise
     head, kinds = params.head, [one.kind for one in spawned]
     if with_head:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
 from mray.wire.messages import Address
+
+#: Where the head keeps the cluster's configuration in its KV, for those who are about to join.
+CONFIG_NAMESPACE: Final = "_mray"
+CONFIG_KEY: Final = b"config"
 
 
 class NodeOptions(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,0 +1,385 @@
+"""Actors: their registry, names, restarts and ends.
+
+    RegisterActor -> PENDING --ActorStarted--> ALIVE --worker or node dies--> RESTARTING -> …
+                        |                        |        (while restarts are left)
+                        +--- killed, out of scope, owner or job gone, constructor failed --> DEAD
+
+Every start has an incarnation number, from 0 up. A new incarnation is placed only when the former
+one's end is known, and what a former one still says is answered by stopping it: callers name the
+incarnation they mean, so two of them never both answer. Does not choose nodes (placement.py), nor
+workers on them (the node does), and keeps no queue of calls: owners do.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from mray.machine import InvariantError
+from mray.node.head.actor_records import Actor, Registry
+from mray.node.head.events import (
+    Effect,
+    From,
+    JobEnded,
+    NodeLost,
+    NodeUp,
+    Note,
+    RoomSeen,
+    Send,
+    Tick,
+)
+from mray.node.head.placement import Room, choose
+from mray.resources import give_back, take
+from mray.wire.messages import (
+    Ack,
+    ActorFound,
+    ActorList,
+    ActorOutOfScope,
+    ActorRegistered,
+    ActorStarted,
+    ActorStartFailed,
+    ActorState,
+    DeathCause,
+    GetActor,
+    KillActor,
+    ListActors,
+    NodeInfo,
+    ProcessDied,
+    Refused,
+    RegisterActor,
+    StartActor,
+    StopActor,
+    WatchActor,
+)
+
+#: Ends that were wanted: no restart follows them.
+_INTENDED: Final = ("intended", "out_of_scope")
+#: Deaths of processes that are remembered, for messages of theirs that were overtaken.
+_DEATHS_MAX: Final = 10_000
+#: A watcher may ask before the owner's registration arrives; longer than this it is a mistake.
+_REGISTRATION_WAIT_S: Final = 10.0
+#: Starts in a row that never got alive are spaced out 0, 1, 2, 4 … s, up to this.
+_RESTART_DELAY_MAX_S: Final = 30.0
+_KILLED: Final = DeathCause("ray_kill", "it was killed by ray.kill()")
+
+
+class ActorTable:
+    """All actors of the cluster. See the module."""
+
+    def __init__(self) -> None:
+        self._registry = Registry()
+        #: What nodes have free: their last heartbeat, less what was sent to them since.
+        self._rooms: dict[bytes, Room] = {}
+        #: Process id -> cause, of processes that died lately.
+        self._deaths: dict[bytes, DeathCause] = {}
+        #: Actor id -> (moment to give up, watchers), of actors nobody registered yet.
+        self._unknown: dict[bytes, tuple[float, list[bytes]]] = {}
+
+    def handle(
+        self, event: From | Tick | NodeUp | NodeLost | RoomSeen | JobEnded, now: float
+    ) -> list[Effect]:
+        """Take a message about actors, or what happened to nodes and jobs."""
+        match event:
+            case From(sender, message):
+                return self._message(sender, message, now)
+            case NodeUp(node):
+                return self._node_up(node, now)
+            case RoomSeen(node_id, available):
+                return self._room_seen(node_id, available, now)
+            case NodeLost(node_id, cause):
+                return self._node_lost(node_id, cause, now)
+            case JobEnded(job_id):
+                cause = DeathCause("owner_died", f"its job {job_id.hex()} has ended")
+                mine = [a for a in self._registry.living() if a.spec.job_id == job_id]
+                return self._end_all([a for a in mine if not a.spec.detached], cause)
+            case Tick():
+                return self._tick(now)
+
+    def deadline(self) -> float | None:
+        """When a delayed restart or an unknown actor's watcher is due."""
+        moments = [at for at, _ in self._unknown.values()]
+        moments += [a.retry_at for a in self._registry.unplaced() if a.retry_at is not None]
+        return min(moments, default=None)
+
+    def _message(self, sender: bytes, message: object, now: float) -> list[Effect]:
+        match message:
+            case RegisterActor():
+                return self._register(sender, message, now)
+            case ActorStarted():
+                return self._started(message, now)
+            case ActorStartFailed(actor_id, incarnation, cause):
+                actor = self._registry.get(actor_id)
+                if actor is None or actor.incarnation != incarnation or actor.state == "DEAD":
+                    return []
+                return self._incarnation_ended(actor, cause, now)
+            case ProcessDied(process_id, _, _, cause):
+                return self._process_died(process_id, cause, now)
+            case KillActor():
+                return self._kill(sender, message, now)
+            case ActorOutOfScope(actor_id):
+                return self._out_of_scope(actor_id)
+            case WatchActor(actor_id):
+                return self._watch(sender, actor_id, now)
+            case GetActor(rid, name, namespace):
+                actor = self._registry.by_name(namespace, name)
+                return [Send(sender, ActorFound(rid, actor.spec if actor else None))]
+            case ListActors(rid):
+                states = [actor.view() for actor in self._registry.all()]
+                return [Send(sender, ActorList(rid, states))]
+            case other:
+                raise TypeError(f"not for the actors: {type(other).__name__}")
+
+    # -- birth
+
+    def _register(self, sender: bytes, message: RegisterActor, now: float) -> list[Effect]:
+        spec = message.spec
+        if self._registry.get(spec.actor_id) is not None:
+            return [Send(sender, ActorRegistered(message.rid))]
+        if spec.name:
+            other = self._registry.by_name(spec.namespace, spec.name)
+            if other is not None and message.get_if_exists:
+                return [Send(sender, ActorRegistered(message.rid, other.spec))]
+            if other is not None:
+                text = (
+                    f"an actor named {spec.name!r} lives in namespace {spec.namespace!r} already "
+                    f"({other.spec.class_name} {other.spec.actor_id.hex()}, {other.state}); get it "
+                    "with get_actor(), pass get_if_exists=True, or take another name"
+                )
+                return [Send(sender, Refused(message.rid, "ValueError", text))]
+        actor = Actor(spec=spec, restarts_left=spec.max_restarts)
+        _, early = self._unknown.pop(spec.actor_id, (0.0, []))
+        actor.watchers = dict.fromkeys(early)
+        self._registry.add(actor)
+        effects: list[Effect] = [Send(sender, ActorRegistered(message.rid))]
+        death = self._deaths.get(spec.owner.process_id)
+        if death is not None and not spec.detached:
+            return effects + self._end(actor, _owner_died(death))
+        effects += self._place(actor)
+        return effects + [Send(watcher, actor.view()) for watcher in early]
+
+    def _place(self, actor: Actor) -> list[Effect]:
+        """Send an unplaced actor to a node, if there is one for it; tell of a new reason if not."""
+        spec = actor.spec
+        choice = choose(spec.placement_resources, spec.resources, list(self._rooms.values()))
+        actor.retry_at = None
+        before, actor.reason = actor.reason, choice.reason
+        if choice.node_id is None:
+            return [] if choice.reason == before else self._tell(actor)
+        self._registry.set_node(actor, choice.node_id)
+        take(spec.placement_resources, self._rooms[choice.node_id].available)
+        start = Send(choice.node_id, StartActor(spec, actor.incarnation))
+        return [start, *(self._tell(actor) if actor.reason != before else [])]
+
+    def _started(self, message: ActorStarted, now: float) -> list[Effect]:
+        actor = self._registry.get(message.actor_id)
+        worker = message.worker
+        if actor is not None and actor.worker == worker:
+            return []  # Said twice.
+        wanted = (
+            actor is not None
+            and actor.state in ("PENDING", "RESTARTING")
+            and actor.incarnation == message.incarnation
+            and actor.node_id == worker.node_id
+        )
+        if actor is None or not wanted:
+            cause = DeathCause("killed", "this incarnation of the actor is not wanted any more")
+            stop = StopActor(message.actor_id, message.incarnation, True, cause)
+            return [Send(worker.node_id, stop)]
+        if message.error:
+            text = f"the constructor of {actor.spec.class_name} raised an error"
+            failed = DeathCause("creation_failed", text, pid=message.pid, node_id=worker.node_id)
+            actor.error = message.error
+            return self._end(actor, failed)
+        room = self._rooms[actor.node_id].available
+        give_back(actor.spec.placement_resources, room)
+        take(actor.spec.resources, room)
+        self._registry.set_worker(actor, worker, message.pid)
+        actor.state, actor.reason, actor.fruitless_count = "ALIVE", "", 0
+        effects = self._tell(actor)
+        death = self._deaths.get(worker.process_id)
+        if death is not None:  # Its death overtook its birth.
+            effects += self._incarnation_ended(actor, death, now)
+        elif actor.stopping:  # It was killed while it started.
+            effects.append(self._stop(actor, _KILLED))
+        return effects
+
+    # -- death
+
+    def _process_died(self, process_id: bytes, cause: DeathCause, now: float) -> list[Effect]:
+        self._deaths[process_id] = cause
+        if len(self._deaths) > _DEATHS_MAX:
+            del self._deaths[next(iter(self._deaths))]
+        effects: list[Effect] = []
+        actor = self._registry.by_worker(process_id)
+        if actor is not None:
+            effects += self._incarnation_ended(actor, cause, now)
+        owned = self._registry.owned_by(process_id)
+        effects += self._end_all([a for a in owned if not a.spec.detached], _owner_died(cause))
+        for watched in self._registry.living():
+            watched.watchers.pop(process_id, None)
+        return effects
+
+    def _incarnation_ended(self, actor: Actor, cause: DeathCause, now: float) -> list[Effect]:
+        """The worker of the present incarnation is gone, or was never had: restart or end."""
+        self._leave_node(actor)
+        if actor.ending is not None:
+            return self._end(actor, actor.ending if cause.kind in _INTENDED else cause)
+        if cause.kind in _INTENDED or cause.kind == "creation_failed" or not actor.restarts_left:
+            return self._end(actor, cause)
+        actor.restarts_left -= 1 if actor.restarts_left > 0 else 0
+        if actor.state != "ALIVE" and not actor.stopping:
+            actor.fruitless_count += 1
+        actor.stopping = False
+        actor.incarnation += 1
+        actor.state, actor.cause = "RESTARTING", cause
+        self._registry.set_worker(actor, None, 0)
+        note = Note(
+            f"actor {actor.name_for_people} restarts as incarnation {actor.incarnation}: "
+            f"{cause.kind}: {cause.text}"
+        )
+        if actor.fruitless_count > 1:
+            delay_s = min(2.0 ** (actor.fruitless_count - 2), _RESTART_DELAY_MAX_S)
+            actor.retry_at = now + delay_s
+            actor.reason = (
+                f"{actor.fruitless_count} starts in a row failed ({cause.kind}: {cause.text}); "
+                f"the next is tried after {delay_s:g} s"
+            )
+            return [note, *self._tell(actor)]
+        actor.reason = ""
+        return [note, *self._tell(actor), *self._place(actor)]
+
+    def _kill(self, sender: bytes, message: KillActor, now: float) -> list[Effect]:
+        ack = Send(sender, Ack(message.rid))
+        actor = self._registry.get(message.actor_id)
+        if actor is None or actor.state == "DEAD":
+            return [ack]
+        if message.no_restart or not actor.restarts_left:
+            return [ack, *self._end(actor, _KILLED)]
+        if not actor.node_id:
+            # Between two incarnations: there is nothing to kill, the next one comes anyway.
+            return [ack]
+        actor.stopping = True
+        return [ack, self._stop(actor, _KILLED)]
+
+    def _out_of_scope(self, actor_id: bytes) -> list[Effect]:
+        actor = self._registry.get(actor_id)
+        if actor is None or actor.state == "DEAD" or actor.spec.detached:
+            return []
+        cause = DeathCause("out_of_scope", "its last handle went out of scope")
+        if actor.state != "ALIVE" or actor.stopping:
+            return self._end(actor, cause)
+        actor.ending = cause
+        stop = StopActor(actor_id, actor.incarnation, False, cause)
+        return [Send(actor.node_id, stop)]
+
+    def _end_all(self, actors: list[Actor], cause: DeathCause) -> list[Effect]:
+        effects: list[Effect] = []
+        for actor in actors:
+            effects += self._end(actor, cause)
+        return effects
+
+    def _end(self, actor: Actor, cause: DeathCause) -> list[Effect]:
+        """For good. Whatever still runs of it is stopped at once."""
+        effects: list[Effect] = [self._stop(actor, cause)] if actor.node_id else []
+        self._leave_node(actor)
+        actor.cause, actor.reason, actor.retry_at = cause, "", None
+        self._registry.end(actor)
+        note = Note(f"actor {actor.name_for_people} is dead: {cause.kind}: {cause.text}")
+        told = self._tell(actor)
+        actor.watchers = {}
+        return [*effects, *told, note]
+
+    def _stop(self, actor: Actor, cause: DeathCause) -> Send:
+        return Send(actor.node_id, StopActor(actor.spec.actor_id, actor.incarnation, True, cause))
+
+    def _leave_node(self, actor: Actor) -> None:
+        """Think of the actor's resources as free until the next heartbeat knows better."""
+        room = self._rooms.get(actor.node_id)
+        if room is not None:
+            spec = actor.spec
+            give_back(
+                spec.resources if actor.state == "ALIVE" else spec.placement_resources,
+                room.available,
+            )
+        self._registry.set_node(actor, b"")
+
+    # -- nodes and time
+
+    def _node_up(self, node: NodeInfo, now: float) -> list[Effect]:
+        self._rooms[node.node_id] = Room(
+            node_id=node.node_id,
+            is_head=node.is_head,
+            total=dict(node.resources),
+            available=dict(node.resources),
+        )
+        return self._place_waiting(now)
+
+    def _room_seen(self, node_id: bytes, available: dict[str, int], now: float) -> list[Effect]:
+        room = self._rooms.get(node_id)
+        if room is None:
+            return []
+        room.available = dict(available)
+        for actor in self._registry.on_node(node_id):
+            if actor.state != "ALIVE":
+                take(actor.spec.placement_resources, room.available)
+        return self._place_waiting(now)
+
+    def _place_waiting(self, now: float) -> list[Effect]:
+        effects: list[Effect] = []
+        for actor in self._registry.unplaced():
+            if actor.retry_at is None or actor.retry_at <= now:
+                effects += self._place(actor)
+        return effects
+
+    def _node_lost(self, node_id: bytes, cause: DeathCause, now: float) -> list[Effect]:
+        self._rooms.pop(node_id, None)
+        effects: list[Effect] = []
+        died = DeathCause("node_died", cause.text, node_id=node_id)
+        for actor in self._registry.on_node(node_id):
+            effects += self._incarnation_ended(actor, died, now)
+        owned = [a for a in self._registry.living() if a.spec.owner.node_id == node_id]
+        return effects + self._end_all([a for a in owned if not a.spec.detached], _owner_died(died))
+
+    def _tick(self, now: float) -> list[Effect]:
+        effects = self._place_waiting(now)
+        for actor_id, (give_up_at, watchers) in list(self._unknown.items()):
+            if give_up_at <= now:
+                del self._unknown[actor_id]
+                cause = DeathCause(
+                    "creation_failed",
+                    f"no actor {actor_id.hex()} was ever registered with this head, or it ended "
+                    "so long ago that it is forgotten",
+                )
+                state = ActorState(actor_id, "DEAD", 0, None, cause=cause)
+                effects += [Send(watcher, state) for watcher in watchers]
+        return effects
+
+    # -- telling
+
+    def _watch(self, sender: bytes, actor_id: bytes, now: float) -> list[Effect]:
+        actor = self._registry.get(actor_id)
+        if actor is None:
+            _, watchers = self._unknown.setdefault(actor_id, (now + _REGISTRATION_WAIT_S, []))
+            if sender not in watchers:
+                watchers.append(sender)
+            return []
+        if actor.state != "DEAD":
+            actor.watchers[sender] = None
+        return [Send(sender, actor.view())]
+
+    def _tell(self, actor: Actor) -> list[Effect]:
+        view = actor.view()
+        return [Send(watcher, view) for watcher in actor.watchers]
+
+    def check(self) -> None:
+        """See mray.machine."""
+        self._registry.check()
+        for actor in self._registry.living():
+            if actor.node_id and actor.node_id not in self._rooms:
+                raise InvariantError(f"{actor.name_for_people} is on a node that is gone")
+            if actor.spec.actor_id in self._unknown:
+                raise InvariantError(f"{actor.name_for_people} is registered and unknown")
+
+
+def _owner_died(cause: DeathCause) -> DeathCause:
+    text = f"its owner died: {cause.kind}{': ' if cause.text else ''}{cause.text}"
+    return DeathCause("owner_died", text, pid=cause.pid, node_id=cause.node_id)

@@ -1,0 +1,84 @@
+"""What goes into the head's machines and what comes out: values only.
+
+A message from a process arrives as From. Machines answer with effects; some effects are events for
+the other machines as well (NodeUp, NodeLost, RoomSeen, JobEnded): the server hands them on.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import msgspec
+
+from mray.wire.messages import DeathCause, Message, NodeInfo
+
+
+class Value(msgspec.Struct, frozen=True):
+    """Base of events and effects."""
+
+
+class From(Value, frozen=True):
+    """A message and the process id of its sender."""
+
+    sender: bytes
+    message: Message
+
+
+class Tick(Value, frozen=True):
+    """The machine's deadline has come."""
+
+
+class NodeUp(Value, frozen=True):
+    """A node has registered."""
+
+    node: NodeInfo
+
+
+class NodeLost(Value, frozen=True):
+    """A node is gone for good, and all its processes with it."""
+
+    node_id: bytes
+    cause: DeathCause
+
+
+class NodeProcessEnded(Value, frozen=True):
+    """The kernel says that the daemon of a node on this machine has ended."""
+
+    node_id: bytes
+
+
+class RoomSeen(Value, frozen=True):
+    """A node's heartbeat told what it has free."""
+
+    node_id: bytes
+    available: dict[str, int]
+
+
+class JobEnded(Value, frozen=True):
+    """A driver's job is over; what belongs to it goes."""
+
+    job_id: bytes
+
+
+class Send(Value, frozen=True):
+    """Send to one process, if it is there."""
+
+    to: bytes
+    message: Message
+
+
+class ToNodes(Value, frozen=True):
+    """Send to every living node but one."""
+
+    message: Message
+    but: bytes = b""
+
+
+class Note(Value, frozen=True):
+    """A line for the head's log."""
+
+    text: str
+
+
+Event: TypeAlias = From | Tick | NodeUp | NodeLost | NodeProcessEnded | RoomSeen | JobEnded
+Effect: TypeAlias = Send | ToNodes | Note | NodeUp | NodeLost | RoomSeen | JobEnded

@@ -1,0 +1,336 @@
+"""Jobs: drivers that registered, and submissions, which are drivers that the cluster starts.
+
+    driver       RegisterJob -> RUNNING -- FinishJob -> SUCCEEDED
+                                        -- its process ended, its node is gone -> FAILED
+    submission   SubmitJob -> PENDING -- JobStarted -> RUNNING -- JobExited -> SUCCEEDED | FAILED
+                                      -- StopJob ----------------- JobExited -> STOPPED
+
+A submission's own drivers register as jobs that are linked to it; it ends when its process ends,
+whatever they did. Submissions run on the head's node. What a job's end means for actors is
+actors.py's business, for workers the nodes'.
+"""
+
+from __future__ import annotations
+
+from typing import Final, TypeVar
+
+import msgspec
+
+from mray.ids import job_id as job_id_of
+from mray.machine import InvariantError
+from mray.node.head.events import (
+    Effect,
+    From,
+    JobEnded,
+    NodeLost,
+    NodeUp,
+    Note,
+    Send,
+    ToNodes,
+)
+from mray.node.head.job_records import Driver, Submission, describe, exit_code_of
+from mray.wire.messages import (
+    Ack,
+    DeathCause,
+    FinishJob,
+    GetJobInfo,
+    GetJobs,
+    JobDetails,
+    JobExited,
+    JobGone,
+    JobInfo,
+    JobInfoReply,
+    JobRegistered,
+    Jobs,
+    JobStarted,
+    JobSubmitted,
+    ProcessDied,
+    Refused,
+    RegisterJob,
+    SignalJob,
+    StartJob,
+    StopJob,
+    SubmitJob,
+)
+
+#: Ended jobs and ended submissions that are remembered, each.
+ENDED_MAX: Final = 10_000
+
+
+class StopPolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """What StopJob does to a driver: a signal, and SIGKILL after the wait."""
+
+    signal: int
+    wait_s: float
+
+
+_KeyT = TypeVar("_KeyT", bytes, str)
+_EntryT = TypeVar("_EntryT", Driver, Submission)
+
+
+class JobTable:
+    """All jobs of the cluster. See the module.
+
+    ``unix_offset_s`` added to a moment of this machine's clock gives the time for people.
+    """
+
+    def __init__(self, *, stop: StopPolicy, unix_offset_s: float) -> None:
+        self._stop = stop
+        self._unix_offset_s = unix_offset_s
+        self._number = 0
+        #: By job id, in the order of registering.
+        self._drivers: dict[bytes, Driver] = {}
+        #: Driver's process id -> job id, for the running ones.
+        self._by_process: dict[bytes, bytes] = {}
+        self._submissions: dict[str, Submission] = {}
+        #: The node of the head's machine, once it has registered.
+        self._head_node: bytes = b""
+
+    def handle(self, event: From | NodeUp | NodeLost, now: float) -> list[Effect]:
+        """Take a message about jobs, or the coming and going of nodes."""
+        match event:
+            case NodeUp(node):
+                return self._node_up(node.node_id) if node.is_head else []
+            case NodeLost(node_id, cause):
+                return self._node_lost(node_id, cause, now)
+            case From(sender, RegisterJob() as message):
+                return self._register(sender, message, now)
+            case From(sender, FinishJob(rid, job_id)):
+                ack = Send(sender, Ack(rid))
+                return [ack, *self._end_driver(job_id, "SUCCEEDED", "", 0, now)]
+            case From(sender, GetJobInfo(rid, job_id)):
+                driver = self._drivers.get(job_id)
+                running = driver is not None and driver.status == "RUNNING"
+                info = driver.info if driver is not None and running else None
+                return [Send(sender, JobInfoReply(rid, info))]
+            case From(_, ProcessDied(process_id, _, _, cause)):
+                return self._process_died(process_id, cause, now)
+            case From(sender, SubmitJob() as message):
+                return self._submit(sender, message, now)
+            case From(_, JobStarted(submission_id, pid, error)):
+                return self._started(submission_id, pid, error, now)
+            case From(_, JobExited(submission_id, cause)):
+                return self._exited(submission_id, cause, now)
+            case From(sender, StopJob() as message):
+                return self._stop_job(sender, message, now)
+            case From(sender, GetJobs(rid, prefix)):
+                return [Send(sender, Jobs(rid, self._details(prefix)))]
+            case other:
+                raise TypeError(f"not for the jobs: {other!r}")
+
+    def deadline(self) -> float | None:
+        """Never: nothing here depends on time."""
+        return None
+
+    # -- drivers
+
+    def _register(self, sender: bytes, message: RegisterJob, now: float) -> list[Effect]:
+        known = self._by_process.get(sender)
+        if known is not None:
+            return [Send(sender, JobRegistered(message.rid, known, message.namespace))]
+        self._number += 1
+        job_id = job_id_of(self._number)
+        info = JobInfo(
+            job_id,
+            message.driver,
+            message.namespace,
+            message.runtime_env,
+            message.sys_path,
+            message.cwd,
+            message.as_ray,
+            message.log_to_driver,
+        )
+        # A variable left over from another cluster names no submission of ours.
+        submission = self._submissions.get(message.submission_id)
+        if submission is not None and submission.ended:
+            submission = None
+        submission_id = message.submission_id if submission is not None else ""
+        self._drivers[job_id] = Driver(info, message.pid, message.entrypoint, submission_id, now)
+        self._by_process[sender] = job_id
+        if submission is not None:
+            submission.job_ids.append(job_id)
+        of = f" of {submission_id}" if submission_id else ""
+        return [
+            Send(sender, JobRegistered(message.rid, job_id, message.namespace)),
+            Note(f"job {job_id.hex()}{of} began: pid {message.pid}, {message.entrypoint}"),
+        ]
+
+    def _process_died(self, process_id: bytes, cause: DeathCause, now: float) -> list[Effect]:
+        job_id = self._by_process.get(process_id)
+        if job_id is None:
+            return []
+        code = exit_code_of(cause)
+        if code == 0:
+            return self._end_driver(job_id, "SUCCEEDED", "", 0, now)
+        text = f"the driver ended without saying goodbye: {describe(cause)}"
+        return self._end_driver(job_id, "FAILED", text, code, now)
+
+    def _end_driver(
+        self, job_id: bytes, status: str, message: str, code: int | None, now: float
+    ) -> list[Effect]:
+        driver = self._drivers.get(job_id)
+        if driver is None or driver.status != "RUNNING":
+            return []
+        driver.status, driver.message, driver.exit_code = status, message, code
+        driver.ended_at = now
+        # Whoever registered for it is the driver's process, whatever address it gave.
+        for process_id in [p for p, j in self._by_process.items() if j == job_id]:
+            del self._by_process[process_id]
+        _forget_oldest(self._drivers)
+        return [
+            ToNodes(JobGone(job_id)),
+            Note(f"job {job_id.hex()} {status}{': ' if message else ''}{message}"),
+            JobEnded(job_id),
+        ]
+
+    # -- submissions
+
+    def _submit(self, sender: bytes, request: SubmitJob, now: float) -> list[Effect]:
+        known = self._submissions.get(request.submission_id)
+        if known is not None:
+            # The same request again is a resent one; anything else is a second job by that name.
+            if known.sender == sender and known.request.entrypoint == request.entrypoint:
+                return [Send(sender, JobSubmitted(request.rid, request.submission_id))]
+            text = f"a job with submission id {request.submission_id!r} exists already"
+            return [Send(sender, Refused(request.rid, "ValueError", text))]
+        if not request.submission_id or not request.entrypoint:
+            text = "a job needs a submission id and an entrypoint"
+            return [Send(sender, Refused(request.rid, "ValueError", text))]
+        submission = Submission(request, sender, now)
+        self._submissions[request.submission_id] = submission
+        effects: list[Effect] = [
+            Send(sender, JobSubmitted(request.rid, request.submission_id)),
+            Note(f"{request.submission_id} submitted: {request.display}"),
+        ]
+        if self._head_node:
+            effects.append(self._start(submission))
+        else:
+            submission.message = "waiting for the head's node"
+        return effects
+
+    def _start(self, submission: Submission) -> Send:
+        request = submission.request
+        submission.node_id = self._head_node
+        submission.message = ""
+        start = StartJob(
+            request.submission_id,
+            request.entrypoint,
+            request.cwd,
+            request.environ,
+            request.runtime_env,
+        )
+        return Send(self._head_node, start)
+
+    def _started(self, submission_id: str, pid: int, error: str, now: float) -> list[Effect]:
+        submission = self._submissions.get(submission_id)
+        if submission is None or submission.status != "PENDING":
+            return []
+        if error:
+            text = f"the entrypoint could not be started: {error}"
+            return self._end_submission(submission, "FAILED", text, None, now)
+        submission.status, submission.pid = "RUNNING", pid
+        return [Note(f"{submission_id} runs as pid {pid}")]
+
+    def _exited(self, submission_id: str, cause: DeathCause, now: float) -> list[Effect]:
+        submission = self._submissions.get(submission_id)
+        if submission is None or submission.ended:
+            return []
+        code = exit_code_of(cause)
+        if submission.stopping:
+            return self._end_submission(submission, "STOPPED", "stopped on request", code, now)
+        if code == 0:
+            return self._end_submission(submission, "SUCCEEDED", "", 0, now)
+        text = f"the entrypoint failed: {describe(cause)}"
+        return self._end_submission(submission, "FAILED", text, code, now)
+
+    def _end_submission(
+        self, submission: Submission, status: str, message: str, code: int | None, now: float
+    ) -> list[Effect]:
+        submission.status, submission.message = status, message
+        submission.exit_code, submission.ended_at = code, now
+        name = submission.request.submission_id
+        effects: list[Effect] = [Note(f"{name} {status}{': ' if message else ''}{message}")]
+        for job_id in submission.job_ids:
+            driver_message = message or "its entrypoint ended"
+            effects += self._end_driver(job_id, status, driver_message, code, now)
+        _forget_oldest(self._submissions)
+        return effects
+
+    def _stop_job(self, sender: bytes, message: StopJob, now: float) -> list[Effect]:
+        submission = self._submissions.get(message.submission_id)
+        if submission is None:
+            text = (
+                f"there is no submitted job {message.submission_id!r}; only jobs started by "
+                "`mray submit` can be stopped, a driver of your own is yours to end"
+            )
+            return [Send(sender, Refused(message.rid, "ValueError", text))]
+        ack = Send(sender, Ack(message.rid))
+        if submission.ended:
+            return [ack]
+        if not submission.node_id:
+            text = "stopped before it was started"
+            return [ack, *self._end_submission(submission, "STOPPED", text, None, now)]
+        submission.stopping = True
+        name = submission.request.submission_id
+        signal = SignalJob(name, self._stop.signal, self._stop.wait_s)
+        return [ack, Send(submission.node_id, signal), Note(f"{name} is being stopped")]
+
+    # -- nodes
+
+    def _node_up(self, node_id: bytes) -> list[Effect]:
+        self._head_node = node_id
+        return [
+            self._start(submission)
+            for submission in self._submissions.values()
+            if submission.status == "PENDING" and not submission.node_id
+        ]
+
+    def _node_lost(self, node_id: bytes, cause: DeathCause, now: float) -> list[Effect]:
+        if node_id == self._head_node:
+            self._head_node = b""
+        effects: list[Effect] = []
+        for submission in list(self._submissions.values()):
+            if submission.node_id == node_id and not submission.ended:
+                text = f"the node it ran on is gone: {cause.text}"
+                effects += self._end_submission(submission, "FAILED", text, None, now)
+        for job_id, driver in list(self._drivers.items()):
+            if driver.info.driver.node_id == node_id and driver.status == "RUNNING":
+                text = f"the node of the driver is gone: {cause.text}"
+                effects += self._end_driver(job_id, "FAILED", text, None, now)
+        return effects
+
+    # -- looking
+
+    def _details(self, prefix: str) -> list[JobDetails]:
+        """Submissions first, then drivers of no submission; each in the order they came."""
+        found = [
+            submission.details(self._unix_offset_s)
+            for name, submission in self._submissions.items()
+            if name.startswith(prefix)
+            or any(job_id.hex().startswith(prefix) for job_id in submission.job_ids)
+        ]
+        return found + [
+            driver.details(self._unix_offset_s)
+            for job_id, driver in self._drivers.items()
+            if driver.submission_id not in self._submissions and job_id.hex().startswith(prefix)
+        ]
+
+    def check(self) -> None:
+        """See mray.machine."""
+        running = {j for j, driver in self._drivers.items() if driver.status == "RUNNING"}
+        if sorted(self._by_process.values()) != sorted(running):
+            raise InvariantError("the running drivers and their processes differ")
+        for name, submission in self._submissions.items():
+            if (submission.ended) != (submission.ended_at is not None):
+                raise InvariantError(f"{name}: {submission.status}, {submission.ended_at}")
+            if submission.ended and running & set(submission.job_ids):
+                raise InvariantError(f"{name} has ended and its driver runs")
+            if submission.status == "RUNNING" and not submission.node_id:
+                raise InvariantError(f"{name} runs nowhere")
+
+
+def _forget_oldest(table: dict[_KeyT, _EntryT]) -> None:
+    """Keep at most ENDED_MAX ended entries, dropping those that came first."""
+    ended = [key for key, entry in table.items() if entry.ended_at is not None]
+    for key in ended[: max(0, len(ended) - ENDED_MAX)]:
+        del table[key]

@@ -1,0 +1,251 @@
+"""The nodes of the cluster: who has joined, who is silent, who is gone.
+
+    (unknown) --RegisterNode--> ALIVE <--Heartbeat-- SUSPECT
+                                  |  --silence------>   |
+                                  +---- silence, NodeGone by itself, process ended ---> DEAD
+
+A node that was declared dead stays dead: it has to come back under a new id, because its actors
+and tasks may run elsewhere by then. Does not decide what happens to a lost node's processes.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from mray.machine import InvariantError
+from mray.node.head.events import (
+    Effect,
+    From,
+    NodeLost,
+    NodeProcessEnded,
+    NodeUp,
+    Note,
+    RoomSeen,
+    Send,
+    Tick,
+    ToNodes,
+)
+from mray.units import format_duration
+from mray.wire.messages import (
+    Address,
+    DeathCause,
+    GetNodes,
+    Heartbeat,
+    NodeGone,
+    NodeInfo,
+    NodeJoined,
+    NodeRegistered,
+    Nodes,
+    NodeView,
+    Refused,
+    RegisterNode,
+)
+
+#: Dead nodes that are remembered, for GetNodes.
+DEAD_NODES_MAX: Final = 1000
+#: A tick that comes so much too late means that the head itself stood still.
+_ASLEEP_S: Final = 1.0
+
+
+class Silence(msgspec.Struct, frozen=True, kw_only=True):
+    """How long a node may say nothing."""
+
+    suspect_after_s: float
+    dead_after_s: float
+
+
+class _Member(msgspec.Struct):
+    info: NodeInfo
+    #: ALIVE, SUSPECT or DEAD.
+    state: str
+    heard_at: float
+    available: dict[str, int]
+    pending: list[tuple[dict[str, int], int]] = []
+    store_used_bytes: int = 0
+    workers: int = 0
+    #: Set exactly for dead ones.
+    cause: DeathCause | None = None
+
+
+class Membership:
+    """The table of nodes. See the module."""
+
+    def __init__(
+        self, *, cluster_id: str, config: bytes, head: Address, silence: Silence, now: float
+    ) -> None:
+        self._cluster_id = cluster_id
+        self._config = config
+        self._head = head
+        self._silence = silence
+        self._started_at = now
+        #: In the order of joining; the dead ones among them at most DEAD_NODES_MAX.
+        self._members: dict[bytes, _Member] = {}
+
+    def living(self) -> list[NodeInfo]:
+        """The nodes that are not dead, in the order of joining."""
+        return [m.info for m in self._members.values() if m.state != "DEAD"]
+
+    def handle(self, event: From | Tick | NodeProcessEnded, now: float) -> list[Effect]:
+        """Take a message of or about nodes, the deadline, or the end of a daemon."""
+        match event:
+            case Tick():
+                return self._tick(now)
+            case NodeProcessEnded(node_id):
+                cause = DeathCause("node_died", "the node daemon's process ended", node_id=node_id)
+                return self._lose(node_id, cause)
+            case From(sender, RegisterNode() as message):
+                return self._register(sender, message, now)
+            case From(sender, Heartbeat() as message):
+                return self._heartbeat(sender, message, now)
+            case From(sender, NodeGone(node_id, cause)):
+                # Only the node itself may say so, when it leaves.
+                return self._lose(node_id, cause) if sender == node_id else []
+            case From(sender, GetNodes(rid)):
+                return [Send(sender, self._view(rid, now))]
+            case other:
+                raise TypeError(f"not for the membership: {other!r}")
+
+    def deadline(self) -> float | None:
+        """When the next node becomes suspect or dead, if it stays silent."""
+        moments = [
+            m.heard_at
+            + (self._silence.suspect_after_s if m.state == "ALIVE" else self._silence.dead_after_s)
+            for m in self._members.values()
+            if m.state != "DEAD"
+        ]
+        return min(moments, default=None)
+
+    def _register(self, sender: bytes, message: RegisterNode, now: float) -> list[Effect]:
+        node = message.node
+        known = self._members.get(node.node_id)
+        refusal = self._objection(sender, node, known)
+        if refusal:
+            return [
+                Send(sender, Refused(message.rid, "RuntimeError", refusal)),
+                Note(f"refused node {_short(node.node_id)} at {node.ip}: {refusal}"),
+            ]
+        others = [info for info in self.living() if info.node_id != node.node_id]
+        reply = NodeRegistered(
+            message.rid, self._cluster_id, self._config, self._head, [*others, node]
+        )
+        if known is not None:
+            known.heard_at = now
+            return [Send(sender, reply)]
+        self._members[node.node_id] = _Member(
+            node, "ALIVE", heard_at=now, available=dict(node.resources)
+        )
+        return [
+            Send(sender, reply),
+            ToNodes(NodeJoined(node), but=node.node_id),
+            Note(f"node {_short(node.node_id)} joined: {node.hostname} {node.ip} pid {node.pid}"),
+            NodeUp(node),
+        ]
+
+    def _objection(self, sender: bytes, node: NodeInfo, known: _Member | None) -> str:
+        """Why a node may not register, or ""."""
+        if sender != node.node_id:
+            return f"process {_short(sender)} cannot register node {_short(node.node_id)}"
+        if known is not None and known.state == "DEAD":
+            return f"node {_short(node.node_id)} was declared dead and may not come back as itself"
+        first = next(iter(self._members.values()), None)
+        if first is not None:
+            mine, theirs = _versions(first.info), _versions(node)
+            if mine != theirs:
+                return f"this cluster runs {mine}, the node {theirs}: install the same on both"
+        return ""
+
+    def _heartbeat(self, sender: bytes, beat: Heartbeat, now: float) -> list[Effect]:
+        member = self._members.get(beat.node_id)
+        if member is None or member.state == "DEAD":
+            cause = member.cause if member is not None else None
+            if cause is None:
+                cause = DeathCause("node_died", "this head does not know the node")
+            # Whoever hears of its own death has to end itself.
+            return [Send(sender, NodeGone(beat.node_id, cause))]
+        effects: list[Effect] = []
+        if member.state == "SUSPECT":
+            silent_s = format_duration(now - member.heard_at)
+            effects.append(Note(f"node {_short(beat.node_id)} is back after {silent_s}"))
+        member.state = "ALIVE"
+        member.heard_at = now
+        member.available = beat.available
+        member.pending = beat.pending
+        member.store_used_bytes = beat.store_used_bytes
+        member.workers = beat.workers
+        effects.append(RoomSeen(beat.node_id, beat.available))
+        return effects
+
+    def _tick(self, now: float) -> list[Effect]:
+        due = self.deadline()
+        if due is not None and now - due > _ASLEEP_S:
+            # Stopped or suspended: what the nodes said meanwhile still waits in our socket.
+            for member in self._members.values():
+                member.heard_at += now - due
+        effects: list[Effect] = []
+        for node_id, member in list(self._members.items()):
+            silent_s = now - member.heard_at
+            if member.state == "DEAD" or silent_s < self._silence.suspect_after_s:
+                continue
+            if silent_s >= self._silence.dead_after_s:
+                text = f"nothing was heard of the node for {format_duration(silent_s)}"
+                effects += self._lose(node_id, DeathCause("node_died", text, node_id=node_id))
+            elif member.state == "ALIVE":
+                member.state = "SUSPECT"
+                effects.append(
+                    Note(f"node {_short(node_id)} silent for {format_duration(silent_s)}")
+                )
+        return effects
+
+    def _lose(self, node_id: bytes, cause: DeathCause) -> list[Effect]:
+        member = self._members.get(node_id)
+        if member is None or member.state == "DEAD":
+            return []
+        member.state = "DEAD"
+        member.cause = cause
+        member.available, member.pending = {}, []
+        dead = [key for key, m in self._members.items() if m.state == "DEAD"]
+        for key in dead[: max(0, len(dead) - DEAD_NODES_MAX)]:
+            del self._members[key]
+        return [
+            ToNodes(NodeGone(node_id, cause)),
+            Note(f"node {_short(node_id)} is gone: {cause.kind}: {cause.text}"),
+            NodeLost(node_id, cause),
+        ]
+
+    def _view(self, rid: int, now: float) -> Nodes:
+        views = [
+            NodeView(
+                m.info,
+                m.state,
+                m.available,
+                m.pending,
+                m.store_used_bytes,
+                m.workers,
+                now - m.heard_at,
+                m.cause,
+            )
+            for m in self._members.values()
+        ]
+        return Nodes(rid, self._cluster_id, self._head, views, now - self._started_at)
+
+    def check(self) -> None:
+        """See mray.machine."""
+        for node_id, member in self._members.items():
+            if node_id != member.info.node_id:
+                raise InvariantError("a node stands under another's id")
+            if (member.state == "DEAD") != (member.cause is not None):
+                raise InvariantError(f"node {_short(node_id)}: {member.state}, {member.cause}")
+        if sum(m.state == "DEAD" for m in self._members.values()) > DEAD_NODES_MAX:
+            raise InvariantError("too many dead nodes are kept")
+
+
+def _versions(node: NodeInfo) -> str:
+    """What must be alike on all nodes: pickles and messages travel between them."""
+    python = ".".join(node.python_version.split(".")[:2])
+    return f"mray {node.mray_version} on Python {python}"
+
+
+def _short(process_id: bytes) -> str:
+    return process_id.hex()[:10]

@@ -1,0 +1,248 @@
+"""The head: routes messages to the machines and carries out what they answer.
+
+Covers: which machine a message is for, effects, one timer a machine, the orderly end of the
+cluster. Decides nothing about nodes, jobs, actors or keys. All state is in memory.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any, Final, Protocol
+
+import msgspec
+
+from mray.daemon_params import CONFIG_KEY, CONFIG_NAMESPACE
+from mray.node.daemon import Daemon
+from mray.node.head.actors import ActorTable
+from mray.node.head.events import (
+    Effect,
+    From,
+    JobEnded,
+    NodeLost,
+    NodeProcessEnded,
+    NodeUp,
+    Note,
+    RoomSeen,
+    Send,
+    Tick,
+    ToNodes,
+)
+from mray.node.head.jobs import JobTable, StopPolicy
+from mray.node.head.kv import KeyValues
+from mray.node.head.membership import Membership, Silence
+from mray.process import start_time_of
+from mray.rpc.pump import Timer
+from mray.wire.messages import (
+    ActorOutOfScope,
+    ActorStarted,
+    ActorStartFailed,
+    FinishJob,
+    GetActor,
+    GetJobInfo,
+    GetJobs,
+    GetNodes,
+    Heartbeat,
+    JobExited,
+    JobStarted,
+    KillActor,
+    KvDelete,
+    KvGet,
+    KvKeys,
+    KvPut,
+    ListActors,
+    Message,
+    NodeGone,
+    NodeInfo,
+    ProcessDied,
+    RegisterActor,
+    RegisterJob,
+    RegisterNode,
+    Shutdown,
+    StopJob,
+    SubmitJob,
+    WatchActor,
+)
+
+#: What of the grace of a shutdown the nodes get for themselves.
+_NODES_SHARE: Final = 0.8
+
+
+class _Machine(Protocol):
+    """A machine of the head. Any: each takes the events that are meant for it."""
+
+    def handle(self, event: Any, now: float) -> list[Effect]: ...
+
+    def deadline(self) -> float | None: ...
+
+
+class Head:
+    """The machines of the head and the pump they are fed from."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon = daemon
+        self._pump = daemon.pump
+        self._log = daemon.log
+        config, params = daemon.config, daemon.params
+        head = msgspec.structs.replace(params.head, tcp=daemon.tcp)
+        now = self._pump.clock()
+        liveness = config.liveness
+        period_s = liveness.health_check_period_ms / 1000
+        self.membership = Membership(
+            cluster_id=params.cluster_id,
+            config=params.config,
+            head=head,
+            # Nodes speak up each second by themselves: a check that nothing came in a period is a
+            # failed one, and the threshold or the timeout, whichever is first, ends the waiting.
+            silence=Silence(
+                suspect_after_s=period_s,
+                dead_after_s=min(
+                    liveness.health_check_timeout_ms / 1000,
+                    period_s * liveness.health_check_failure_threshold,
+                ),
+            ),
+            now=now,
+        )
+        self.jobs = JobTable(
+            stop=StopPolicy(
+                signal=int(signal.Signals[config.jobs.job_stop_signal]),
+                wait_s=config.jobs.job_stop_wait_time_s,
+            ),
+            unix_offset_s=time.time() - now,
+        )
+        self.actors = ActorTable()
+        self.keys = KeyValues()
+        self.keys.put(CONFIG_NAMESPACE, CONFIG_KEY, params.config)
+        self._timers: dict[int, tuple[float, Timer]] = {}
+        self._ending = False
+        self._wire()
+
+    def _wire(self) -> None:
+        routes: list[tuple[_Machine, tuple[type[Message], ...]]] = [
+            (self.membership, (RegisterNode, Heartbeat, NodeGone, GetNodes)),
+            (
+                self.jobs,
+                (RegisterJob, FinishJob, GetJobInfo, SubmitJob, JobStarted, JobExited, StopJob,
+                 GetJobs),
+            ),
+            (
+                self.actors,
+                (RegisterActor, ActorStarted, ActorStartFailed, KillActor, ActorOutOfScope,
+                 WatchActor, GetActor, ListActors),
+            ),
+            (self.keys, (KvPut, KvGet, KvDelete, KvKeys)),
+        ]  # fmt: skip
+        for machine, kinds in routes:
+            for kind in kinds:
+                self._pump.on(kind, self._handler(machine))
+        self._pump.on(ProcessDied, self._process_died)
+
+    def _handler(self, machine: _Machine) -> Callable[[bytes, Message], None]:
+        return lambda sender, message: self._feed(machine, From(sender, message))
+
+    def _process_died(self, sender: bytes, message: ProcessDied) -> None:
+        self._perform([ToNodes(message, but=sender)])
+        self._feed(self.jobs, From(sender, message))
+        self._feed(self.actors, From(sender, message))
+
+    # -- machines
+
+    def _feed(self, machine: _Machine, event: Any) -> None:
+        """One event for one machine, its effects, and its next moment."""
+        self._perform(machine.handle(event, self._pump.clock()))
+        self._arm(machine)
+
+    def _perform(self, effects: Iterable[Effect]) -> None:
+        """Carry out effects in order; what they mean to other machines is worked off with them."""
+        waiting = deque(effects)
+        while waiting:
+            effect = waiting.popleft()
+            match effect:
+                case Send(to, message):
+                    # False: the peer is gone. Its node tells of its end, and requests have theirs.
+                    self._pump.send(to, message)
+                case ToNodes(message, but):
+                    for node in self.membership.living():
+                        if node.node_id != but:
+                            self._pump.send(node.node_id, message)
+                case Note(text):
+                    self._log.info("%s", text)
+                case NodeUp(node):
+                    self._watch_node(node)
+                    waiting.extend(self._tell(self.jobs, effect))
+                    waiting.extend(self._tell(self.actors, effect))
+                case NodeLost():
+                    waiting.extend(self._tell(self.jobs, effect))
+                    waiting.extend(self._tell(self.actors, effect))
+                    self._maybe_finish()
+                case RoomSeen() | JobEnded():
+                    waiting.extend(self._tell(self.actors, effect))
+
+    def _tell(self, machine: _Machine, event: Any) -> list[Effect]:
+        effects = machine.handle(event, self._pump.clock())
+        self._arm(machine)
+        return effects
+
+    def _arm(self, machine: _Machine) -> None:
+        """One timer a machine, at its deadline. Left alone where it fires early: it re-arms."""
+        due = machine.deadline()
+        armed = self._timers.get(id(machine))
+        if due is None or (armed is not None and armed[0] <= due):
+            return
+        if armed is not None:
+            armed[1].cancel()
+        self._timers[id(machine)] = (due, self._pump.at(due, lambda: self._tick(machine)))
+
+    def _tick(self, machine: _Machine) -> None:
+        del self._timers[id(machine)]
+        due = machine.deadline()
+        if due is not None and due <= self._pump.clock():
+            self._feed(machine, Tick())
+        else:
+            self._arm(machine)
+
+    # -- nodes on this machine
+
+    def _watch_node(self, node: NodeInfo) -> None:
+        """See the end of a daemon on this machine at once and not by its silence."""
+        if node.session_dir != self._daemon.session.path:
+            return
+        try:
+            start_time = start_time_of(node.pid)
+        except ProcessLookupError:
+            start_time = 0  # watch_pid will find nothing of that age and say so.
+        self._daemon.watch_pid(
+            node.pid,
+            start_time,
+            lambda: self._feed(self.membership, NodeProcessEnded(node.node_id)),
+        )
+
+    # -- the end
+
+    def stop(self, reason: str, grace_s: float) -> None:
+        """Ask all nodes to end, wait for them within the grace, then end."""
+        self._ending = True
+        share_s = grace_s * _NODES_SHARE
+        for node in self.membership.living():
+            self._pump.request(
+                node.node_id,
+                lambda rid: Shutdown(rid, f"the head stops: {reason}", share_s),
+                lambda reply: None,
+                grace_s,
+            )
+        self._pump.after(grace_s, lambda: self._daemon.finish(0))
+        self._maybe_finish()
+
+    def _maybe_finish(self) -> None:
+        if self._ending and not self.membership.living():
+            self._daemon.finish(0)
+
+
+def run_head(daemon: Daemon) -> int:
+    """Be the head until the daemon is told to end; returns the exit code."""
+    head = Head(daemon)
+    daemon.on_stop = head.stop
+    daemon.ready()
+    return daemon.run()
