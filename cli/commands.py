@@ -1,0 +1,126 @@
+"""The table of commands, each imported when it is typed.
+
+Covers: which module has which command, and parsing that is quick. Each module of the table has an
+``app``, a typer.Typer with one command or with a group of them.
+
+typer checks every value with pydantic, also plain text, and importing that takes 50 ms: twice the
+rest of a command like `mray status`. Values that are their own type already are let through here
+before it comes to that; everything else goes typer's way.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Annotated, Any, Final
+
+import typer
+from typer.core import TyperGroup
+from typer.main import get_command
+
+#: Command -> module, in the order of `mray --help`.
+MODULES: Final = {
+    "start": "mray.cli.start",
+    "stop": "mray.cli.stop",
+    "status": "mray.cli.status",
+    "submit": "mray.cli.submit",
+    "run": "mray.cli.run",
+    "job": "mray.cli.job",
+    "logs": "mray.cli.logs",
+    "list": "mray.cli.listing",
+    "config": "mray.cli.config",
+    "health-check": "mray.cli.health",
+    "get-auth-token": "mray.cli.token",
+    "microbenchmark": "mray.cli.microbenchmark",
+    "version": "mray.cli.about",
+}
+
+
+# typer's contexts and commands are private types of its vendored click, hence Any in this module.
+
+
+class CommandTable(TyperGroup):
+    """The commands of MODULES, loaded one by one."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(MODULES)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in MODULES:
+            return None
+        if cmd_name not in self.commands:
+            command = get_command(importlib.import_module(MODULES[cmd_name]).app)
+            command.name = cmd_name
+            _quicken(command)
+            self.commands[cmd_name] = command
+        return self.commands[cmd_name]
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args[0] not in MODULES:
+            for name in MODULES:  # The names to suggest one of.
+                self.get_command(ctx, name)
+        return super().resolve_command(ctx, args)
+
+
+_app = typer.Typer(
+    cls=CommandTable,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["--help", "-h"]},
+)
+
+
+@_app.callback()
+def mray(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version of mray and end.")
+    ] = False,
+) -> None:
+    """Run Python tasks and actors over a cluster of processes.
+
+    A first cluster, a program on it, and the end of it:
+
+    \b
+      mray start --head
+      mray submit job.py
+      mray stop
+    """
+    if version:
+        from mray.cli.version import line
+
+        print(line())
+        raise typer.Exit
+
+
+def make_command() -> Any:
+    """The command `mray`, to call ``main(words, standalone_mode=False)`` on."""
+    command = get_command(_app)
+    _quicken(command)
+    return command
+
+
+def _quicken(command: Any) -> None:
+    for parameter in command.params:
+        kind = getattr(getattr(parameter, "type_descriptor", None), "annotation", None)
+        if kind in (str, bool, int, float, list[str]) and parameter.callback is None:
+            parameter.process_value = _quick(parameter, kind, parameter.process_value)
+    for inner in (getattr(command, "commands", None) or {}).values():
+        _quicken(inner)
+
+
+def _quick(parameter: Any, kind: Any, slow: Callable[[Any, Any], Any]) -> Callable[..., Any]:
+    """``process_value`` of a parameter of type ``kind`` that lets plain values through."""
+    many = kind == list[str]
+
+    def process_value(ctx: Any, value: Any) -> Any:
+        if many:
+            plain = value is None or (
+                isinstance(value, list | tuple) and all(type(item) is str for item in value)
+            )
+            if plain and (value or not parameter.required):
+                return tuple(value or ())
+        elif type(value) is kind or (value is None and not parameter.required):
+            return value  # Numbers that were typed are text still and are checked by typer.
+        return slow(ctx, value)
+
+    return process_value

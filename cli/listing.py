@@ -1,0 +1,203 @@
+"""`mray list`: actors, nodes, workers, jobs and objects, as a table or as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Final
+
+import typer
+
+from mray.cli import arguments, job, status
+from mray.cli.cluster import Cluster, connect
+from mray.cli.failure import WrongUsage
+from mray.cli.options import Address, AsJson
+from mray.cli.render import ID_DIGITS, note, print_json, print_table
+from mray.resources import to_float
+from mray.units import format_bytes, format_count, format_duration
+from mray.wire.messages import (
+    ActorState,
+    GetStoreStats,
+    GetWorkers,
+    NodeView,
+    StoreStats,
+    Workers,
+    WorkerView,
+)
+
+app = typer.Typer(add_completion=False)
+
+#: Entries as JSON has them. Any: JSON.
+Facts = dict[str, Any]
+
+#: Kind -> the columns of its table; JSON has all there is.
+_COLUMNS: Final = {
+    "actors": ("actor_id", "class_name", "state", "name", "node_id", "pid"),
+    "nodes": ("node_id", "state", "ip", "is_head", "workers", "hostname"),
+    "workers": ("worker_id", "type", "state", "pid", "node_id", "age_s"),
+    "jobs": ("submission_id", "job_id", "status", "exit_code", "entrypoint"),
+    "objects": ("object_id", "size_bytes", "state", "pins", "node_id"),
+}
+_NUMBERS: Final = ("pid", "workers", "age_s", "size_bytes", "pins", "exit_code")
+
+
+def _complete_kind(incomplete: str) -> list[str]:
+    return [kind for kind in _COLUMNS if kind.startswith(incomplete)]
+
+
+@app.command()
+def list_entries(
+    kind: Annotated[
+        str,
+        typer.Argument(
+            metavar="KIND", show_default=False, autocompletion=_complete_kind,
+            help="actors, nodes, workers, jobs or objects.",
+        ),
+    ],
+    filter: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--filter", "-f", metavar="KEY=VALUE",
+            help="Only entries with this value, or without it (KEY!=VALUE); repeatable.",
+        ),
+    ] = None,
+    limit: Annotated[
+        int, typer.Option("--limit", min=1, metavar="N", help="Show at most N entries.")
+    ] = 100,
+    format: Annotated[
+        str, typer.Option("--format", metavar="table|json", help="How to print them.")
+    ] = "table",
+    address: Address = None,
+    as_json: AsJson = False,
+) -> None:  # fmt: skip
+    """List what is in the cluster.
+
+    \b
+      mray list actors
+      mray list actors --filter state=ALIVE --json
+      mray list workers -f state!=idle --limit 20
+    """
+    if kind not in _COLUMNS:
+        raise WrongUsage(f"there is no list of {kind!r}: one of {', '.join(_COLUMNS)}")
+    if format not in ("table", "json"):
+        raise WrongUsage(f"--format {format!r} is neither table nor json")
+    wanted = arguments.filters(filter or [])
+    with connect(address) as cluster:
+        entries = _FETCH[kind](cluster)
+    found = [entry for entry in entries if arguments.matches(entry, wanted)]
+    shown = found[:limit]
+    if len(found) > len(shown):
+        note(f"showing {len(shown):,} of {format_count(len(found), 'entry', 'entries')}")
+    if as_json or format == "json":
+        print_json(shown)
+    elif not shown:
+        print(f"no {kind}{' that match' if wanted else ''}")
+    else:
+        columns = _COLUMNS[kind]
+        print_table(
+            columns,
+            [[_cell(name, entry[name]) for name in columns] for entry in shown],
+            right=_NUMBERS,
+        )
+
+
+def _actors(cluster: Cluster) -> list[Facts]:
+    return [_actor_facts(actor) for actor in cluster.actors()]
+
+
+def _actor_facts(actor: ActorState) -> Facts:
+    cause = actor.cause
+    return {
+        "actor_id": actor.actor_id.hex(),
+        "class_name": actor.class_name,
+        "name": actor.name or None,
+        "state": actor.state,
+        "job_id": actor.actor_id[-4:].hex(),
+        "node_id": actor.node_id.hex() or None,
+        "worker_id": actor.worker.process_id.hex() if actor.worker else None,
+        "pid": actor.pid or None,
+        "incarnation": actor.incarnation,
+        "restarts_left": actor.restarts_left,
+        "waits_for": actor.reason or None,
+        "death_cause": {"kind": cause.kind, "text": cause.text} if cause else None,
+    }
+
+
+def _nodes(cluster: Cluster) -> list[Facts]:
+    return [status.node_facts(view) for view in cluster.nodes.nodes]
+
+
+def _workers(cluster: Cluster) -> list[Facts]:
+    entries = []
+    for node in _alive(cluster):
+        reply = cluster.ask_node(node, GetWorkers, Workers)
+        entries += [_worker_facts(view, node, "worker") for view in reply.workers]
+        entries += [_worker_facts(view, node, "driver") for view in reply.drivers]
+    return entries
+
+
+def _worker_facts(view: WorkerView, node: NodeView, type: str) -> Facts:
+    return {
+        "worker_id": view.process_id.hex(),
+        "type": type,
+        "state": view.state,
+        "pid": view.pid,
+        "job_id": view.job_id.hex() or None,
+        "actor_id": view.actor_id.hex() or None,
+        "owner_id": view.owner_id.hex() or None,
+        "node_id": node.node.node_id.hex(),
+        "resources": to_float(view.resources),
+        "age_s": round(view.age_s, 3),
+    }
+
+
+def _jobs(cluster: Cluster) -> list[Facts]:
+    return [job.facts(details) for details in job.newest_first(cluster.jobs())]
+
+
+def _objects(cluster: Cluster) -> list[Facts]:
+    entries = [
+        {
+            "object_id": object_id.hex(),
+            "size_bytes": size_bytes,
+            "state": state,
+            "pins": pins,
+            "owner_id": owner_id.hex(),
+            "node_id": node.node.node_id.hex(),
+        }
+        for node in _alive(cluster)
+        for object_id, size_bytes, state, pins, owner_id in cluster.ask_node(
+            node, lambda rid: GetStoreStats(rid, objects=True), StoreStats
+        ).objects
+    ]
+    return sorted(entries, key=lambda entry: -int(entry["size_bytes"]))
+
+
+def _alive(cluster: Cluster) -> Sequence[NodeView]:
+    """The nodes that can be asked; the others are named, never silently left out."""
+    for view in cluster.nodes.nodes:
+        if view.state != "ALIVE":
+            note(f"node {view.node.node_id.hex()[:ID_DIGITS]} is {view.state} and was not asked")
+    return [view for view in cluster.nodes.nodes if view.state == "ALIVE"]
+
+
+_FETCH: Final[dict[str, Callable[[Cluster], list[Facts]]]] = {
+    "actors": _actors,
+    "nodes": _nodes,
+    "workers": _workers,
+    "jobs": _jobs,
+    "objects": _objects,
+}
+
+
+def _cell(name: str, value: Any) -> str:
+    if value is None or value == "":
+        return "-"
+    if name == "size_bytes":
+        return format_bytes(value)
+    if name == "age_s":
+        return format_duration(value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    text = str(value)
+    # A submission id is to be typed again and its first characters are those of all others.
+    return text[:ID_DIGITS] if name.endswith("_id") and name != "submission_id" else text

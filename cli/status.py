@@ -1,0 +1,148 @@
+"""`mray status`: nodes, resources, object stores, what waits, and jobs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import typer
+
+from mray.cli.cluster import connect
+from mray.cli.options import Address, AsJson
+from mray.cli.render import amount, amounts, print_json, print_table, short
+from mray.resources import to_float
+from mray.units import format_bytes, format_count, format_duration
+from mray.wire.messages import JobDetails, Nodes, NodeView
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def status(address: Address = None, as_json: AsJson = False) -> None:
+    """Show the cluster: its nodes, what is used, what waits and why, and its jobs.
+
+    \b
+      mray status
+      mray status --json
+    """
+    with connect(address) as cluster:
+        nodes, jobs, where = cluster.nodes, cluster.jobs(), cluster.address
+        path = cluster.target.session.path if cluster.target.session else ""
+    if as_json:
+        print_json(facts(nodes, jobs, where, path))
+        return
+    print(f"Cluster {nodes.cluster_id[:12]} at {where}, up {format_duration(nodes.uptime_s)}")
+    if path:
+        print(f"Session {path}")
+    print()
+    print_table(
+        ["node", "ip", "state", "cpu", "memory", "object store", "workers"],
+        [_row(view) for view in nodes.nodes],
+        right=["workers"],
+    )
+    alive = [view for view in nodes.nodes if view.state == "ALIVE"]
+    print("\nResources in use")
+    for name, (used, total) in sorted(_usage(alive).items()):
+        print(f"  {f'{amount(name, used)} of {amount(name, total)}':<26}{name}")
+    print("\nWaiting")
+    demands = _demands(alive)
+    for shape, count in demands:
+        print(f"  {format_count(count, 'task or actor', 'tasks or actors')} for {shape}")
+    if not demands:
+        print("  nothing waits for resources")
+    counts = Counter(job.status for job in jobs)
+    in_words = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
+    print(f"\nJobs\n  {in_words or 'none so far'}")
+    for view in nodes.nodes:
+        if view.state != "ALIVE" and view.cause is not None and view.cause.text:
+            print(f"\nNode {short(view.node.node_id)} is {view.state}: {view.cause.text}")
+
+
+def facts(
+    nodes: Nodes, jobs: Sequence[JobDetails], address: str, session_dir: str
+) -> dict[str, Any]:  # Any: JSON
+    """What --json prints: full ids, bytes, resources in users' units."""
+    alive = [view for view in nodes.nodes if view.state == "ALIVE"]
+    return {
+        "cluster_id": nodes.cluster_id,
+        "address": address,
+        "session_dir": session_dir,
+        "uptime_s": round(nodes.uptime_s, 3),
+        "nodes": [node_facts(view) for view in nodes.nodes],
+        "resources": {
+            name: {"used": used, "total": total}
+            for name, (used, total) in (
+                (name, to_float({"u": u, "t": t}).values())
+                for name, (u, t) in sorted(_usage(alive).items())
+            )
+        },
+        "pending": [
+            {"resources": to_float(shape), "count": count}
+            for view in alive
+            for shape, count in view.pending
+        ],
+        "jobs": dict(Counter(job.status for job in jobs)),
+    }
+
+
+def node_facts(view: NodeView) -> dict[str, Any]:  # Any: JSON
+    """A node for JSON."""
+    node = view.node
+    return {
+        "node_id": node.node_id.hex(),
+        "state": view.state,
+        "is_head": node.is_head,
+        "ip": node.ip,
+        "hostname": node.hostname,
+        "pid": node.pid,
+        "resources_total": to_float(node.resources),
+        "resources_available": to_float(view.available),
+        "labels": node.labels,
+        "workers": view.workers,
+        "object_store_capacity_bytes": node.store_capacity_bytes,
+        "object_store_used_bytes": view.store_used_bytes,
+        "object_store_path": node.store_path,
+        "session_dir": node.session_dir,
+        "since_heartbeat_s": round(view.since_heartbeat_s, 3),
+        "mray_version": node.mray_version,
+        "python_version": node.python_version,
+        "death_cause": view.cause.text if view.cause is not None else None,
+    }
+
+
+def _row(view: NodeView) -> list[str]:
+    node = view.node
+    used = {n: total - view.available.get(n, total) for n, total in node.resources.items()}
+
+    def usage(name: str) -> str:
+        total = node.resources.get(name, 0)
+        return f"{amount(name, used.get(name, 0))}/{amount(name, total)}" if total else "-"
+
+    store = f"{format_bytes(view.store_used_bytes)}/{format_bytes(node.store_capacity_bytes)}"
+    state = f"{view.state}{' (head)' if node.is_head else ''}"
+    return [
+        short(node.node_id), node.ip, state, usage("CPU"), usage("memory"), store,
+        str(view.workers),
+    ]  # fmt: skip
+
+
+def _usage(views: Sequence[NodeView]) -> dict[str, tuple[int, int]]:
+    """(used, total) of each resource, in fixed point; what marks a node is left out."""
+    usage: dict[str, tuple[int, int]] = {}
+    for view in views:
+        for name, total in view.node.resources.items():
+            if name.startswith("node:"):
+                continue
+            before = usage.get(name, (0, 0))
+            used = total - view.available.get(name, total)
+            usage[name] = (before[0] + used, before[1] + total)
+    return usage
+
+
+def _demands(views: Sequence[NodeView]) -> list[tuple[str, int]]:
+    counts: Counter[str] = Counter()
+    for view in views:
+        for shape, count in view.pending:
+            counts[amounts(shape)] += count
+    return counts.most_common()
