@@ -1,1 +1,1 @@
-"""PLACEHOLDER."""
+"""Client side of a node's shared-memory object store."""

@@ -1,1 +1,1 @@
-"""PLACEHOLDER."""
+"""The shared-memory object store of one node, daemon side: machines that decide, one arena file."""

@@ -1,0 +1,137 @@
+"""Pin requests: those that wait because a writer has not sealed yet, and the last ones answered.
+
+Owns who waits for what and until when, and the answers given. Does not pin: store.py does.
+
+Why anyone waits: a reader learns of an object from its owner, on another connection than the one
+that carries the writer's SealObject, so its PinObjects may come first. It waits a moment instead of
+hearing that the object is lost.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from mray.machine import InvariantError
+
+#: The place of an object that is not here.
+NOWHERE = (-1, 0)
+#: Answers kept per client, so that a repeated request does not pin twice. Few, because one may
+#: hold 10,000 places.
+_ANSWERS_KEPT = 8
+
+
+class PinRequest:
+    """One PinObjects with parts of its answer missing."""
+
+    __slots__ = ("client", "deadline", "missing", "object_ids", "places", "rid")
+
+    def __init__(
+        self, client: bytes, rid: int, object_ids: tuple[bytes, ...],
+        places: list[tuple[int, int]], missing: dict[bytes, None], deadline: float,
+    ) -> None:  # fmt: skip
+        self.client = client
+        self.rid = rid
+        self.object_ids = object_ids
+        #: The answer so far; NOWHERE for what is missing or not here.
+        self.places = places
+        #: Unsealed objects, a set in order. Never empty while the request waits.
+        self.missing = missing
+        self.deadline = deadline
+
+
+class Readers:
+    """The requests of all clients."""
+
+    __slots__ = ("_answers", "_by_object", "_requests")
+
+    def __init__(self) -> None:
+        #: In order of arrival, which is the order of deadlines too.
+        self._requests: OrderedDict[tuple[bytes, int], PinRequest] = OrderedDict()
+        #: Who waits for an object. Every entry's request is in _requests and misses the object.
+        self._by_object: dict[bytes, list[PinRequest]] = {}
+        #: The last answers to each client, by request.
+        self._answers: dict[bytes, OrderedDict[int, tuple[tuple[int, int], ...]]] = {}
+
+    @property
+    def deadline(self) -> float | None:
+        """When the oldest request has waited long enough."""
+        first = next(iter(self._requests.values()), None)
+        return None if first is None else first.deadline
+
+    def waits(self, client: bytes, rid: int) -> bool:
+        """Whether this very request waits already."""
+        return (client, rid) in self._requests
+
+    def answered(self, client: bytes, rid: int) -> tuple[tuple[int, int], ...] | None:
+        """What this very request was answered with, if that was lately."""
+        answers = self._answers.get(client)
+        return None if answers is None else answers.get(rid)
+
+    def note_answer(self, client: bytes, rid: int, places: tuple[tuple[int, int], ...]) -> None:
+        """A request has been answered."""
+        answers = self._answers.setdefault(client, OrderedDict())
+        answers[rid] = places
+        if len(answers) > _ANSWERS_KEPT:
+            answers.popitem(last=False)
+
+    def add(self, request: PinRequest) -> None:
+        """Let a request wait for its missing objects."""
+        self._requests[request.client, request.rid] = request
+        for object_id in request.missing:
+            self._by_object.setdefault(object_id, []).append(request)
+
+    def of_object(self, object_id: bytes) -> list[PinRequest]:
+        """Take out everyone who waits for an object; it no longer counts as missing for them."""
+        requests = self._by_object.pop(object_id, [])
+        for request in requests:
+            del request.missing[object_id]
+            if not request.missing:
+                del self._requests[request.client, request.rid]
+        return requests
+
+    def expired(self, now: float) -> list[PinRequest]:
+        """Take out the requests whose deadline has come."""
+        expired = []
+        while self._requests:
+            first = next(iter(self._requests.values()))
+            if first.deadline > now:
+                break
+            self._forget(first)
+            expired.append(first)
+        return expired
+
+    def withdraw(self, client: bytes, object_id: bytes) -> None:
+        """A client no longer wants an object that it waits for; a request left empty is dropped."""
+        for request in self._by_object.get(object_id, []).copy():
+            if request.client == client:
+                self._leave(request, object_id)
+                del request.missing[object_id]
+                if not request.missing:
+                    del self._requests[client, request.rid]
+
+    def forget_client(self, client: bytes) -> None:
+        """Forget a dead client."""
+        for request in [one for one in self._requests.values() if one.client == client]:
+            self._forget(request)
+        self._answers.pop(client, None)
+
+    def check(self) -> None:
+        """Raise InvariantError unless requests and objects point at each other."""
+        pointed = [(id, one.rid) for id, ones in self._by_object.items() for one in ones]
+        missing = [(id, one.rid) for one in self._requests.values() for id in one.missing]
+        if sorted(pointed) != sorted(missing) or not all(self._by_object.values()):
+            raise InvariantError(f"readers wait for {missing} and are noted for {pointed}")
+        if not all(one.missing for one in self._requests.values()):
+            raise InvariantError("a complete request waits")
+
+    def _forget(self, request: PinRequest) -> None:
+        del self._requests[request.client, request.rid]
+        for object_id in request.missing:
+            self._leave(request, object_id)
+
+    def _leave(self, request: PinRequest, object_id: bytes) -> None:
+        others = [one for one in self._by_object[object_id] if one is not request]
+        if others:
+            self._by_object[object_id] = others
+        else:
+            del self._by_object[object_id]

@@ -1,0 +1,189 @@
+"""The store's place in the node daemon: messages in, machine, effects out.
+
+Owns the machine and the arena of one node. Does not own sockets or the loop: the daemon calls
+``handle`` for every message, ``tick`` when ``deadline`` has come, and the two deaths.
+
+The daemon reads what a dead process has sent before it reports the death, else the last SealObject
+of a worker that finished and exited is lost with the object it sealed.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any, assert_never
+
+from mray.node.objects.allocator import Allocator
+from mray.node.objects.arena import PAGE_BYTES, Arena
+from mray.node.objects.cooling import CoolingRules
+from mray.node.objects.effects import AnswerPins, Complain, Created, Effect, Punch, Refuse
+from mray.node.objects.refusal import refusal
+from mray.node.objects.store import ObjectStore, StoreRules
+from mray.store.abort import NO_SPACE
+from mray.units import GIB
+from mray.wire.messages import (
+    AbortObject,
+    CreateObject,
+    FreeObjects,
+    GetStoreStats,
+    Message,
+    ObjectCreated,
+    ObjectsPinned,
+    PinObjects,
+    Refused,
+    SealObject,
+    StoreStats,
+    UnpinObjects,
+)
+
+log = logging.getLogger(__name__)
+
+_WARM_BYTES_MAX = 2 * GIB
+
+Send = Callable[[bytes, Message], object]
+
+
+class StoreServer:
+    """The object store of a node.
+
+    ``send`` delivers a message to a process; what it returns is ignored (a peer that is gone will
+    be reported dead). ``warm_bytes``: free memory kept for reuse, default half the capacity but at
+    most 2 GiB. ``full_grace_s``: how long a create waits for room.
+    """
+
+    def __init__(
+        self,
+        arena: Arena,
+        send: Send,
+        *,
+        warm_bytes: int | None = None,
+        full_grace_s: float = 2.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        if warm_bytes is None:
+            warm_bytes = min(arena.capacity_bytes // 2, _WARM_BYTES_MAX)
+        allocator = Allocator(arena.capacity_bytes, arena.virtual_bytes, PAGE_BYTES)
+        rules = StoreRules(cooling=CoolingRules(warm_bytes=warm_bytes), full_grace_s=full_grace_s)
+        self.arena = arena
+        self.store = ObjectStore(allocator, rules)
+        self._send = send
+        self._clock = clock
+        #: What to do with each kind of message: for the daemon's table of handlers.
+        self.handlers: dict[type[Message], Callable[[bytes, Any], None]] = {
+            CreateObject: self.create_object,
+            SealObject: self.seal_object,
+            AbortObject: self.abort_object,
+            PinObjects: self.pin_objects,
+            UnpinObjects: self.unpin_objects,
+            FreeObjects: self.free_objects,
+            GetStoreStats: self.get_store_stats,
+        }
+
+    @property
+    def used_bytes(self) -> int:
+        """What objects take, for the heartbeat."""
+        return self.store.used_bytes
+
+    def handle(self, sender: bytes, message: Message) -> bool:
+        """Take a message of the process ``sender``; False if it is not one for the store."""
+        handler = self.handlers.get(type(message))
+        if handler is None:
+            return False
+        handler(sender, message)
+        return True
+
+    def create_object(self, sender: bytes, message: CreateObject) -> None:
+        """Answered by ObjectCreated, or Refused (ObjectStoreFullError, OwnerDiedError)."""
+        try:
+            effects = self.store.create(
+                sender, message.rid, message.object_id, message.size_bytes, message.owner_id,
+                self._clock(),
+            )  # fmt: skip
+        except ValueError as error:
+            self._send(sender, Refused(message.rid, "ValueError", str(error)))
+            return
+        self._perform(effects)
+
+    def seal_object(self, sender: bytes, message: SealObject) -> None:
+        """No answer."""
+        self._perform(self.store.seal(sender, message.object_id, self._clock()))
+
+    def abort_object(self, sender: bytes, message: AbortObject) -> None:
+        """No answer."""
+        no_space = message.reason == NO_SPACE
+        now = self._clock()
+        self._perform(self.store.abort(sender, message.object_id, now, no_space=no_space))
+
+    def pin_objects(self, sender: bytes, message: PinObjects) -> None:
+        """Answered by ObjectsPinned."""
+        self._perform(self.store.pin(sender, message.rid, message.object_ids, self._clock()))
+
+    def unpin_objects(self, sender: bytes, message: UnpinObjects) -> None:
+        """No answer."""
+        try:
+            effects = self.store.unpin(sender, message.pins, self._clock())
+        except ValueError as error:
+            log.warning("process %s: %s", sender.hex()[:8], error)
+            return
+        self._perform(effects)
+
+    def free_objects(self, sender: bytes, message: FreeObjects) -> None:
+        """No answer."""
+        self._perform(self.store.free(sender, message.object_ids, self._clock()))
+
+    def get_store_stats(self, sender: bytes, message: GetStoreStats) -> None:
+        """Answered by StoreStats."""
+        store = self.store
+        listed = [
+            (copy.object_id, copy.size, copy.state, copy.pin_count, copy.owner_id)
+            for copy in (store.copies() if message.objects else ())
+        ]
+        self._send(
+            sender,
+            StoreStats(
+                message.rid, store.capacity_bytes, store.used_bytes, store.warm_bytes,
+                store.object_count, listed,
+            ),
+        )  # fmt: skip
+
+    def client_died(self, process_id: bytes) -> None:
+        """A process of this node has ended and can write no more."""
+        self._perform(self.store.client_died(process_id, self._clock()))
+
+    def owner_died(self, process_id: bytes) -> None:
+        """A process of any node has ended: what it owned is freed."""
+        self._perform(self.store.owner_died(process_id, self._clock()))
+
+    def press(self) -> None:
+        """The node is short of memory: give all free pages back, and have ``tick`` do so."""
+        self._perform(self.store.press(self._clock()))
+
+    def tick(self, now: float) -> None:
+        """``deadline`` has come. Takes a few milliseconds at most, however much is to be done."""
+        self._perform(self.store.tick(now))
+
+    def deadline(self) -> float | None:
+        """When to call ``tick`` (monotonic seconds), None if never; a past time means at once."""
+        return self.store.deadline()
+
+    def close(self) -> None:
+        """Take the arena away. Processes that still map it keep what they see."""
+        self.arena.close()
+
+    def _perform(self, effects: list[Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case Created(client, rid, offset, cold):
+                    self._send(client, ObjectCreated(rid, offset, list(cold)))
+                case AnswerPins(client, rid, places):
+                    self._send(client, ObjectsPinned(rid, list(places)))
+                case Punch(ranges):
+                    self.arena.punch(ranges)
+                case Refuse(client, rid, why):
+                    kind, text = refusal(why, self.arena.path)
+                    self._send(client, Refused(rid, kind, text))
+                case Complain(client, text):
+                    log.warning("process %s %s; ignored", client.hex()[:8], text)
+                case _:
+                    assert_never(effect)
