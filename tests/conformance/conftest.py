@@ -1,0 +1,172 @@
+"""The engine that the conformance tests talk to: mray, or real Ray as the oracle.
+
+MRAY_CONFORMANCE_ENGINE names it (`mray` by default). scripts/conformance runs the suite on mray and
+then, where there is a Python with ray, on Ray: a test that Ray fails describes no behaviour of Ray.
+The files run with that Python too, which has neither mray nor the plugins of the other tests.
+
+How to write one: take the fixture `ray` instead of importing it. Define remote functions, and all
+that they use, inside the test: workers cannot import test modules. Never wait by sleeping: hold
+tasks at a `gate`, wait for processes with `wait_exit`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import select
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ENGINE = os.environ.get("MRAY_CONFORMANCE_ENGINE", "mray")
+
+#: More CPUs than the machine may have: they are only counted, and the tests count on them.
+CPU_COUNT = 4
+
+#: Longer than anything takes that works; what is waited for, ends the wait.
+PATIENCE_S = 60
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "conformance: holds for Ray and for mray")
+
+
+def pytest_report_header() -> str:
+    return f"conformance engine: {ENGINE}"
+
+
+@pytest.fixture(scope="session")
+def engine() -> ModuleType:
+    """The module under test, not connected."""
+    if ENGINE == "ray":
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    elif ENGINE != "mray":
+        raise pytest.UsageError(f"MRAY_CONFORMANCE_ENGINE={ENGINE}: it must be mray or ray")
+    return importlib.import_module(ENGINE)
+
+
+@pytest.fixture(scope="module")
+def ray(engine: ModuleType) -> Iterator[ModuleType]:
+    """The module under test, connected to a cluster of its own with 4 CPUs, one a test file."""
+    engine.init(address="local", num_cpus=CPU_COUNT, log_to_driver=False)
+    yield engine
+    engine.shutdown()
+
+
+class Gate:
+    """Holds tasks back until the test lets them go. Opening a FIFO waits for its other end."""
+
+    def __init__(self, path: Path) -> None:
+        os.mkfifo(path)
+        self._path = str(path)
+        self._writer: int | None = None
+
+    def waiter(self) -> Callable[[], None]:
+        """A function for remote code: it returns once the gate is open."""
+        path = self._path
+
+        def wait() -> None:
+            import os
+
+            os.close(os.open(path, os.O_RDONLY))
+
+        return wait
+
+    def open(self) -> None:
+        """Let everyone through, those who come later too."""
+        if self._writer is None:
+            # Read and write: does not wait for someone to come.
+            self._writer = os.open(self._path, os.O_RDWR)
+
+    def wait_arrival(self) -> None:
+        """Open the gate, having waited for someone to stand before it."""
+        if self._writer is None:
+            self._writer = os.open(self._path, os.O_WRONLY)
+
+    def close(self) -> None:
+        if self._writer is not None:
+            os.close(self._writer)
+
+
+@pytest.fixture
+def make_gate(tmp_path: Path) -> Iterator[Callable[[], Gate]]:
+    """Makes gates, and opens them at the end so that nothing stays behind one."""
+    gates: list[Gate] = []
+
+    def make() -> Gate:
+        gates.append(Gate(tmp_path / f"gate{len(gates)}"))
+        return gates[-1]
+
+    yield make
+    for gate in gates:
+        gate.open()
+        gate.close()
+
+
+@pytest.fixture
+def gate(make_gate: Callable[[], Gate]) -> Gate:
+    return make_gate()
+
+
+class Tally:
+    """Counts, across processes, how often remote code came by."""
+
+    def __init__(self, path: Path) -> None:
+        path.touch()
+        self._path = path
+
+    def adder(self) -> Callable[[], int]:
+        """A function for remote code: it counts one and returns the count so far."""
+        path = str(self._path)
+
+        def add() -> int:
+            import os
+
+            file = os.open(path, os.O_WRONLY | os.O_APPEND)
+            try:
+                os.write(file, b"x")
+                return os.fstat(file).st_size
+            finally:
+                os.close(file)
+
+        return add
+
+    @property
+    def count(self) -> int:
+        return self._path.stat().st_size
+
+
+@pytest.fixture
+def tally(tmp_path: Path) -> Tally:
+    return Tally(tmp_path / "tally")
+
+
+def _wait_exit(pid: int) -> bool:
+    try:
+        process = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        poller = select.poll()
+        poller.register(process, select.POLLIN)
+        return bool(poller.poll(PATIENCE_S * 1000))
+    finally:
+        os.close(process)
+
+
+@pytest.fixture
+def wait_exit() -> Callable[[int], bool]:
+    """Waits until the process with a pid is gone; False when it will not go."""
+    return _wait_exit
+
+
+@pytest.fixture
+def disconnected(engine: ModuleType) -> Iterator[ModuleType]:
+    """The module under test, connected by the test itself and disconnected after it."""
+    yield engine
+    with contextlib.suppress(RuntimeError):
+        engine.shutdown()
