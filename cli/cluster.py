@@ -14,7 +14,8 @@ from typing import Protocol, Self, TypeVar
 
 from mray.auth import TokenError, load_token
 from mray.cli.failure import FAILED, USAGE, Failure
-from mray.config import Resolved, load
+from mray.cli.settings import settings
+from mray.config import Resolved
 from mray.rpc.client import AskError, Client
 from mray.rpc.door import Keys
 from mray.session import NoClusterError, Target, resolve_address
@@ -144,11 +145,6 @@ class RefusedBy(Failure):
 
 class NoCluster(Failure):
     """No address was given and no cluster of the user runs on this machine."""
-
-
-def settings(config_file: str | None = None, **flags: object) -> Resolved:
-    """The configuration of this command. Raises ConfigError."""
-    return load(flags, os.environ, config_file=config_file)
 
 
 def connect(address: str | None, resolved: Resolved | None = None) -> Cluster:

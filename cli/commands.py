@@ -100,27 +100,37 @@ def make_command() -> Any:
 
 
 def _quicken(command: Any) -> None:
-    for parameter in command.params:
-        kind = getattr(getattr(parameter, "type_descriptor", None), "annotation", None)
-        if kind in (str, bool, int, float, list[str]) and parameter.callback is None:
-            parameter.process_value = _quick(parameter, kind, parameter.process_value)
+    """Let the parameters of a command, and of its inner commands, take plain values quickly."""
+    all_params = command.get_params
+
+    def get_params(ctx: Any) -> list[Any]:
+        params: list[Any] = all_params(ctx)  # With --help, which is made late.
+        for parameter in params:
+            if "process_value" not in vars(parameter):
+                parameter.process_value = _quick(parameter, parameter.process_value)
+        return params
+
+    command.get_params = get_params
     for inner in (getattr(command, "commands", None) or {}).values():
         _quicken(inner)
 
 
-def _quick(parameter: Any, kind: Any, slow: Callable[[Any, Any], Any]) -> Callable[..., Any]:
-    """``process_value`` of a parameter of type ``kind`` that lets plain values through."""
-    many = kind == list[str]
+def _quick(parameter: Any, slow: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """``process_value`` of a parameter that lets plain values through and leaves others to typer:
+    numbers that were typed are text still."""
+    kind = getattr(getattr(parameter, "type_descriptor", None), "annotation", None)
+    many = getattr(parameter, "multiple", False) or getattr(parameter, "nargs", 1) != 1
 
     def process_value(ctx: Any, value: Any) -> Any:
-        if many:
-            plain = value is None or (
-                isinstance(value, list | tuple) and all(type(item) is str for item in value)
-            )
-            if plain and (value or not parameter.required):
-                return tuple(value or ())
-        elif type(value) is kind or (value is None and not parameter.required):
-            return value  # Numbers that were typed are text still and are checked by typer.
-        return slow(ctx, value)
+        if value is None and not parameter.required:
+            value = () if many else None
+        elif many:
+            texts = isinstance(value, list | tuple) and all(type(text) is str for text in value)
+            if kind != list[str] or not texts or not value:
+                return slow(ctx, value)
+            value = tuple(value)
+        elif type(value) is not kind:
+            return slow(ctx, value)
+        return parameter.callback(ctx, parameter, value) if parameter.callback else value
 
     return process_value

@@ -11,10 +11,10 @@ from typing import Annotated, Any
 
 import typer
 
-from mray.cli.cluster import settings
 from mray.cli.failure import FAILED, Failure, WrongUsage
 from mray.cli.options import AsJson, ConfigFile
-from mray.cli.render import note, print_json, print_table
+from mray.cli.render import print_json, print_table
+from mray.cli.settings import print_warnings, settings
 from mray.config import KEYS, ConfigError, KeyInfo, Setting, describe
 from mray.config.load import SYSTEM_FILE
 
@@ -78,7 +78,7 @@ def list_settings(
         print_table(["key", "value", "source"], rows)
     else:
         print("every setting is at its default")
-    _print_warnings(resolved.warnings)
+    print_warnings(resolved)
 
 
 @app.command("get")
@@ -171,7 +171,7 @@ def check_settings(config_file: ConfigFile = None, as_json: AsJson = False) -> i
     set_count = sum(s.source.kind != "default" for s in resolved.settings.values())
     files = ", ".join(resolved.files) or "no file"
     print(f"ok: {set_count} of {len(resolved.settings)} settings are set; read {files}")
-    _print_warnings(resolved.warnings)
+    print_warnings(resolved)
     return 0
 
 
@@ -219,8 +219,3 @@ def _facts(setting: Setting) -> dict[str, Any]:  # Any: values of settings have 
         "source": str(setting.source),
         "source_kind": setting.source.kind,
     }
-
-
-def _print_warnings(warnings: tuple[str, ...]) -> None:
-    for warning in warnings:
-        note(f"warning: {warning}")

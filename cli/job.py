@@ -172,7 +172,7 @@ def stop_job(
     ] = False,
     address: Address = None,
 ) -> int:
-    """Stop a job: a signal first (job_stop_signal), SIGKILL after job_stop_wait_time_s.
+    """Stop a job: its job_stop_signal, and SIGKILL after job_stop_wait_time_s.
 
     Exit code 0 once the job has ended, also where it had ended before.
 

@@ -12,13 +12,14 @@ from typing import Annotated, Final
 
 import typer
 
-from mray.cli.cluster import Cluster, NoCluster, connect, settings
+from mray.cli.cluster import Cluster, NoCluster, connect
 from mray.cli.failure import INTERRUPTED, Failure, WrongUsage
 from mray.cli.follow import standard_output, write
 from mray.cli.job import one_job
 from mray.cli.log_sources import ClusterLogs, LogSource, SessionLogs, last_session
 from mray.cli.options import Address, AsJson, NodeId, NodeIp
 from mray.cli.render import ID_DIGITS, moment, note, print_json
+from mray.cli.settings import settings
 from mray.units import format_bytes, format_count
 from mray.wire.messages import LogFile, NodeView
 
@@ -43,7 +44,7 @@ def logs(
     what: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[WHAT]...", show_default=False,
+            metavar="WHAT", show_default=False,
             help="raylet, gcs, a file or a pattern; job, worker or actor and an id; or just the "
             "first characters of an id. Without it: the list of all logs.",
         ),

@@ -56,13 +56,13 @@ def _explain_usage(error: Exception) -> int:
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "mray"
     text = refusal(path, str(getattr(error, "option_name", "")))
+    if type(error).__name__ == "NoArgsIsHelpError":
+        # Making its message has printed the help.
+        return _flush(USAGE)
     if not text:
         format_message = getattr(error, "format_message", error.__str__)
         text = " ".join(format_message().split()).rstrip(".")
         text = text[:1].lower() + text[1:]
-        if type(error).__name__ == "NoArgsIsHelpError":
-            print(format_message(), file=sys.stderr)
-            return USAGE
     joint = "" if text.endswith("?") else ";"
     return _complain(f"{text}{joint} `{path} --help` explains", USAGE)
 

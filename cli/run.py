@@ -23,7 +23,7 @@ def run(
     ],
     args: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[ARGS]...", show_default=False, help="Its arguments."),
+        typer.Argument(metavar="ARGS", show_default=False, help="Its arguments."),
     ] = None,
     module: Annotated[
         bool, typer.Option("-m", "--module", help="SCRIPT is a module, as in python -m.")
@@ -54,8 +54,9 @@ def run(
 ) -> None:
     """Run a script with a cluster of its own: no `mray start` before, no `mray stop` after.
 
-    The cluster starts when the script first needs it and ends with the script, however that ends.
-    What the script itself says to init() wins over the options. The exit code is the script's.
+    The cluster starts when the script first needs it and ends with the script,
+    however that ends. What the script itself says to init() wins over the
+    options. The exit code is the script's.
 
     \b
       mray run script.py --its-own-option

@@ -11,11 +11,12 @@ import typer
 from mray.auth import TokenError
 from mray.bootstrap import NodeOptions, Started, StartError, join, start_head
 from mray.cli import arguments
-from mray.cli.cluster import connect, find, knock, settings
+from mray.cli.cluster import connect, find, knock
 from mray.cli.failure import FAILED, Failure, WrongUsage
 from mray.cli.options import ConfigFile
 from mray.cli.progress import waiting
 from mray.cli.render import amounts, note
+from mray.cli.settings import print_warnings, settings
 from mray.config import Resolved
 from mray.session import Session, all_running, create_session
 from mray.session_end import end_session
@@ -124,8 +125,7 @@ def start(
         tmpdir=os.path.abspath(os.path.expanduser(temp_dir)) if temp_dir else None,
         object_store_memory=object_store_memory,
     )
-    for warning in resolved.warnings:
-        note(f"warning: {warning}")
+    print_warnings(resolved)
     begun = time.monotonic()
     if address is None:
         started = _start_head(resolved, node, port)

@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from mray.cli.cluster import settings
 from mray.cli.failure import FAILED, Failure
 from mray.cli.progress import waiting
 from mray.cli.render import note
+from mray.cli.settings import settings
 from mray.session import ProcessRecord, Session, all_running, all_sessions
 from mray.session_end import EndReport, end_session
 from mray.units import format_count
@@ -49,8 +49,9 @@ def stop(
 ) -> int:  # fmt: skip
     """Stop your clusters on this machine: those that `mray start` started.
 
-    Only processes of the session are stopped, known by pid and start time, never by name. Logs
-    stay. Exit code 1 if a process survives, which is then named; 0 if nothing runs.
+    Only processes of the session are stopped, known by pid and start time, never
+    by name. Logs stay. Exit code 1 if a process survives, which is then named; 0
+    if nothing runs.
 
     \b
       mray stop

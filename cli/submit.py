@@ -15,11 +15,12 @@ import typer
 from typer.core import TyperCommand
 
 from mray.cli import arguments
-from mray.cli.cluster import Cluster, connect, settings
+from mray.cli.cluster import Cluster, connect
 from mray.cli.failure import INTERRUPTED, WrongUsage
 from mray.cli.follow import current, ending, exit_code, follow, standard_output
 from mray.cli.options import Address
 from mray.cli.render import note
+from mray.cli.settings import print_warnings, settings
 from mray.wire.messages import Ack, JobSubmitted, StopJob, SubmitJob
 
 app = typer.Typer(add_completion=False)
@@ -51,7 +52,7 @@ def submit(
     command: Annotated[
         list[str],
         typer.Argument(
-            metavar="SCRIPT [ARGS]...", show_default=False,
+            metavar="SCRIPT", show_default=False,
             help="A Python script and its arguments, or, after --, any command.",
         ),
     ],
@@ -105,8 +106,8 @@ def submit(
 ) -> int:  # fmt: skip
     """Run a driver on the cluster and print its output, to the very last line.
 
-    The exit code is the job's own, or 128 + the signal that killed it. Ctrl-C leaves the job
-    running. This is what Ray calls `ray job submit`.
+    The exit code is the job's own, or 128 + the signal that killed it. Ctrl-C
+    leaves the job running. This is what Ray calls `ray job submit`.
 
     \b
       mray submit job.py --epochs 3
@@ -124,8 +125,7 @@ def submit(
         raise WrongUsage(f"{option} goes with a Python script, not with a command after --")
     words = command if as_command or module else [_script(command[0], cwd), *command[1:]]
     resolved = settings()
-    for warning in resolved.warnings:
-        note(f"warning: {warning}")
+    print_warnings(resolved)
     with connect(address, resolved) as cluster:
         message = SubmitJob(
             rid=0,

@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from mray.auth import TokenError, ensure_token, load_token
-from mray.cli.cluster import settings
 from mray.cli.failure import Failure
+from mray.cli.settings import settings
 
 app = typer.Typer(add_completion=False)
 

@@ -109,8 +109,8 @@ def install(*, force: bool = False) -> None:
             name="ray",
             path=place,
         )
-    sys.meta_path.insert(0, _Alias())  # type: ignore[arg-type]
-    importlib.import_module("mray").__version__ = ALIAS_VERSION
+    sys.meta_path.insert(0, _Alias())
+    vars(importlib.import_module("mray"))["__version__"] = ALIAS_VERSION
 
 
 def forced(environ: Mapping[str, str]) -> bool | None:
