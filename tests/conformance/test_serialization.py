@@ -102,7 +102,7 @@ def test_dataclasses_named_tuples_and_enums_come_back(ray):
         x: int
         tags: list[str] = dataclasses.field(default_factory=list)
 
-    Pair = collections.namedtuple("Pair", "left right")  # noqa: PYI024 - the untyped one, as many write it
+    Pair = collections.namedtuple("Pair", "left right")  # noqa: PYI024
 
     class Colour(enum.Enum):
         RED = 1
