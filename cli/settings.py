@@ -10,7 +10,11 @@ from mray.config import Resolved, load
 
 def settings(config_file: str | None = None, **flags: object) -> Resolved:
     """Load it, ``flags`` by key name, None where not given. Raises ConfigError."""
-    return load(flags, os.environ, config_file=config_file)
+    try:
+        here = os.getcwd()  # So that messages name files by their whole path.
+    except FileNotFoundError:
+        here = "."
+    return load(flags, os.environ, config_file=config_file, working_dir=here)
 
 
 def print_warnings(resolved: Resolved) -> None:
