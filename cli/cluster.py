@@ -35,8 +35,9 @@ from mray.wire.messages import (
 
 ReplyT = TypeVar("ReplyT", bound=Message)
 
-#: An unreachable cluster is named as such within this time.
-REACH_TIMEOUT_S = 4.0
+#: Together with the start of the interpreter, and the door's linger of a second, below the five
+#: seconds in which an unreachable cluster is to be named as such.
+_FIRST_ANSWER_S = 2.5
 _CONNECT_TIMEOUT_S = 3.0
 
 
@@ -166,7 +167,7 @@ def connect(address: str | None, resolved: Resolved | None = None) -> Cluster:
     client = Client(keys, node_id)
     try:
         head = client.reach(target.endpoint)
-        found = client.ask(head, GetNodes, Nodes, REACH_TIMEOUT_S - 1.0)
+        found = client.ask(head, GetNodes, Nodes, _FIRST_ANSWER_S)
     except AskError as error:
         client.close()
         raise Failure(_silence(target, error)) from error
@@ -179,8 +180,9 @@ def connect(address: str | None, resolved: Resolved | None = None) -> Cluster:
 def find(address: str | None, resolved: Resolved) -> Target:
     """What ``address`` means, without talking to anybody. Failure where it means nothing."""
     try:
-        # A file may name an address too; flags and variables are stronger.
-        named = address or resolved.config.driver.address or None
+        setting = resolved.settings["address"]
+        # Variables are resolve_address()'s business, which says by which one it went.
+        named = address or (setting.value if setting.source.kind == "file" else None)
         return resolve_address(named, os.environ, tmpdir=resolved.config.node.tmpdir)
     except NoClusterError as error:
         raise NoCluster(str(error)) from error

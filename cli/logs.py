@@ -119,7 +119,10 @@ def _open(
     if not nodes:
         known = ", ".join(sorted({view.node.ip for view in cluster.nodes.nodes}))
         cluster.client.close()
-        raise Failure(f"no node has the {'ip' if node_ip else 'id'} {node_ip or node_id}: {known}")
+        if not node_ip and not node_id:
+            raise Failure("the cluster has no node, and so no logs to ask for")
+        key, value = ("IP address", node_ip) if node_ip else ("id", node_id)
+        raise Failure(f"no node has the {key} {value}; there are nodes at {known or 'none'}")
     gone = [view for view in nodes if view.state != "ALIVE"]
     for view in gone:
         note(f"node {view.node.ip} ({_id(view)}) is {view.state} and cannot be asked")
