@@ -69,15 +69,15 @@ def run(
     defaults: dict[str, object] = {"num_cpus": num_cpus, "num_gpus": num_gpus}
     if resources:
         defaults["resources"] = arguments.resources(resources)
-    given = {name: value for name, value in defaults.items() if value is not None}
-    if given:
-        environment["MRAY_INIT_DEFAULTS"] = json.dumps(given)
     if object_store_memory:
-        store_bytes = arguments.size(object_store_memory, "--object-store-memory")
-        environment["MRAY_OBJECT_STORE_MEMORY"] = str(store_bytes)
+        option = "--object-store-memory"
+        defaults["object_store_memory"] = arguments.size(object_store_memory, option)
+    given = {name: value for name, value in defaults.items() if value is not None}
     # Private, but the one way to hand on -X, -W and -O; multiprocessing does the same.
     flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
-    launch = ["-m", "mray.launch", *(["--as-ray"] if as_ray else []), *(["-m"] if module else [])]
+    launch = ["-m", "mray.launch", *(["--as-ray"] if as_ray else [])]
+    launch += ["--init", json.dumps(given)] if given else []
+    launch += ["-m"] if module else []
     sys.stdout.flush()
     sys.stderr.flush()
     # In place of this process: signals, exit code and terminal are the script's own.

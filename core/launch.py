@@ -1,14 +1,15 @@
 """Runs a script as Python would, with ``import ray`` meaning mray where that is wanted.
 
-    python -m mray.launch [--as-ray] script.py [args]
-    python -m mray.launch [--as-ray] -m module [args]
+    python -m mray.launch [--as-ray] [--init JSON] script.py [args]
+    python -m mray.launch [--as-ray] [--init JSON] -m module [args]
 
 The script is ``__main__`` in a module of its own, so that its globals live until the very end, and
 tracebacks begin in it, not here. Exit codes are Python's; an uncaught KeyboardInterrupt ends with
 130. `mray run` and `mray submit` go through here.
 
 The alias is on where MRAY_AS_RAY=1 or --as-ray asks for it, or where no real Ray is installed; off
-where MRAY_AS_RAY=0. Where a real Ray is left in place, a script that imports it is told so.
+where MRAY_AS_RAY=0. Where a real Ray is left in place, a script that imports it is told so. --init
+gives arguments of init() that hold where the script gives none.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import builtins
 import importlib.util
 import io
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -23,9 +25,9 @@ from importlib.machinery import ModuleSpec, SourceFileLoader
 from types import CodeType, ModuleType, TracebackType
 from typing import NoReturn
 
-from mray import compat
+from mray import compat, init_defaults
 
-_USAGE = "python -m mray.launch [--as-ray] (script.py | -m module) [args]"
+_USAGE = "python -m mray.launch [--as-ray] [--init JSON] (script.py | -m module) [args]"
 
 
 class _RealRayNotice:
@@ -43,10 +45,16 @@ class _RealRayNotice:
 
 def main(argv: Sequence[str]) -> NoReturn:
     """Run what ``argv`` (without the program) names. Never returns: SystemExit."""
-    arguments = list(argv)
-    as_ray = arguments[:1] == ["--as-ray"]
-    if as_ray:
-        del arguments[0]
+    arguments, as_ray = list(argv), False
+    while arguments:
+        if arguments[0] == "--as-ray":
+            as_ray = True
+            del arguments[0]
+        elif arguments[0] == "--init" and len(arguments) > 1:
+            init_defaults.values.update(json.loads(arguments[1]))
+            del arguments[:2]
+        else:
+            break
     if not arguments or arguments == ["-m"] or (arguments[0][:1] == "-" and arguments[0] != "-m"):
         _refuse(f"usage: {_USAGE}", 2)
     try:

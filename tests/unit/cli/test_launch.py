@@ -178,6 +178,12 @@ def test_the_alias_can_be_turned_off(folder):
     assert "No module named 'ray'" in launched.stderr
 
 
+def test_arguments_of_init_are_kept_for_it(folder):
+    (folder / "script.py").write_text("import mray.init_defaults as d; print(d.values)\n")
+    launched = _run(folder, "-m", "mray.launch", "--init", '{"num_cpus": 2}', "script.py")
+    assert launched.stdout == "{'num_cpus': 2}\n"
+
+
 @pytest.fixture
 def real_ray(folder):
     """Something that looks like an installed Ray; returns the environment that has it."""
