@@ -222,15 +222,7 @@ def wait_ended(
 
 def one_job(cluster: Cluster, id: str) -> JobDetails:
     """The one job that ``id`` means. Failure where it means none, or several, which it lists."""
-    jobs = cluster.jobs()
-    exact = [job for job in jobs if id in (job.submission_id, job.job_id.hex())]
-    found = exact or [
-        job
-        for job in jobs
-        if job.submission_id.startswith(id)
-        or job.submission_id.removeprefix("mraysubmit_").startswith(id)
-        or (job.job_id and job.job_id.hex().startswith(id.lower()))
-    ]
+    found = matching_jobs(cluster, id)
     if not found:
         raise Failure(f"there is no job {id!r}; `mray job list` lists all")
     if len(found) > 1:
@@ -238,6 +230,19 @@ def one_job(cluster: Cluster, id: str) -> JobDetails:
         names += ["..."] if len(found) > 10 else []
         raise Failure(f"{id!r} means {len(found)} jobs: {', '.join(names)}")
     return found[0]
+
+
+def matching_jobs(cluster: Cluster, id: str) -> list[JobDetails]:
+    """The job with this submission id or job id, else those whose ids begin so."""
+    jobs = cluster.jobs()
+    exact = [job for job in jobs if id in (job.submission_id, job.job_id.hex())]
+    return exact or [
+        job
+        for job in jobs
+        if job.submission_id.startswith(id)
+        or job.submission_id.removeprefix("mraysubmit_").startswith(id)
+        or (job.job_id and job.job_id.hex().startswith(id.lower()))
+    ]
 
 
 def newest_first(jobs: list[JobDetails]) -> list[JobDetails]:

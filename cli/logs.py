@@ -7,6 +7,7 @@ cluster or the files of a session that has ended, is log_sources.py's business.
 from __future__ import annotations
 
 import fnmatch
+import os
 from collections.abc import Sequence
 from typing import Annotated, Final
 
@@ -15,7 +16,7 @@ import typer
 from mray.cli.cluster import Cluster, NoCluster, connect
 from mray.cli.failure import INTERRUPTED, Failure, WrongUsage
 from mray.cli.follow import standard_output, write
-from mray.cli.job import one_job
+from mray.cli.job import matching_jobs
 from mray.cli.log_sources import ClusterLogs, LogSource, SessionLogs, last_session
 from mray.cli.options import Address, AsJson, NodeId, NodeIp
 from mray.cli.render import ID_DIGITS, moment, note, print_json
@@ -123,21 +124,24 @@ def _open(
             raise Failure("the cluster has no node, and so no logs to ask for")
         key, value = ("IP address", node_ip) if node_ip else ("id", node_id)
         raise Failure(f"no node has the {key} {value}; there are nodes at {known or 'none'}")
-    gone = [view for view in nodes if view.state != "ALIVE"]
-    for view in gone:
-        note(f"node {view.node.ip} ({_id(view)}) is {view.state} and cannot be asked")
-    alive = sorted((v for v in nodes if v.state == "ALIVE"), key=lambda v: not v.node.is_head)
-    return [ClusterLogs(cluster, view) for view in alive], cluster
+    sources: list[LogSource] = []
+    for view in sorted(nodes, key=lambda view: not view.node.is_head):
+        if view.state == "ALIVE":
+            sources.append(ClusterLogs(cluster, view))
+            continue
+        gone = f"node {view.node.ip} ({view.node.node_id.hex()[:ID_DIGITS]}) is {view.state}"
+        if os.path.isdir(view.node.log_dir):
+            note(f"{gone}; its logs are read from {view.node.log_dir}")
+            sources.append(SessionLogs(view.node.log_dir))
+        else:
+            note(f"{gone} and cannot be asked")
+    return sources, cluster
 
 
 def _is_meant(view: NodeView, ip: str | None, id: str | None) -> bool:
     return (ip is None or view.node.ip == ip) and (
         id is None or view.node.node_id.hex().startswith(id.lower())
     )
-
-
-def _id(view: NodeView) -> str:
-    return view.node.node_id.hex()[:ID_DIGITS]
 
 
 # -- what is meant
@@ -202,40 +206,23 @@ def _by_id(
     *,
     err: bool,
 ) -> list[tuple[LogSource, str]]:
-    """The logs of the jobs, actors or workers that ``id`` may mean. Raises Failure for a job."""
+    """The logs of the jobs, actors or workers that ``id`` may mean."""
     end = "err" if err else "out"
-    id = id.lower() if kind != "job" else id
     if kind == "job":
-        found = _in_sources(sources, f"job-driver-{id}*.log")
-        return (
-            found
-            or _in_sources(sources, f"job-driver-mraysubmit_{id}*.log")
-            or _by_job_id(cluster, id, sources)
-        )
+        if cluster is None:
+            return _in_sources(sources, f"job-driver-{id}*.log")
+        names = {job.log_name for job in matching_jobs(cluster, id)} - {""}
+        return [hit for name in sorted(names) for hit in _in_sources(sources, name)]
+    id = id.lower()
     if kind == "worker":
         by_pid = _in_sources(sources, f"worker-*-{id}.{end}") if id.isdecimal() else []
         return by_pid or _in_sources(sources, f"worker-{id}*.{end}")
     pids = [
         actor.pid
         for actor in (cluster.actors() if cluster is not None else [])
-        if actor.actor_id.hex().startswith(id) or actor.name == id
-        if actor.pid
+        if actor.pid and (actor.actor_id.hex().startswith(id) or actor.name.lower() == id)
     ]
     return [hit for pid in pids for hit in _in_sources(sources, f"worker-*-{pid}.{end}")]
-
-
-def _by_job_id(
-    cluster: Cluster | None, id: str, sources: Sequence[LogSource]
-) -> list[tuple[LogSource, str]]:
-    if cluster is None:
-        return []
-    try:
-        job = one_job(cluster, id)
-    except Failure as failure:
-        if "means" in failure.text:
-            raise
-        return []
-    return _in_sources(sources, job.log_name) if job.log_name else []
 
 
 def _in_sources(sources: Sequence[LogSource], pattern: str) -> list[tuple[LogSource, str]]:

@@ -6,6 +6,7 @@ import fnmatch
 import json
 
 import pytest
+from msgspec.structs import replace
 
 from mray.session import create_session
 from mray.wire.messages import (
@@ -38,8 +39,8 @@ FILES = {
 
 
 @pytest.fixture
-def logs(cluster):
-    """The cluster's one node has FILES."""
+def logs(cluster, make_job):
+    """The cluster's one node has FILES, two of them of jobs."""
 
     def found(m):
         names = [name for name in FILES if fnmatch.fnmatchcase(name, m.pattern)]
@@ -52,7 +53,10 @@ def logs(cluster):
         part = data[offset : offset + m.max_bytes]
         return LogChunk(m.rid, part, offset + len(part), True)
 
-    cluster.answers |= {ListLogs: found, ReadLog: read, ListActors: ActorList(7, [])}
+    jobs = [make_job("nightly", job_id=b"\3\0\0\0"), make_job("mraysubmit_abc")]
+    cluster.answers |= {
+        ListLogs: found, ReadLog: read, ListActors: ActorList(7, []), GetJobs: Jobs(7, jobs)
+    }  # fmt: skip
     return cluster
 
 
@@ -68,6 +72,7 @@ def logs(cluster):
         (["job", "nightly"], "night\n"),
         (["job", "nig"], "night\n"),
         (["job", "abc"], "driver\n"),
+        (["job", "03000000"], "night\n"),
         (["nightly"], "night\n"),
         (["job-driver-nightly"], "night\n"),
         (["worker", "6daa22"], "w72\n"),
@@ -173,6 +178,17 @@ def test_a_node_is_chosen_by_ip_or_id(mray, logs, make_node):
     assert "is DEAD and cannot be asked" in mray("logs").err
 
 
+def test_the_logs_of_a_node_that_died_here_are_read_from_its_files(mray, cluster, make_node, home):
+    (home / "raylet.out").write_bytes(b"last words\n")
+    dead = make_node(1, "DEAD")
+    dead = replace(dead, node=replace(dead.node, log_dir=str(home)))
+    nodes = cluster.answers[GetNodes]
+    cluster.answers[GetNodes] = Nodes(7, nodes.cluster_id, nodes.head, [dead])
+    outcome = mray("logs", "raylet")
+    assert (outcome.code, outcome.out) == (0, "last words\n")
+    assert f"is DEAD; its logs are read from {home}" in outcome.err
+
+
 def test_the_logs_of_a_session_that_ended_are_read_from_its_files(mray, tmp_path):
     session = create_session(str(tmp_path))
     session.release()
@@ -185,8 +201,3 @@ def test_the_logs_of_a_session_that_ended_are_read_from_its_files(mray, tmp_path
     assert "which has ended" in outcome.err
     assert mray("logs", "raylet", "--tail", "3").out == "c\nd\ne\n"
     assert "1 log\n" in mray("logs").out
-
-
-def test_a_job_id_finds_the_driver_log(mray, logs, make_job):
-    logs.answers[GetJobs] = Jobs(7, [make_job("nightly", job_id=b"\3\0\0\0")])
-    assert mray("logs", "job", "03000000").out == "night\n"
