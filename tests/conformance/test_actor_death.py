@@ -1,4 +1,8 @@
-"""How actors end, and what their callers see."""
+"""How actors end, and what their callers see.
+
+kill() asks and does not wait: on Ray a call made right after it may still be answered. A test that
+needs the actor dead waits for its process to go.
+"""
 
 from __future__ import annotations
 
@@ -66,18 +70,21 @@ def test_kill_takes_only_actors(ray):
         ray.kill(ray.put(1))
 
 
-def test_kill_of_a_dead_actor_is_harmless(ray, mortal):
+def test_kill_of_a_dead_actor_is_harmless(ray, mortal, wait_exit):
     actor = mortal.remote()
+    pid = ray.get(actor.pid.remote())
     ray.kill(actor)
+    assert wait_exit(pid)
     ray.kill(actor)
     with pytest.raises(ray.exceptions.RayActorError):
         ray.get(actor.pid.remote(), timeout=60)
 
 
-def test_a_name_is_free_again_after_kill(ray, mortal):
+def test_a_name_is_free_again_after_kill(ray, mortal, wait_exit):
     actor = mortal.options(name="again").remote()
-    ray.get(actor.pid.remote())
+    pid = ray.get(actor.pid.remote())
     ray.kill(actor)
+    assert wait_exit(pid)
     with pytest.raises(ray.exceptions.RayActorError):
         ray.get(actor.pid.remote(), timeout=60)
     with pytest.raises(ValueError):
@@ -207,10 +214,11 @@ def test_an_actor_restarts_as_often_as_allowed(ray, mortal, wait_exit):
         ray.get(actor.pid.remote(), timeout=60)
 
 
-def test_the_error_names_the_actor(ray, mortal):
+def test_the_error_names_the_actor(ray, mortal, wait_exit):
     actor = mortal.remote()
-    ray.get(actor.pid.remote())
+    pid = ray.get(actor.pid.remote())
     ray.kill(actor)
+    assert wait_exit(pid)
     with pytest.raises(ray.exceptions.ActorDiedError) as caught:
         ray.get(actor.pid.remote(), timeout=60)
     assert caught.value.actor_id in repr(actor)
