@@ -1,0 +1,108 @@
+"""What of the node's resources is held, by which worker, for whom.
+
+Owns the arithmetic: available = total - what is held. Who gets what is leases.py's decision.
+"""
+
+from __future__ import annotations
+
+from mray.machine import InvariantError
+from mray.resources import Resources, give_back, take
+from mray.wire.messages import StartActor
+
+
+class Hold:
+    """A worker at work for somebody: a lease, or an actor's place."""
+
+    __slots__ = ("actor", "blocked", "class_id", "lease_id", "owner", "resources", "worker")
+
+    def __init__(
+        self, lease_id: int, owner: bytes, class_id: int | None, worker: bytes,
+        resources: Resources, actor: StartActor | None,
+    ) -> None:  # fmt: skip
+        self.lease_id = lease_id
+        self.owner = owner
+        self.class_id = class_id
+        self.worker = worker
+        self.resources = resources
+        #: The actor that has its place here; None for a lease.
+        self.actor = actor
+        #: Its worker waits in get: its CPU is with the node.
+        self.blocked = False
+
+    @property
+    def held(self) -> Resources:
+        """What it holds at this moment."""
+        if not self.blocked:
+            return self.resources
+        return {name: amount for name, amount in self.resources.items() if name != "CPU"}
+
+
+class Holds:
+    """All holds of the node. A worker has at most one, which ends with its lease or its process."""
+
+    def __init__(self, total: Resources) -> None:
+        self.total = total
+        #: Below zero where workers took their CPU back while others had it.
+        self.available = dict(total)
+        self.by_worker: dict[bytes, Hold] = {}
+        #: Leases only.
+        self.by_lease: dict[int, Hold] = {}
+
+    def add(self, hold: Hold) -> None:
+        """Take its resources."""
+        self.by_worker[hold.worker] = hold
+        if hold.actor is None:
+            self.by_lease[hold.lease_id] = hold
+        take(hold.resources, self.available)
+
+    def remove(self, hold: Hold) -> None:
+        """Give its resources back."""
+        give_back(hold.held, self.available)
+        del self.by_worker[hold.worker]
+        self.by_lease.pop(hold.lease_id, None)
+
+    def block(self, hold: Hold, blocked: bool) -> None:
+        """Its worker begins or ends to wait: its CPU goes back, or is taken again."""
+        if hold.blocked == blocked:
+            return
+        cpu = {"CPU": hold.resources.get("CPU", 0)}
+        if blocked:
+            give_back(cpu, self.available)
+        else:
+            take(cpu, self.available)
+        hold.blocked = blocked
+
+    def is_blocked(self, worker: bytes) -> bool:
+        """Whether the process is a worker that waits in get."""
+        hold = self.by_worker.get(worker)
+        return hold is not None and hold.blocked
+
+    def place_of(self, actor_id: bytes, incarnation: int) -> Hold | None:
+        """Where this incarnation of an actor lives."""
+        for hold in self.by_worker.values():
+            start = hold.actor
+            if start is None or start.spec.actor_id != actor_id:
+                continue
+            if start.incarnation == incarnation:
+                return hold
+        return None
+
+    def beside_actors(self) -> Resources:
+        """What would be available if every lease were returned."""
+        rest = dict(self.total)
+        for hold in self.by_worker.values():
+            if hold.actor is not None:
+                take(hold.held, rest)
+        return rest
+
+    def check(self) -> None:
+        """Raise InvariantError on a contradiction."""
+        expected = dict(self.total)
+        for hold in self.by_worker.values():
+            take(hold.held, expected)
+            if (hold.actor is None) != (self.by_lease.get(hold.lease_id) is hold):
+                raise InvariantError(f"lease {hold.lease_id} is not filed by its number")
+        for name in expected.keys() | self.available.keys():
+            there, left = self.available.get(name, 0), expected.get(name, 0)
+            if there != left:
+                raise InvariantError(f"{name}: {there} available, but {left} not held")

@@ -1,0 +1,421 @@
+"""Who gets a worker of this node, and with which resources.
+
+Machine: methods are events, take ``now`` (monotonic seconds) and return effects. Owns the lines of
+those who wait, leases and actors' places. Contains the pool (it asks for workers and gives them
+back) and passes its effects on. Sends and starts nothing.
+
+- Owners take turns (turns.py). What does not fit is passed over, but not for ever (lines.py).
+- A worker that blocks in get gives its CPU back and takes it again afterwards, beyond the limit if
+  need be. Blocked workers ask for more workers, so a deep recursion would fill the machine: from
+  ``workers_max`` task workers on, only blocked workers are given new ones, the one that blocked
+  with the newest lease first. The recursion then runs depth first and needs as many workers as it
+  is deep, not as it is wide. Tasks that need no CPU are bounded by the same number.
+- While somebody cannot be served, owners who hold more than their share are asked to give back.
+- Resources of a worker that has to end are free when its process is gone, not before.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+import msgspec
+
+from mray.machine import InvariantError
+from mray.node.sched.holds import Hold, Holds
+from mray.node.sched.lines import Line, infeasible_text
+from mray.node.sched.plan import StartPlan
+from mray.node.sched.sharing import whom_to_ask
+from mray.node.sched.turns import Turns
+from mray.node.workers.pool import Key, KeyFailed, Kill, Pool, PoolEffect, Spawn, Worker
+from mray.resources import Resources, fits, take
+from mray.wire.messages import (
+    ActorStartFailed,
+    DeathCause,
+    LeaseDemand,
+    LeaseGranted,
+    LeaseRefused,
+    LeasesWanted,
+    Message,
+    StartActor,
+    StopActor,
+    TerminateActor,
+)
+
+#: Between two requests to give back: the first gap, doubled while nothing moves.
+_ASK_BACK_FIRST_S: Final = 0.02
+_ASK_BACK_LAST_S: Final = 0.64
+
+
+def workers_max(cpus: int, soft_limit: int) -> int:
+    """Task workers from which on only recursion gets more; a higher soft limit raises it."""
+    return max(16 * cpus + 64, soft_limit)
+
+
+class Send(msgspec.Struct, frozen=True):
+    """Send to a process of this node."""
+
+    process_id: bytes
+    message: Message
+
+
+class TellHead(msgspec.Struct, frozen=True):
+    """Send to the head."""
+
+    message: Message
+
+
+Effect = Send | TellHead | Spawn | Kill
+#: Where a line is filed: owner and class; actors by owner, key, needs and what is then held.
+_LineAt = tuple[object, ...]
+
+
+class Leases:
+    """See the module. ``node_name`` is for the texts of refusals."""
+
+    def __init__(self, total: Resources, pool: Pool, task_workers_max: int, node_name: str) -> None:
+        self.pool = pool
+        #: By worker. A worker that drains keeps its hold until its process is gone.
+        self.holds = Holds(total)
+        self._task_workers_max = task_workers_max
+        self._node_name = node_name
+        #: By age. None is empty between two events.
+        self._lines: dict[_LineAt, Line] = {}
+        self._line_count = 0
+        self._lease_count = 0
+        self._turns = Turns(self.holds)
+        #: Lines that found no room in the last round.
+        self._short: list[Line] = []
+        self._ask_again_at = float("-inf")
+        self._ask_gap_s = 0.0
+        self._may_ask = False
+
+    # -- requests of owners
+
+    def demand(self, owner: bytes, message: LeaseDemand, now: float) -> list[Effect]:
+        """An owner says how many more leases of a class it wants."""
+        at: _LineAt = (owner, message.class_id)
+        line = self._lines.get(at)
+        if line is None:
+            if message.count <= 0:
+                return []
+            key = Key(message.job_id, message.runtime_env)
+            need = message.resources
+            label = message.label or "a task"
+            line = self._new_line(at, owner, message.class_id, key, need, need, label)
+        line.count = max(0, message.count)
+        effects: list[Effect] = []
+        if line.count and not line.infeasible and not fits(line.need, self.holds.total):
+            line.infeasible = True
+            text = infeasible_text(line.label, line.need, self.holds.total, self._node_name)
+            effects.append(Send(owner, LeaseRefused(message.class_id, "infeasible", text)))
+        return effects + self._schedule(now)
+
+    def returned(self, owner: bytes, lease_id: int, reuse: bool, now: float) -> list[Effect]:
+        """An owner gives a lease back."""
+        hold = self.holds.by_lease.get(lease_id)
+        if hold is None or hold.owner != owner:
+            return []
+        effects = self._through(self.pool.release(hold.worker, reuse, now))
+        if self.pool.workers[hold.worker].state == "idle":
+            self.holds.remove(hold)
+        return effects + self._schedule(now)
+
+    def blocked(self, worker: bytes, is_blocked: bool, now: float) -> list[Effect]:
+        """A worker begins or ends to wait in get. Idempotent."""
+        hold = self.holds.by_worker.get(worker)
+        if hold is None or hold.blocked == is_blocked:
+            return []
+        self.holds.block(hold, is_blocked)
+        return self._schedule(now)
+
+    # -- actors
+
+    def start_actor(self, message: StartActor, now: float) -> list[Effect]:
+        """The head wants an actor here. Idempotent."""
+        spec = message.spec
+        if self._find_start(spec.actor_id, message.incarnation) is not None:
+            return []
+        if self.holds.place_of(spec.actor_id, message.incarnation) is not None:
+            return []
+        need = dict(spec.resources)
+        for name, amount in spec.placement_resources.items():
+            need[name] = max(need.get(name, 0), amount)
+        label = f"actor {spec.class_name}"
+        if not fits(need, self.holds.total):
+            text = infeasible_text(label, need, self.holds.total, self._node_name)
+            return [_start_failed(message, text)]
+        key, owner = Key(spec.job_id, spec.runtime_env), spec.owner.process_id
+        shape = (tuple(sorted(need.items())), tuple(sorted(spec.resources.items())))
+        at: _LineAt = (owner, "actor", key, *shape)
+        line = self._lines.get(at)
+        if line is None:
+            line = self._new_line(at, owner, None, key, need, spec.resources, label)
+        line.starts.append(message)
+        line.count += 1
+        return self._schedule(now)
+
+    def stop_actor(self, message: StopActor, now: float) -> list[Effect]:
+        """The head wants an actor to end, at once or after the calls it has."""
+        found = self._find_start(message.actor_id, message.incarnation)
+        if found is not None:
+            line, start = found
+            line.starts.remove(start)
+            line.count -= 1
+            return self._schedule(now)
+        hold = self.holds.place_of(message.actor_id, message.incarnation)
+        if hold is None:
+            return []
+        if message.force:
+            return self._through(self.pool.end(hold.worker, message.cause, 0.0))
+        return [Send(hold.worker, TerminateActor(message.actor_id))]
+
+    # -- processes and jobs
+
+    def worker_idle(self, now: float) -> list[Effect]:
+        """A worker has registered (the pool knows)."""
+        return self._schedule(now)
+
+    def worker_exited(self, process_id: bytes, last_words: str, now: float) -> list[Effect]:
+        """A worker's process is gone, or could not be made."""
+        hold = self.holds.by_worker.get(process_id)
+        if hold is not None:
+            self.holds.remove(hold)
+        effects = self._through(self.pool.exited(process_id, last_words, now))
+        return effects + self.owner_died(process_id, now)
+
+    def owner_died(self, process_id: bytes, now: float) -> list[Effect]:
+        """A process is gone: what it asked for is void, what runs for it is ended.
+
+        Its actors are the head's to judge.
+        """
+        for line in self._lines.values():
+            if line.owner == process_id and line.class_id is not None:
+                line.count = 0
+        effects: list[Effect] = []
+        cause = DeathCause("owner_died", f"its owner, process {process_id.hex()[:8]}, has died")
+        for hold in self.holds.by_lease.values():
+            if hold.owner == process_id:
+                effects += self._end(hold, cause, 0.0)
+        self._turns.forget(process_id)
+        return effects + self._schedule(now)
+
+    def job_known(self, job_id: bytes, now: float) -> list[Effect]:
+        """Workers of the job can be started from now on."""
+        self.pool.job_known(job_id)
+        return self._schedule(now)
+
+    def job_over(self, job_id: bytes, now: float) -> list[Effect]:
+        """The job has ended: all that is its goes, but for detached actors and what they run."""
+        spared = {
+            hold.worker
+            for hold in self.holds.by_worker.values()
+            if hold.actor is not None and hold.actor.spec.detached
+        }
+        for line in self._lines.values():
+            if line.key.job_id == job_id and line.owner not in spared:
+                line.starts = deque(s for s in line.starts if s.spec.detached)
+                line.count = len(line.starts)
+        effects = self._through(self.pool.job_over(job_id, now))
+        cause = DeathCause("intended", "its job is over")
+        for hold in self.holds.by_worker.values():
+            if self.pool.workers[hold.worker].key.job_id != job_id:
+                continue
+            if hold.worker not in spared and (hold.actor is not None or hold.owner not in spared):
+                effects += self._end(hold, cause, self.pool.rules.grace_s)
+        return effects + self._schedule(now)
+
+    def job_in_use(self, job_id: bytes) -> bool:
+        """Whether a worker or a line of the job is there."""
+        return any(worker.key.job_id == job_id for worker in self.pool.workers.values()) or any(
+            line.key.job_id == job_id for line in self._lines.values()
+        )
+
+    def job_unknown(self, job_id: bytes, text: str, now: float) -> list[Effect]:
+        """The head knows no such job: whoever waits for its workers is told."""
+        keys = dict.fromkeys(line.key for line in self._lines.values())
+        return self._through(
+            [KeyFailed(k, text) for k in keys if k.job_id == job_id]
+        ) + self._schedule(now)
+
+    def tick(self, now: float) -> list[Effect]:
+        """Time has passed."""
+        return self._through(self.pool.tick(now)) + self._schedule(now)
+
+    def deadline(self) -> float | None:
+        """When tick() has something to do (monotonic seconds)."""
+        times = [self.pool.deadline(), self._turns.claims_change_at]
+        if self._may_ask:
+            times.append(self._ask_again_at)
+        return min((at for at in times if at is not None), default=None)
+
+    # -- questions
+
+    def pending(self) -> list[tuple[Resources, int]]:
+        """What waits, summed by needs, oldest first: for heartbeats."""
+        sums: dict[tuple[tuple[str, int], ...], tuple[Resources, int]] = {}
+        for line in self._lines.values():
+            shape = tuple(sorted(line.need.items()))
+            _, count = sums.get(shape, (line.need, 0))
+            sums[shape] = (line.need, count + line.count)
+        return list(sums.values())
+
+    def free(self) -> Resources:
+        """What is available, for heartbeats: never below zero."""
+        return {name: max(0, amount) for name, amount in self.holds.available.items()}
+
+    def check(self) -> None:
+        """Raise InvariantError on a contradiction."""
+        self.pool.check()
+        self.holds.check()
+        workers, holds = self.pool.workers, self.holds.by_worker
+        for worker_id in holds:
+            if worker_id not in workers or workers[worker_id].state in ("starting", "idle"):
+                raise InvariantError(f"a hold on worker {worker_id.hex()} that is not at work")
+        for worker in workers.values():
+            if worker.state in ("leased", "actor") and worker.process_id not in holds:
+                raise InvariantError(f"{worker.state} worker without a hold")
+        for at, line in self._lines.items():
+            if line.count <= 0 or (line.class_id is None and line.count != len(line.starts)):
+                raise InvariantError(f"line {at} waits for {line.count}")
+
+    # -- the decision
+
+    def _schedule(self, now: float) -> list[Effect]:
+        """Grant what can be granted, say which workers would find work, ask for leases back."""
+        self._lines = {at: line for at, line in self._lines.items() if line.count}
+        lines = self._lines.values()
+        effects: list[Effect] = []
+        free = dict(self.holds.available)
+        left = {line.number: line.count for line in lines if not line.infeasible}
+        plan = StartPlan(self.pool, self._task_workers_max)
+        claimant = self._turns.claimant(lines, now)
+        short: dict[int, Line] = {}
+        granted: set[int] = set()
+        moved = True
+        while moved:
+            moved = False
+            for own in self._turns.order(lines, claimant, plan.crowded):
+                for line in own:
+                    if not left.get(line.number):
+                        continue
+                    if not fits(line.need, self._turns.room(line, claimant, free)):
+                        short[line.number] = line
+                        continue
+                    worker = self.pool.take_idle(line.key)
+                    if worker is not None:
+                        effects.append(self._grant(line, worker))
+                        granted.add(line.number)
+                        take(line.hold, free)
+                    elif plan.start(line, self.holds.is_blocked(line.owner), now):
+                        take(line.need, free)
+                    else:
+                        left[line.number] = 0  # Whatever is free, no worker can come now.
+                        continue
+                    left[line.number] -= 1
+                    moved = True
+                    break
+        self._short = [line for number, line in short.items() if left[number]]
+        self._note_passed_over(granted, now)
+        self._lines = {at: line for at, line in self._lines.items() if line.count}
+        effects += self._through(plan.make_room())
+        effects += self._through(self.pool.want(plan.wanted, now))
+        return effects + self._ask_back(bool(granted), now)
+
+    def _note_passed_over(self, granted: set[int], now: float) -> None:
+        short = {line.number for line in self._short}
+        for line in self._lines.values():
+            if line.number not in short:
+                line.passed_over_at = None
+                line.asked_back = False
+            elif granted - {line.number}:
+                line.pass_over(now)
+
+    def _ask_back(self, moved: bool, now: float) -> list[Effect]:
+        if moved:
+            self._ask_gap_s = 0.0
+            self._ask_again_at = min(self._ask_again_at, now + _ASK_BACK_FIRST_S)
+        self._may_ask = bool(self._short)
+        if not self._short or now < self._ask_again_at:
+            return []
+        lent = [
+            hold
+            for hold in self.holds.by_lease.values()
+            if self.pool.workers[hold.worker].state == "leased"
+        ]
+        asked = whom_to_ask(self._short, lent)
+        for line in self._short:
+            line.asked_back = True
+        if not asked:
+            self._may_ask = False
+            return []
+        self._ask_gap_s = min(max(self._ask_gap_s * 2, _ASK_BACK_FIRST_S), _ASK_BACK_LAST_S)
+        self._ask_again_at = now + self._ask_gap_s
+        return [Send(owner, LeasesWanted(count)) for owner, count in asked.items()]
+
+    # -- changes of state
+
+    def _grant(self, line: Line, worker: Worker) -> Send:
+        assert worker.address is not None
+        self._lease_count += 1
+        lease_id = self._lease_count
+        start = line.starts.popleft() if line.class_id is None else None
+        line.count -= 1
+        self._turns.served(line)
+        self.holds.add(
+            Hold(lease_id, line.owner, line.class_id, worker.process_id, line.hold, start)
+        )
+        if line.class_id is None:
+            assert start is not None
+            self.pool.employ(worker, "actor")
+            return Send(worker.process_id, start)
+        self.pool.employ(worker, "leased")
+        granted = LeaseGranted(line.class_id, lease_id, worker.address, worker.pid)
+        return Send(line.owner, granted)
+
+    def _end(self, hold: Hold, cause: DeathCause, grace_s: float) -> list[Effect]:
+        """End a worker that is at work and does not end already."""
+        if self.pool.workers[hold.worker].state == "draining":
+            return []
+        return self._through(self.pool.end(hold.worker, cause, grace_s))
+
+    def _through(self, pool_effects: list[PoolEffect]) -> list[Effect]:
+        """The pool's effects, with failed keys told to those who wait for them."""
+        effects: list[Effect] = []
+        for effect in pool_effects:
+            if not isinstance(effect, KeyFailed):
+                effects.append(effect)
+                continue
+            for line in self._lines.values():
+                if line.key != effect.key:
+                    continue
+                effects += [_start_failed(start, effect.text) for start in line.starts]
+                if line.class_id is not None:
+                    text = f"{line.label}: {effect.text}"
+                    refused = LeaseRefused(line.class_id, "worker_start_failed", text)
+                    effects.append(Send(line.owner, refused))
+                line.starts.clear()
+                line.count = 0
+        self._lines = {at: line for at, line in self._lines.items() if line.count}
+        return effects
+
+    def _new_line(
+        self, at: _LineAt, owner: bytes, class_id: int | None, key: Key, need: Resources,
+        hold: Resources, label: str,
+    ) -> Line:  # fmt: skip
+        self._line_count += 1
+        line = Line(self._line_count, owner, class_id, key, need, hold, label)
+        self._lines[at] = line
+        return line
+
+    def _find_start(self, actor_id: bytes, incarnation: int) -> tuple[Line, StartActor] | None:
+        for line in self._lines.values():
+            for start in line.starts:
+                if start.spec.actor_id == actor_id and start.incarnation == incarnation:
+                    return line, start
+        return None
+
+
+def _start_failed(start: StartActor, text: str) -> TellHead:
+    cause = DeathCause("creation_failed", text)
+    return TellHead(ActorStartFailed(start.spec.actor_id, start.incarnation, cause))

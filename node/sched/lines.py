@@ -1,0 +1,118 @@
+"""Who waits for a worker: lines of equal requests, and since when they are passed over.
+
+A line holds what one process asks for with the same needs: so many leases of one class, or starts
+of actors. Whose turn it is and whether anything is granted is decided in leases.py.
+
+A line that needs much would wait for ever where small requests take every bit that comes free. So
+once it has been passed over for a second, room is kept for it (it claims) for five seconds at most:
+if that was not enough, because what runs runs long, others are served again for twice as long each
+time. A node is thus never idle for more than half of the time for the sake of one line.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+from mray.node.workers.pool import Key
+from mray.resources import UNIT, Resources, missing
+from mray.units import format_bytes
+from mray.wire.messages import StartActor
+
+CLAIM_AFTER_S: Final = 1.0
+CLAIM_S: Final = 5.0
+_REST_LAST_S: Final = 300.0
+_IN_BYTES: Final = ("memory", "object_store_memory")
+
+
+class Line:
+    """Equal requests of one owner. ``class_id`` is None for actors."""
+
+    __slots__ = (
+        "asked_back", "class_id", "count", "hold", "infeasible", "key", "label", "need", "number",
+        "owner", "passed_over_at", "rest_s", "rest_until", "starts",
+    )  # fmt: skip
+
+    def __init__(
+        self, number: int, owner: bytes, class_id: int | None, key: Key, need: Resources,
+        hold: Resources, label: str,
+    ) -> None:  # fmt: skip
+        #: Age: lower is older.
+        self.number = number
+        self.owner = owner
+        self.class_id = class_id
+        self.key = key
+        #: What has to be free, and what is then held (for actors that may be less).
+        self.need = need
+        self.hold = hold
+        self.label = label
+        #: How many are still wanted. For actors: len(starts).
+        self.count = 0
+        self.starts: deque[StartActor] = deque()
+        #: Asks for more than the node has, and its owner was told.
+        self.infeasible = False
+        #: Everybody has been asked once to give back idle leases for it.
+        self.asked_back = False
+        #: Since when others are served and this line is not, for want of room; None: it is not so.
+        self.passed_over_at: float | None = None
+        #: It does not claim before; and how long it will rest after its next claim.
+        self.rest_until = float("-inf")
+        self.rest_s = CLAIM_S
+
+    def pass_over(self, now: float) -> None:
+        """Others were served while this line did not fit."""
+        if self.passed_over_at is None:
+            self.passed_over_at = now
+
+    def served(self) -> None:
+        """One of its requests was granted."""
+        self.passed_over_at = None
+        self.rest_until = float("-inf")
+        self.rest_s = CLAIM_S
+
+    def claims(self, now: float) -> bool:
+        """Whether room is kept for this line now. Ends a claim that has lasted long enough."""
+        begins_at = self._claim_begins_at()
+        if begins_at is None or now < begins_at:
+            return False
+        if now < begins_at + CLAIM_S:
+            return True
+        self.rest_until = now + self.rest_s
+        self.rest_s = min(self.rest_s * 2, _REST_LAST_S)
+        return False
+
+    def claim_changes_at(self, now: float) -> float | None:
+        """When claims() changes next."""
+        begins_at = self._claim_begins_at()
+        if begins_at is None or now < begins_at:
+            return begins_at
+        return begins_at + CLAIM_S
+
+    def _claim_begins_at(self) -> float | None:
+        if self.passed_over_at is None:
+            return None
+        return max(self.passed_over_at + CLAIM_AFTER_S, self.rest_until)
+
+
+def describe(resources: Resources) -> str:
+    """A resource vector for people: ``{CPU: 1, memory: 2 GiB}``."""
+    parts = [f"{name}: {describe_amount(name, amount)}" for name, amount in resources.items()]
+    return "{" + ", ".join(sorted(parts)) + "}"
+
+
+def describe_amount(name: str, amount: int) -> str:
+    """An amount of one resource for people."""
+    return format_bytes(amount // UNIT) if name in _IN_BYTES else f"{amount / UNIT:g}"
+
+
+def infeasible_text(label: str, need: Resources, total: Resources, node_name: str) -> str:
+    """Why a request can never be granted here, in numbers."""
+    lacks = ", ".join(
+        f"{name}: asked {describe_amount(name, need[name])}, "
+        f"there {describe_amount(name, total.get(name, 0))}"
+        for name in missing(need, total)
+    )
+    return (
+        f"{label} asks for {describe(need)}, which node {node_name} can never give ({lacks}); "
+        "ask for less, or add a node that has it"
+    )
