@@ -109,13 +109,15 @@ class Membership:
 
     def deadline(self) -> float | None:
         """When the next node becomes suspect or dead, if it stays silent."""
-        moments = [
-            m.heard_at
-            + (self._silence.suspect_after_s if m.state == "ALIVE" else self._silence.dead_after_s)
-            for m in self._members.values()
-            if m.state != "DEAD"
-        ]
+        moments = [self._due(m) for m in self._members.values() if m.state != "DEAD"]
         return min(moments, default=None)
+
+    def _due(self, member: _Member) -> float:
+        """When a living member's state changes by silence."""
+        silence = self._silence
+        if member.state == "ALIVE":
+            return member.heard_at + silence.suspect_after_s
+        return member.heard_at + silence.dead_after_s
 
     def _register(self, sender: bytes, message: RegisterNode, now: float) -> list[Effect]:
         node = message.node
@@ -185,17 +187,18 @@ class Membership:
                 member.heard_at += now - due
         effects: list[Effect] = []
         for node_id, member in list(self._members.items()):
-            silent_s = now - member.heard_at
-            if member.state == "DEAD" or silent_s < self._silence.suspect_after_s:
+            # The same sum as in deadline(), so that rounding cannot make a due tick do nothing.
+            if member.state == "DEAD" or self._due(member) > now:
                 continue
-            if silent_s >= self._silence.dead_after_s:
-                text = f"nothing was heard of the node for {format_duration(silent_s)}"
-                effects += self._lose(node_id, DeathCause("node_died", text, node_id=node_id))
-            elif member.state == "ALIVE":
+            silent_s = now - member.heard_at
+            if member.state == "ALIVE":
                 member.state = "SUSPECT"
                 effects.append(
                     Note(f"node {_short(node_id)} silent for {format_duration(silent_s)}")
                 )
+            if self._due(member) <= now:
+                text = f"nothing was heard of the node for {format_duration(silent_s)}"
+                effects += self._lose(node_id, DeathCause("node_died", text, node_id=node_id))
         return effects
 
     def _lose(self, node_id: bytes, cause: DeathCause) -> list[Effect]:
