@@ -79,12 +79,13 @@ def check_bind(host: str, resolved: Resolved) -> None:
 def _read(path: str) -> str | None:
     """The token in the file, or None where there is no file."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        # Not blocking, in case it is a pipe that nobody writes to.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except FileNotFoundError:
         return None
     except OSError as error:
         raise TokenError(f"the cluster token cannot be read: {error}") from error
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
             raise TokenError(f"{path} is no regular file; a token belongs in one")
@@ -93,7 +94,9 @@ def _read(path: str) -> str | None:
                 f"{path} can be read by other users (mode {found.st_mode & 0o777:04o}), so its "
                 f"token is no secret: make a new one, or run chmod 600 {path}"
             )
-        data = file.read(_TOKEN_FILE_BYTES_MAX)
+        data = os.read(descriptor, _TOKEN_FILE_BYTES_MAX)
+    finally:
+        os.close(descriptor)
     try:
         return _checked(data.decode().strip(), path)
     except UnicodeDecodeError as error:

@@ -289,9 +289,13 @@ def _remove_stores(prefix: str) -> None:
             lock_fd = try_lock_store_dir(path)
         except (FileNotFoundError, NotADirectoryError):
             continue  # Gone meanwhile, or no store.
-        if lock_fd is not None:
-            shutil.rmtree(path, ignore_errors=True)
-            os.close(lock_fd)
+        if lock_fd is None:
+            continue
+        # The lock last: while it is there, nobody else can take the directory for his own.
+        for file in sorted(os.listdir(path), key=lambda file: file == "lock"):
+            os.unlink(f"{path}/{file}")
+        os.rmdir(path)
+        os.close(lock_fd)
 
 
 def _sweep_stores(in_use: list[str]) -> None:

@@ -11,7 +11,7 @@ sockets and its stores. Sessions are made and found by session.py, ended by sess
             logs/           gcs_server.out, raylet.out, worker-….out, …; kept when the session ends
             sockets/        or a link to /tmp/mray-<uid>/s/<key> where paths would be too long
             pids/           one ProcessRecord a file; gone when the session has ended
-    /dev/shm/mray-<uid>-<key>-<node>/         the object store of one node, with a lock of its own
+    /dev/shm/mray-<uid>-<session>-<node>/     the object store of one node, with a lock of its own
 
 That a session is in use is known by its lock and never by a name or an age: a lock dies with its
 holder, also in another container that shares the directory.
@@ -34,7 +34,7 @@ ProcessKind = Literal["head", "node", "zygote", "worker", "driver", "job", "chil
 #: A unix socket's path has at most 107 bytes; this many of them are for a socket's own name.
 SOCKET_NAME_BYTES_MAX: Final = 32
 _SOCKET_PATH_BYTES_MAX: Final = 107
-#: Where stores are made: memory, and swept by the names that begin with store_sweep_prefix().
+#: Where nodes make their stores (mray.node.objects.arena).
 SHM_DIR: Final = "/dev/shm"
 
 
@@ -230,27 +230,10 @@ class Session:
             ) from None
         return lock_fd
 
-    def claim_store_dir(self, node_id: bytes) -> tuple[str, int]:
-        """Make the directory of a node's object store in /dev/shm, 0700, and lock it.
-
-        Returns its path and the descriptor that holds the lock: keep it open while the store is
-        used. BlockingIOError where another process has it.
-        """
-        path = f"{self.store_prefix}{node_id[:5].hex()}"
-        while True:
-            os.makedirs(path, 0o700, exist_ok=True)
-            try:
-                lock_fd = try_lock_store_dir(path)
-            except FileNotFoundError:
-                continue  # Cleaned away between the two lines.
-            if lock_fd is None:
-                raise BlockingIOError(f"another process uses the store directory {path}")
-            return path, lock_fd
-
     @property
     def store_prefix(self) -> str:
-        """What the paths of the session's store directories begin with."""
-        return f"{SHM_DIR}/mray-{os.getuid()}-{self.key}-"
+        """What the paths of the store directories of the session's nodes begin with."""
+        return f"{SHM_DIR}/mray-{os.getuid()}-{self.name}-"
 
 
 def try_lock_store_dir(path: str) -> int | None:

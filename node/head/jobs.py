@@ -331,6 +331,8 @@ class JobTable:
 
 def _forget_oldest(table: dict[_KeyT, _EntryT]) -> None:
     """Keep at most ENDED_MAX ended entries, dropping those that came first."""
+    if len(table) <= ENDED_MAX:
+        return
     ended = [key for key, entry in table.items() if entry.ended_at is not None]
     for key in ended[: max(0, len(ended) - ENDED_MAX)]:
         del table[key]
