@@ -1,1 +1,1 @@
-"""PLACEHOLDER."""
+"""Who keeps which object alive: see references.py."""

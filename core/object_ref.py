@@ -1,0 +1,107 @@
+"""ObjectRef: an object's id and who owns it.
+
+Reports its own end and its pickling; decides nothing. The finalizer appends to a queue and takes
+no lock: it may run in any thread, inside any other code.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from mray import current
+from mray.ids import task_of
+from mray.serialization.context import collector
+from mray.wire.messages import Address
+
+if TYPE_CHECKING:
+    from mray.ownership.references import Entry
+
+T = TypeVar("T")
+
+
+class ObjectRef(Generic[T]):
+    """A reference to an object that a task makes or ``put`` stored. Awaitable."""
+
+    __slots__ = ("__weakref__", "_entry")
+
+    def __init__(self, entry: Entry) -> None:
+        self._entry = entry
+
+    def __del__(self) -> None:
+        entry = self._entry
+        home = entry.home
+        home.posts.append(entry)
+        home.wake()
+
+    def binary(self) -> bytes:
+        """The id as 28 bytes."""
+        return self._entry.object_id
+
+    def hex(self) -> str:
+        """The id as 56 hex digits."""
+        return self._entry.object_id.hex()
+
+    def is_nil(self) -> bool:
+        """Whether this is the id of nothing."""
+        return False
+
+    def task_id(self) -> Any:
+        """The id of the task (or put) that makes the object, as bytes with ``hex()``."""
+        return task_of(self._entry.object_id)  # type: ignore[arg-type]
+
+    def job_id(self) -> Any:
+        """The id of the job whose process owns the object."""
+        return self._entry.object_id[20:24]
+
+    def __hash__(self) -> int:
+        return hash(self._entry.object_id)
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, ObjectRef):
+            return self._entry.object_id == other._entry.object_id
+        return NotImplemented
+
+    def __repr__(self) -> str:
+        return f"ObjectRef({self._entry.object_id.hex()})"
+
+    def __reduce__(self) -> Any:
+        entry = self._entry
+        refs = collector.refs
+        if refs is None:
+            current.get().pickled_out_of_band(entry)
+        else:
+            refs.append(self)
+        return rebuild, (entry.object_id, owner_tuple(entry))
+
+    def __copy__(self) -> ObjectRef[T]:
+        return self
+
+    def __deepcopy__(self, memo: Any) -> ObjectRef[T]:
+        return self
+
+    def future(self) -> concurrent.futures.Future[T]:
+        """A concurrent future of the value."""
+        return current.get().future(self)
+
+    def as_future(self, _internal: bool = False) -> asyncio.Future[T]:
+        """An asyncio future of the value, on the running loop."""
+        return asyncio.wrap_future(self.future())
+
+    def __await__(self) -> Generator[Any, None, T]:
+        return self.as_future().__await__()
+
+    def __iter__(self) -> Any:
+        raise TypeError(f"{self!r} is a reference, not its value: call get() on it first")
+
+
+def owner_tuple(entry: Entry) -> Address:
+    """The owner's address of an entry, also when that is this process."""
+    return entry.owner if entry.owner is not None else current.get().address
+
+
+def rebuild(object_id: bytes, owner: Address) -> ObjectRef[Any]:
+    """Unpickle a reference: this process becomes (or already is) a borrower, or is the owner."""
+    return current.get().adopt_ref(object_id, owner)

@@ -1,0 +1,349 @@
+"""The references of one process: what keeps each object alive, and who must be told when not.
+
+Machine. Owns, for every object this process owns or borrows, the counts by kind of reference, the
+registered borrowers, the value or its place. Does not move data, send messages or run tasks: it
+returns effects. All methods are called by one thread; only ``Entry`` creation for a fresh object
+and reading ``ready`` happen elsewhere.
+
+What keeps an object alive, by kind:
+  local      ObjectRefs in this process
+  held       arguments of tasks submitted here and not finished (or actors not dead)
+  inside     values, owned here and alive, that contain the reference
+  borrowers  (owner only) processes that registered, each under one or more tokens
+
+A borrower registers with the owner under a token before whoever lent it the reference may let go:
+the worker that keeps an argument beyond its task registers before it replies; the worker that
+returns references registers the receiver first. A token is added once and dropped once, so adding
+and dropping may arrive in any order, twice, or not at all (the process died: all its tokens go).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import msgspec
+
+from mray.machine import InvariantError
+from mray.wire.messages import Address, Located, RefGroup
+
+
+class Home(Protocol):
+    """Where the finalizer of an ObjectRef leaves its note. See runtime/mailbox.py."""
+
+    posts: Any
+
+    def wake(self) -> None:
+        """Have the notes read soon. Takes no lock."""
+
+
+class Entry:
+    """One object as this process knows it."""
+
+    __slots__ = (
+        "borrowers",
+        "data",
+        "dropped_tokens",
+        "freed",
+        "held",
+        "home",
+        "inside",
+        "is_actor",
+        "local",
+        "located",
+        "name",
+        "nested",
+        "object_id",
+        "owner",
+        "ready",
+        "tokens",
+        "waiters",
+        "watchers",
+        "watching",
+    )
+
+    def __init__(self, object_id: bytes, owner: Address | None, home: Home, local: int) -> None:
+        self.object_id = object_id
+        #: None: owned by this process.
+        self.owner = owner
+        self.home = home
+        self.local = local
+        self.held = 0
+        self.inside = 0
+        #: The value can be had: ``data`` (envelope bytes) or ``located`` is set. Written last.
+        self.ready = False
+        self.data: bytes | None = None
+        self.located: Located | None = None
+        #: Waits of this process: objects with fire(entry); None when there are none.
+        self.waiters: list[Any] | None = None
+        #: Owner: processes to tell when ready.
+        self.watchers: list[bytes] | None = None
+        #: Borrower: the owner has been asked to tell us.
+        self.watching = False
+        #: Owner: registered borrowers and their tokens. Never an empty dict or set.
+        self.borrowers: dict[bytes, set[int]] | None = None
+        #: Owner: tokens dropped before they were added. Bounded by what is in flight.
+        self.dropped_tokens: set[int] | None = None
+        #: Borrower: tokens under which the owner knows us.
+        self.tokens: list[int] | None = None
+        #: Entries of the references inside the value, each counted in their ``inside``.
+        self.nested: list[Entry] | None = None
+        self.freed = False
+        self.is_actor = False
+        #: What makes the object, for people: a task's name, "put", an actor's class.
+        self.name = ""
+
+    @property
+    def kept(self) -> bool:
+        """Whether anything keeps the object alive."""
+        return bool(self.local or self.held or self.inside or self.borrowers)
+
+
+# ---- effects: what the runtime has to do after a call
+
+
+class Free(msgspec.Struct, frozen=True):
+    """An owned object's last reference is gone: give back its store space, end its actor."""
+
+    entry: Any
+
+
+class Unborrow(msgspec.Struct, frozen=True):
+    """Tell the owner that we hold the reference no more."""
+
+    owner: Address
+    object_id: bytes
+    tokens: list[int]
+
+
+class Register(msgspec.Struct, frozen=True):
+    """Register ourselves with the owner; the token is already noted on the entry."""
+
+    owner: Address
+    object_id: bytes
+    token: int
+
+
+class Ready(msgspec.Struct, frozen=True):
+    """A watched object is there (or lost): tell these processes."""
+
+    entry: Any
+    watchers: list[bytes]
+
+
+Effect = Free | Unborrow | Register | Ready
+
+
+class References:
+    """All entries of a process. Effects collect in ``effects`` until ``take()``."""
+
+    def __init__(self, token_base: int) -> None:
+        #: Every entry that is alive. A fresh owned entry is put in by the thread that made it.
+        self.entries: dict[bytes, Entry] = {}
+        self.effects: list[Effect] = []
+        #: Owner side: objects each process borrows from us, for its death.
+        self._borrowed_by: dict[bytes, dict[bytes, None]] = {}
+        self._dead: dict[bytes, None] = {}
+        self._next_token = token_base
+
+    def take(self) -> list[Effect]:
+        """The effects since the last call."""
+        effects, self.effects = self.effects, []
+        return effects
+
+    def token(self) -> int:
+        """A token nobody else uses: the base is random per process."""
+        self._next_token += 1
+        return self._next_token
+
+    # -- local references
+
+    def add_local(self, entry: Entry) -> None:
+        """An ObjectRef was made by unpickling."""
+        entry.local += 1
+        if entry.freed:
+            self._revive(entry)
+
+    def _revive(self, entry: Entry) -> None:
+        """A reference came back after the entry was dropped: what carried it keeps it alive at
+        its owner. An owned object that is freed cannot come back: reading it says so."""
+        entry.freed = False
+        self.entries.setdefault(entry.object_id, entry)
+
+    def drop_local(self, entry: Entry) -> None:
+        """An ObjectRef is gone."""
+        entry.local -= 1
+        if not entry.local:
+            self.settle(entry)
+
+    def hold(self, entry: Entry) -> None:
+        """A submitted task needs the object."""
+        entry.held += 1
+        if entry.freed:
+            self._revive(entry)
+
+    def release(self, entry: Entry) -> None:
+        """That task is over."""
+        entry.held -= 1
+        if not entry.held:
+            self.settle(entry)
+
+    def ensure_registered(self, entry: Entry) -> Register | None:
+        """Borrower: register with the owner unless that is done. Returns the effect to perform,
+        because some callers wait for its acknowledgement."""
+        if entry.owner is None or entry.tokens or entry.freed:
+            return None
+        token = self.token()
+        entry.tokens = [token]
+        return Register(entry.owner, entry.object_id, token)
+
+    # -- values
+
+    def fill(self, entry: Entry, data: bytes | None, located: Located | None) -> None:
+        """The value is there. Whoever waits is fired, whoever watches is told."""
+        entry.data = data
+        entry.located = located
+        entry.ready = True
+        waiters = entry.waiters
+        if waiters is not None:
+            entry.waiters = None
+            for waiter in waiters:
+                waiter.fire(entry)
+        if entry.watchers is not None:
+            self.effects.append(Ready(entry, entry.watchers))
+            entry.watchers = None
+
+    def nest(self, outer: Entry, group: RefGroup, entries: list[Entry]) -> None:
+        """The value of ``outer`` contains these references, borrowed under the group's token."""
+        if outer.nested is None:
+            outer.nested = []
+        for inner in entries:
+            inner.inside += 1
+            if inner.freed:
+                self._revive(inner)
+            if group.token and inner.owner is not None:
+                if inner.tokens is None:
+                    inner.tokens = [group.token]
+                else:
+                    inner.tokens.append(group.token)
+            outer.nested.append(inner)
+
+    def watch(self, entry: Entry, watcher: bytes) -> bool:
+        """Owner: a borrower wants the value. True when it can be answered at once."""
+        if entry.ready:
+            return True
+        if entry.watchers is None:
+            entry.watchers = []
+        if watcher not in entry.watchers:
+            entry.watchers.append(watcher)
+        return False
+
+    # -- borrowers
+
+    def add_borrower(self, entry: Entry, borrower: bytes, token: int) -> None:
+        """Owner: a process registered (or was registered) under a token."""
+        if borrower in self._dead:
+            return
+        dropped = entry.dropped_tokens
+        if dropped is not None and token in dropped:
+            dropped.discard(token)
+            return
+        if entry.borrowers is None:
+            entry.borrowers = {}
+        entry.borrowers.setdefault(borrower, set()).add(token)
+        self._borrowed_by.setdefault(borrower, {})[entry.object_id] = None
+
+    def drop_borrower(self, entry: Entry, borrower: bytes, tokens: list[int]) -> None:
+        """Owner: a process gives up registrations."""
+        held = entry.borrowers.get(borrower) if entry.borrowers is not None else None
+        for token in tokens:
+            if held is not None and token in held:
+                held.discard(token)
+            else:
+                if entry.dropped_tokens is None:
+                    entry.dropped_tokens = set()
+                entry.dropped_tokens.add(token)
+        if held is not None and not held:
+            self._forget_borrower(entry, borrower)
+            self.settle(entry)
+
+    def _forget_borrower(self, entry: Entry, borrower: bytes) -> None:
+        assert entry.borrowers is not None
+        entry.borrowers.pop(borrower, None)
+        if not entry.borrowers:
+            entry.borrowers = None
+        objects = self._borrowed_by.get(borrower)
+        if objects is not None:
+            objects.pop(entry.object_id, None)
+            if not objects:
+                del self._borrowed_by[borrower]
+
+    def process_died(self, process_id: bytes, lost: bytes) -> None:
+        """A process is dead: its borrows go; what it owned is lost (``lost``: the error)."""
+        self._dead[process_id] = None
+        while len(self._dead) > 10_000:
+            del self._dead[next(iter(self._dead))]
+        for object_id in list(self._borrowed_by.get(process_id, ())):
+            entry = self.entries.get(object_id)
+            if entry is not None and entry.borrowers is not None:
+                self._forget_borrower(entry, process_id)
+                self.settle(entry)
+        self._borrowed_by.pop(process_id, None)
+        orphans = [
+            entry
+            for entry in self.entries.values()
+            if entry.owner is not None and entry.owner.process_id == process_id
+        ]
+        for entry in orphans:
+            if not entry.ready or entry.located is not None:
+                self.fill(entry, lost, None)
+
+    # -- the end
+
+    def settle(self, entry: Entry) -> None:
+        """Let the object go if nothing keeps it. A value still being made is let go when made.
+
+        A loop, not a recursion: references nest as deep as users nest them.
+        """
+        stack = [entry]
+        while stack:
+            entry = stack.pop()
+            if entry.local or entry.held or entry.inside or entry.borrowers or entry.freed:
+                continue
+            if entry.owner is None and not entry.ready:
+                continue
+            entry.freed = True
+            self.entries.pop(entry.object_id, None)
+            if entry.owner is None:
+                if entry.located is not None or entry.is_actor:
+                    self.effects.append(Free(entry))
+            elif entry.tokens:
+                tokens, entry.tokens = entry.tokens, None
+                self.effects.append(Unborrow(entry.owner, entry.object_id, tokens))
+            nested = entry.nested
+            if nested is not None:
+                entry.nested = None
+                for inner in nested:
+                    inner.inside -= 1
+                    if not inner.inside:
+                        stack.append(inner)
+
+    def check(self) -> None:
+        """Raise InvariantError on a contradiction."""
+        inside: dict[int, int] = {}
+        for entry in self.entries.values():
+            for inner in entry.nested or ():
+                inside[id(inner)] = inside.get(id(inner), 0) + 1
+        for object_id, entry in self.entries.items():
+            if entry.object_id != object_id or entry.freed:
+                raise InvariantError(f"{object_id.hex()}: freed or misfiled")
+            if min(entry.local, entry.held, entry.inside) < 0:
+                raise InvariantError(
+                    f"{object_id.hex()}: a count below zero: local {entry.local}, "
+                    f"held {entry.held}, inside {entry.inside}"
+                )
+            if entry.inside != inside.get(id(entry), 0):
+                raise InvariantError(f"{object_id.hex()}: inside {entry.inside} is miscounted")
+            if entry.borrowers is not None and entry.owner is not None:
+                raise InvariantError(f"{object_id.hex()}: borrowed from a borrower")
+            if entry.ready and entry.data is None and entry.located is None and not entry.is_actor:
+                raise InvariantError(f"{object_id.hex()}: ready without a value")

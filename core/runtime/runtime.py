@@ -1,0 +1,273 @@
+"""The runtime of one driver or worker: assembles its parts and turns the event loop.
+
+Owns the pump thread, the mailbox, the address of this process, its connections to node daemon and
+head, and the order in which a round of work is done. The parts own their dialogues: objects.py
+(values, waits, borrowing), tasks.py (submitting, leases), actors.py (calls, creation).
+
+One thread, the loop, owns every machine. Other threads leave notes in the mailbox and wait on
+locks that the loop releases; what they read without asking (an entry's ``ready`` and value) is
+written by the loop in that order. So no lock guards a machine, and a finalizer never blocks.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from mray.config import Config
+from mray.exceptions import RaySystemError, RpcError
+from mray.ids import IdMaker, JobId
+from mray.ownership.references import Entry, References
+from mray.rpc.door import Door
+from mray.rpc.pump import Pump, RequestFailed, Timer
+from mray.runtime.actors import ActorsPart
+from mray.runtime.mailbox import Mailbox
+from mray.runtime.objects import ObjectsPart
+from mray.runtime.tasks import TasksPart
+from mray.store.client import StoreClient
+from mray.tasks.task import Task
+from mray.wire.messages import (
+    Address,
+    Message,
+    NodeInfo,
+    ProcessDied,
+    Refused,
+)
+
+log = logging.getLogger("mray.runtime")
+
+ReplyT = TypeVar("ReplyT", bound=Message)
+#: Notes read in one round before sockets get their turn.
+_NOTES_PER_ROUND = 5000
+
+
+class Runtime:
+    """See the module. ``mode`` is driver or worker."""
+
+    def __init__(
+        self,
+        *,
+        mode: str,
+        door: Door,
+        address: Address,
+        node: NodeInfo,
+        head: Address,
+        job_id: JobId,
+        namespace: str,
+        config: Config,
+    ) -> None:
+        self.mode = mode
+        self.address = address
+        self.node = node
+        self.head = head
+        self.job_id = job_id
+        self.namespace = namespace
+        self.config = config
+        self.pid = os.getpid()
+        self.process_id = address.process_id
+        self.ids = IdMaker(self.process_id[1:13], job_id)
+        self.pump = Pump(door, node.node_id)
+        self.mailbox = Mailbox(door.wake)
+        self.references = References(int.from_bytes(os.urandom(7), "little"))
+        self.store = StoreClient(
+            node.store_path, ask=self.ask_store, post=self.post_store
+        )
+        self.dead_processes: dict[bytes, ProcessDied] = {}
+        self.objects = ObjectsPart(self)
+        self.tasks = TasksPart(self)
+        self.actors = ActorsPart(self)
+        #: Called with each ProcessDied, after the parts.
+        self.on_death: list[Callable[[ProcessDied], None]] = []
+        self._timer: Timer | None = None
+        self._timer_at = float("inf")
+        self._thread: threading.Thread | None = None
+        self.closed = False
+        self.pump.hooks.append(self._round)
+        self.pump.on(ProcessDied, self._process_died)
+
+    # -- life
+
+    def start(self) -> None:
+        """Turn the loop in a thread of its own."""
+        self.pump.running = True
+        self._thread = threading.Thread(target=self._run, name="mray-loop", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while self.pump.running:
+            try:
+                self.pump.run_once(None)
+            except Exception:
+                # One round is lost, not the process: its users would hang without a word.
+                log.exception("a round of the event loop failed")
+
+    def close(self) -> None:
+        """Stop the loop and close everything. Waiting threads get an error."""
+        if self.closed:
+            return
+        self.closed = True
+        self.pump.stop()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(timeout=5.0)
+        self.objects.release_all()
+        self.store.close()
+        self.pump.door.close()
+        self.mailbox.posts.clear()
+
+    # -- talking to the daemons, from any thread but the loop's
+
+    def ask(
+        self,
+        peer: Address,
+        make: Callable[[int], Message],
+        reply: type[ReplyT],
+        timeout_s: float = 30.0,
+    ) -> ReplyT:
+        """Send a request and block for its reply.
+
+        Raises RpcError when none comes, RaySystemError when it is refused.
+        """
+        answer = self.ask_any(peer, make, timeout_s)
+        if isinstance(answer, RequestFailed):
+            raise RpcError(answer.text)
+        if isinstance(answer, Refused):
+            raise RaySystemError(answer.text)
+        if not isinstance(answer, reply):
+            raise RaySystemError(f"expected {reply.__name__}, got {type(answer).__name__}")
+        return answer
+
+    def ask_any(
+        self, peer: Address, make: Callable[[int], Message], timeout_s: float = 30.0
+    ) -> Message:
+        """Send a request and block for whatever answers it, RequestFailed included."""
+        if self._thread is threading.current_thread():
+            raise RuntimeError("the event loop may not wait for itself")
+        if self.closed:
+            return RequestFailed("RpcError", "this process is no longer connected")
+        lock = threading.Lock()
+        lock.acquire()
+        box: list[Message] = []
+
+        def arrived(message: Message) -> None:
+            box.append(message)
+            lock.release()
+
+        def begin() -> None:
+            self.pump.door.dial(peer, self.node.node_id)
+            self.pump.request(peer.process_id, make, arrived, timeout_s)
+
+        self.post(begin)
+        # Twice the time: the loop answers in time, or it is gone with the process.
+        if not lock.acquire(timeout=timeout_s * 2 + 5.0):
+            return RequestFailed("RpcError", "the event loop of this process does not answer")
+        return box[0]
+
+    def ask_store(self, make: Callable[[int], Message], timeout_s: float) -> Message:
+        """A request to the node's object store."""
+        answer = self.ask_any(self.node.address, make, timeout_s)
+        if isinstance(answer, RequestFailed):
+            raise RpcError(f"object store of node {self.node.node_id.hex()[:8]}: {answer.text}")
+        return answer
+
+    def post_store(self, message: Message) -> None:
+        """Tell the node's object store something. From finalizers too."""
+        self.post(lambda: self.tell(self.node.address, message))
+
+    def post(self, call: Callable[[], None]) -> None:
+        """Have the loop run ``call``, after the notes left before."""
+        self.mailbox.posts.append(call)
+        self.mailbox.wake()
+
+    # -- within the loop
+
+    def tell(self, peer: Address, message: Message) -> bool:
+        """Send; False if the peer is gone."""
+        return self.pump.send_to(peer, message)
+
+    def _round(self) -> None:
+        mailbox, references = self.mailbox, self.references
+        posts = mailbox.posts
+        tasks, actors = self.tasks, self.actors
+        for _ in range(_NOTES_PER_ROUND):
+            if not posts:
+                break
+            note = posts.popleft()
+            kind = type(note)
+            if kind is Entry:
+                note.local -= 1
+                if not note.local:
+                    references.settle(note)
+            elif kind is Task:
+                if note.actor_id:
+                    actors.submit(note)
+                else:
+                    tasks.submit(note)
+            elif kind is tuple:
+                self.objects.adopted(note[0], note[1])
+            else:
+                try:
+                    note()
+                except Exception:
+                    log.exception("a call in the event loop failed")
+        if posts:
+            mailbox.wake()
+        while mailbox.resolved:
+            task = mailbox.resolved.popleft()
+            if task.actor_id:
+                actors.resolved(task)
+            else:
+                tasks.resolved(task)
+        now = self.pump.clock()
+        tasks.turn(now)
+        actors.turn()
+        if references.effects:
+            self.objects.perform()
+        if mailbox.resolved:
+            mailbox.wake()
+        self._arm(tasks.dispatcher.deadline())
+
+    def _arm(self, deadline: float | None) -> None:
+        if deadline is None or deadline >= self._timer_at:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = deadline
+        self._timer = self.pump.at(deadline, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        self._timer_at = float("inf")
+        self.tasks.dispatcher.tick(self.pump.clock())
+
+    def _process_died(self, sender: bytes, message: ProcessDied) -> None:
+        self.dead_processes[message.process_id] = message
+        while len(self.dead_processes) > 10_000:
+            del self.dead_processes[next(iter(self.dead_processes))]
+        self.objects.process_died(message)
+        self.tasks.process_died(message)
+        self.actors.process_died(message)
+        for call in self.on_death:
+            call(message)
+        self.pump.door.hang_up(message.process_id)
+
+    def now(self) -> float:
+        """Monotonic seconds."""
+        return time.monotonic()
+
+    # -- what ObjectRef needs
+
+    def adopt_ref(self, object_id: bytes, owner: Address) -> Any:
+        """See objects.py."""
+        return self.objects.adopt_ref(object_id, owner)
+
+    def pickled_out_of_band(self, entry: Entry) -> None:
+        """See objects.py."""
+        self.objects.pickled_out_of_band(entry)
+
+    def future(self, ref: Any) -> Any:
+        """See objects.py."""
+        return self.objects.future(ref)

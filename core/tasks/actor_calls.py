@@ -1,0 +1,169 @@
+"""Calls of one actor, from one caller, in order.
+
+Machine. Owns the calls not yet sent, those in flight, and what the caller knows of the actor:
+
+    PENDING -> ALIVE -> RESTARTING -> ALIVE ...     any -> DEAD (final)
+
+Calls leave in the order they were made: one that waits for an argument holds back those behind it.
+A call in flight when its incarnation ends is sent again if retries are left, else it fails with the
+head's verdict; until the verdict (the death notice of the worker comes first) it waits.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+import msgspec
+
+from mray.machine import InvariantError
+from mray.tasks.task import Task
+from mray.wire.messages import ActorState, Address, TaskReply
+
+
+class FailCall(msgspec.Struct, frozen=True):
+    """The call is over. ``kind``: died or unavailable; ``state`` is the evidence."""
+
+    task: Task
+    kind: str
+    state: ActorState
+
+
+class ActorCalls:
+    """See the module."""
+
+    __slots__ = (
+        "actor_id",
+        "class_name",
+        "effects",
+        "incarnation",
+        "inflight",
+        "known",
+        "out",
+        "queue",
+        "seq",
+        "state",
+        "verdict",
+        "worker",
+    )
+
+    def __init__(self, actor_id: bytes, class_name: str) -> None:
+        self.actor_id = actor_id
+        self.class_name = class_name
+        self.state = "PENDING"
+        self.incarnation = -1
+        self.worker: Address | None = None
+        #: Not sent yet, in call order.
+        self.queue: deque[Task] = deque()
+        #: Sent and not answered, in call order.
+        self.inflight: dict[bytes, Task] = {}
+        #: To be sent now; each is in inflight already.
+        self.out: list[Task] = []
+        #: Templates the present worker has been told.
+        self.known: set[int] = set()
+        self.seq = 0
+        #: The last word of the head.
+        self.verdict: ActorState | None = None
+        self.effects: list[FailCall] = []
+
+    def take(self) -> list[FailCall]:
+        """The effects since the last call."""
+        effects, self.effects = self.effects, []
+        return effects
+
+    def submit(self, task: Task) -> None:
+        """A call; its arguments may still be unresolved."""
+        if self.state == "DEAD":
+            assert self.verdict is not None
+            self.effects.append(FailCall(task, "died", self.verdict))
+        elif self.state == "RESTARTING" and task.retries_left == 0:
+            assert self.verdict is not None
+            self.effects.append(FailCall(task, "unavailable", self.verdict))
+        else:
+            self.queue.append(task)
+
+    def advance(self) -> bool:
+        """Move what may be sent to ``out``; whether there is anything."""
+        if self.state == "ALIVE":
+            queue, out, inflight = self.queue, self.out, self.inflight
+            seq = self.seq
+            while queue and not queue[0].unresolved:
+                task = queue.popleft()
+                task.seq = seq
+                seq += 1
+                inflight[task.task_id] = task
+                out.append(task)
+            self.seq = seq
+        return bool(self.out)
+
+    def replied(self, replies: list[TaskReply]) -> list[tuple[Task, TaskReply]]:
+        """Answers of the worker; the finished calls."""
+        done = []
+        pop = self.inflight.pop
+        for reply in replies:
+            task = pop(reply.task_id, None)
+            if task is not None:
+                done.append((task, reply))
+        return done
+
+    def cancel_queued(self, task: Task) -> bool:
+        """Take back a call that was not sent; whether it was there."""
+        try:
+            self.queue.remove(task)
+        except ValueError:
+            return False
+        return True
+
+    def disconnected(self) -> None:
+        """The worker is dead; the head will say what becomes of the actor."""
+        if self.state == "ALIVE":
+            self.state = "PENDING"
+            self.worker = None
+
+    def changed(self, state: ActorState) -> None:
+        """The head's word. Older incarnations' words are ignored."""
+        if self.state == "DEAD" or state.incarnation < self.incarnation:
+            return
+        self.verdict = state
+        ended = state.state in ("RESTARTING", "DEAD") or state.incarnation > self.incarnation
+        if ended and (self.inflight or self.out):
+            self._end_incarnation(state)
+        self.state = state.state
+        if state.state == "ALIVE":
+            if state.incarnation != self.incarnation:
+                self.known = set()
+                self.seq = 0
+            self.incarnation = state.incarnation
+            self.worker = state.worker
+        elif state.state == "DEAD":
+            self.incarnation = state.incarnation
+            self.worker = None
+            while self.queue:
+                self.effects.append(FailCall(self.queue.popleft(), "died", state))
+        elif state.state == "RESTARTING":
+            self.worker = None
+
+    def _end_incarnation(self, state: ActorState) -> None:
+        again: list[Task] = []
+        unsent = {id(task) for task in self.out}
+        for task in self.inflight.values():
+            if state.state == "DEAD":
+                self.effects.append(FailCall(task, "died", state))
+            elif id(task) in unsent:
+                again.append(task)
+            elif task.retries_left != 0:
+                task.retries_left -= 1
+                task.attempt += 1
+                again.append(task)
+            else:
+                self.effects.append(FailCall(task, "unavailable", state))
+        self.inflight.clear()
+        self.out.clear()
+        self.queue.extendleft(reversed(again))
+
+    def check(self) -> None:
+        """Raise InvariantError on a contradiction."""
+        if self.state == "DEAD" and (self.queue or self.inflight):
+            raise InvariantError(f"actor {self.actor_id.hex()} is dead and has calls")
+        for task in self.out:
+            if task.task_id not in self.inflight:
+                raise InvariantError(f"call {task.task_id.hex()} leaves without being in flight")
