@@ -53,8 +53,8 @@ def end_session(
     started_at = time.monotonic()
     found = _living(session)
     if not force:
-        _ask(session, reason, grace_s * _ORDERLY_SHARE)
-        _wait_gone(found, started_at + grace_s * _ORDERLY_SHARE)
+        if _ask(session, reason, grace_s * _ORDERLY_SHARE):
+            _wait_gone(found, started_at + grace_s * _ORDERLY_SHARE)
         found = _more(session, found)
         _signal(found, signal.SIGTERM)
         _wait_gone(found, started_at + grace_s)
@@ -190,22 +190,28 @@ def _command(pid: int) -> str:
 # -- ending them
 
 
-def _ask(session: Session, reason: str, grace_s: float) -> None:
-    """Send Shutdown to the session's daemons; whether it arrives is seen by their end."""
+def _ask(session: Session, reason: str, grace_s: float) -> bool:
+    """Send Shutdown to the session's daemons; whether it arrives is seen by their end.
+
+    False where there is none to ask.
+    """
     try:
         info = session.info()
     except (FileNotFoundError, ValueError):
-        return  # Without its description only signals are left.
+        return False  # Without its description only signals are left.
     living = {record.name for record in session.processes() if record.alive}
     sockets = [node.ipc for node in info.nodes if node.node_id in living]
     if info.head_id in living:
         sockets.insert(0, info.head_ipc)
+    if not sockets:
+        return False
     with Client() as client:
         for path in sockets:
             peer = client.reach(f"ipc://{path}")
             client.pump.request(
                 peer, lambda rid: Shutdown(rid, reason, grace_s), lambda reply: None, grace_s
             )
+    return True
 
 
 def _signal(records: list[ProcessRecord], number: signal.Signals) -> None:
