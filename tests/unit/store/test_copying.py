@@ -6,6 +6,7 @@ import os
 import threading
 import traceback
 from collections.abc import Iterator
+from queue import SimpleQueue
 
 import numpy as np
 import pytest
@@ -174,3 +175,35 @@ def test_a_forked_child_has_helpers_of_its_own(pool: CopyPool) -> None:
     with open(read_end) as report:
         assert report.read() == ""
     os.waitpid(child, 0)
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two processors")
+def test_a_helper_keeps_off_the_processor_of_the_thread_it_helps() -> None:
+    before = os.sched_getaffinity(0)
+    kept: list[set[int]] = []
+    jobs: SimpleQueue[copying._Job | None] = SimpleQueue()
+
+    def run(piece: int) -> None:
+        kept.append(os.sched_getaffinity(0))
+
+    job = copying._Job(run, 1)
+    jobs.put(job)
+    jobs.put(None)
+    helper = threading.Thread(target=copying._help, args=(jobs, before))
+    helper.start()
+    helper.join()
+    assert kept == [before - {job.cpu}]
+    assert os.sched_getaffinity(0) == before
+
+
+def test_a_helper_works_where_it_may_not_choose(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(pid: int, cpus: set[int]) -> None:
+        raise OSError(22, "Invalid argument")
+
+    monkeypatch.setattr(copying.os, "sched_setaffinity", refuse)
+    done: list[int] = []
+    jobs: SimpleQueue[copying._Job | None] = SimpleQueue()
+    jobs.put(copying._Job(done.append, 2))
+    jobs.put(None)
+    copying._help(jobs, {0, 1})
+    assert done == [0, 1]
