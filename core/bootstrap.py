@@ -275,7 +275,11 @@ def _start(
     """Spawn what is asked for, wait for it, write down what came of it; or undo it all."""
     session.hold()
     # Before anything runs, so that whatever happens to us, `mray stop` can find it.
-    session.write_info(info)
+    try:
+        session.write_info(info, new=with_head)
+    except FileExistsError as error:
+        text = f"the session {session.path} was begun by another start; make a new one"
+        raise StartError("head", "RuntimeError", text) from error
     spawned: list[Spawned] = []
     try:
         if with_head:

@@ -35,7 +35,8 @@ class StartError(RuntimeError):
     ``log_path`` where to read more."""
 
     def __init__(self, daemon: str, kind: str, text: str, log_path: str = "") -> None:
-        super().__init__(f"the {daemon} did not start: {text}; its log is {log_path}")
+        where = f"; its log is {log_path}" if log_path else ""
+        super().__init__(f"the {daemon} did not start: {text}{where}")
         self.daemon = daemon
         self.kind = kind
         self.text = text

@@ -119,9 +119,12 @@ class Session:
         with open(f"{self.path}/session.json", "rb") as file:
             return msgspec.json.decode(file.read(), type=SessionInfo)
 
-    def write_info(self, info: SessionInfo) -> None:
-        """Replace session.json, whole or not at all."""
-        _write_whole(f"{self.path}/session.json", msgspec.json.encode(info))
+    def write_info(self, info: SessionInfo, *, new: bool = False) -> None:
+        """Replace session.json, whole or not at all.
+
+        ``new``: FileExistsError where there is one, so that a session is begun by one start only.
+        """
+        _write_whole(f"{self.path}/session.json", msgspec.json.encode(info), new=new)
 
     # -- processes
 
@@ -257,7 +260,7 @@ def try_lock_store_dir(path: str) -> int | None:
     raise FileNotFoundError(f"{path} was made anew")
 
 
-def _write_whole(path: str, data: bytes) -> None:
+def _write_whole(path: str, data: bytes, *, new: bool = False) -> None:
     """Write a file that readers see either whole or not at all."""
     directory, name = os.path.split(path)
     temporary = f"{directory}/.{name}.{os.getpid()}"
@@ -266,4 +269,10 @@ def _write_whole(path: str, data: bytes) -> None:
         os.write(descriptor, data)
     finally:
         os.close(descriptor)
-    os.replace(temporary, path)
+    if not new:
+        os.replace(temporary, path)
+        return
+    try:
+        os.link(temporary, path)
+    finally:
+        os.unlink(temporary)
