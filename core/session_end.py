@@ -22,12 +22,14 @@ from mray.process import alive, open_pidfd, read_stat, send_signal
 from mray.rpc.client import Client
 from mray.session import ProcessRecord, Session, all_sessions
 from mray.session_files import SHM_DIR, try_lock_store_dir
-from mray.wire.messages import Shutdown
+from mray.wire.messages import Message, Shutdown
 
 #: Set by bootstrap.py in the daemons' environment, and so in that of all that they start.
 SESSION_VARIABLE: Final = "MRAY_SESSION_DIR"
 #: Shares of the grace: the daemons' own orderly end, then what SIGTERM gets.
 _ORDERLY_SHARE: Final = 0.6
+#: A daemon whose loop turns answers in a millisecond.
+_ANSWER_WAIT_S: Final = 1.0
 #: After SIGKILL only the kernel's work is left; a process in uninterruptible sleep survives.
 _KILL_WAIT_S: Final = 1.0
 #: A directory that old without a session.json was never finished.
@@ -206,11 +208,16 @@ def _ask(session: Session, reason: str, grace_s: float) -> bool:
     if not sockets:
         return False
     with Client() as client:
+        answers: list[Message] = []
         for path in sockets:
             peer = client.reach(f"ipc://{path}")
             client.pump.request(
-                peer, lambda rid: Shutdown(rid, reason, grace_s), lambda reply: None, grace_s
+                peer, lambda rid: Shutdown(rid, reason, grace_s), answers.append, grace_s
             )
+        # Whoever hangs up before the answer makes the daemon linger over it for a second.
+        give_up_at = time.monotonic() + min(grace_s, _ANSWER_WAIT_S)
+        while len(answers) < len(sockets) and (left_s := give_up_at - time.monotonic()) > 0:
+            client.pump.run_once(left_s)
     return True
 
 
