@@ -426,15 +426,17 @@ def _async_actor_n_to_n(bench: Bench) -> Work:
 def select(patterns: Sequence[str]) -> list[str]:
     """Names of the rows that match any of `patterns` (all rows when there is none), in order.
 
-    A pattern is a shell pattern over the whole name, or a plain part of the name.
+    A pattern is a whole name, or a shell pattern over the whole name, or a plain part of it.
     """
     if not patterns:
         return list(ROWS)
-    return [
-        name
-        for name in ROWS
-        if any(p.lower() in name.lower() or fnmatch.fnmatch(name, p) for p in patterns)
-    ]
+    return [name for name in ROWS if any(_matches(name, pattern) for pattern in patterns)]
+
+
+def _matches(name: str, pattern: str) -> bool:
+    if pattern in ROWS:
+        return name == pattern
+    return pattern.lower() in name.lower() or fnmatch.fnmatch(name, pattern)
 
 
 def run(
