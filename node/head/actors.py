@@ -73,6 +73,8 @@ class ActorTable:
         self._deaths: dict[bytes, DeathCause] = {}
         #: Actor id -> (moment to give up, watchers), of actors nobody registered yet.
         self._unknown: dict[bytes, tuple[float, list[bytes]]] = {}
+        #: The unplaced actors that have a moment to be tried again at.
+        self._delayed: dict[bytes, Actor] = {}
 
     def handle(
         self, event: From | Tick | NodeUp | NodeLost | RoomSeen | JobEnded, now: float
@@ -97,7 +99,7 @@ class ActorTable:
     def deadline(self) -> float | None:
         """When a delayed restart or an unknown actor's watcher is due."""
         moments = [at for at, _ in self._unknown.values()]
-        moments += [a.retry_at for a in self._registry.unplaced() if a.retry_at is not None]
+        moments += [a.retry_at for a in self._delayed.values() if a.retry_at is not None]
         return min(moments, default=None)
 
     def _message(self, sender: bytes, message: object, now: float) -> list[Effect]:
@@ -160,7 +162,7 @@ class ActorTable:
         """Send an unplaced actor to a node, if there is one for it; tell of a new reason if not."""
         spec = actor.spec
         choice = choose(spec.placement_resources, spec.resources, list(self._rooms.values()))
-        actor.retry_at = None
+        self._delay(actor, None)
         before, actor.reason = actor.reason, choice.reason
         if choice.node_id is None:
             return [] if choice.reason == before else self._tell(actor)
@@ -238,7 +240,7 @@ class ActorTable:
         )
         if actor.fruitless_count > 1:
             delay_s = min(2.0 ** (actor.fruitless_count - 2), _RESTART_DELAY_MAX_S)
-            actor.retry_at = now + delay_s
+            self._delay(actor, now + delay_s)
             actor.reason = (
                 f"{actor.fruitless_count} starts in a row failed ({cause.kind}: {cause.text}); "
                 f"the next is tried after {delay_s:g} s"
@@ -281,7 +283,8 @@ class ActorTable:
         """For good. Whatever still runs of it is stopped at once."""
         effects: list[Effect] = [self._stop(actor, cause)] if actor.node_id else []
         self._leave_node(actor)
-        actor.cause, actor.reason, actor.retry_at = cause, "", None
+        self._delay(actor, None)
+        actor.cause, actor.reason = cause, ""
         self._registry.end(actor)
         note = Note(f"actor {actor.name_for_people} is dead: {cause.kind}: {cause.text}")
         told = self._tell(actor)
@@ -290,6 +293,13 @@ class ActorTable:
 
     def _stop(self, actor: Actor, cause: DeathCause) -> Send:
         return Send(actor.node_id, StopActor(actor.spec.actor_id, actor.incarnation, True, cause))
+
+    def _delay(self, actor: Actor, retry_at: float | None) -> None:
+        actor.retry_at = retry_at
+        if retry_at is None:
+            self._delayed.pop(actor.spec.actor_id, None)
+        else:
+            self._delayed[actor.spec.actor_id] = actor
 
     def _leave_node(self, actor: Actor) -> None:
         """Think of the actor's resources as free until the next heartbeat knows better."""
@@ -374,6 +384,8 @@ class ActorTable:
         """See mray.machine."""
         self._registry.check()
         for actor in self._registry.living():
+            if (actor.retry_at is not None) != (actor.spec.actor_id in self._delayed):
+                raise InvariantError(f"{actor.name_for_people} is delayed and is not")
             if actor.node_id and actor.node_id not in self._rooms:
                 raise InvariantError(f"{actor.name_for_people} is on a node that is gone")
             if actor.spec.actor_id in self._unknown:

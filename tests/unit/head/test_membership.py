@@ -248,7 +248,9 @@ def test_a_node_dies_only_of_silence_or_its_process_and_once(
         silence=Silence(suspect_after_s=3.0, dead_after_s=10.0),
         now=0.0,
     )
-    now, heard, dead = 0.0, {}, set()
+    now = 0.0
+    heard: dict[bytes, float] = {}
+    dead: set[bytes] = set()
     for what, number, passed_s in steps:
         now += passed_s
         node_id = bytes([number + 1]) * 28
