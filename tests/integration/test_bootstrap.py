@@ -372,11 +372,13 @@ _DRIVER = """
 import json, os, sys
 from mray.bootstrap import start_head
 from mray.config import load
+from mray.process import start_time_of
 from mray.session import create_session
 resolved = load({"tmpdir": sys.argv[1]}, os.environ)
 session = create_session(sys.argv[1])
 started = start_head(session, resolved, with_node=sys.argv[2] == "node", die_with_pid=os.getpid())
-print(json.dumps([session.path, started.pids]), flush=True)
+pids = list(started.pids.values())
+print(json.dumps([session.path, pids, [start_time_of(pid) for pid in pids]]), flush=True)
 sys.stdin.read()
 """
 
@@ -385,22 +387,18 @@ sys.stdin.read()
 def test_a_cluster_of_a_driver_that_is_killed_is_gone_within_five_seconds(
     resolved: Resolved, what: str
 ) -> None:
-    driver = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-c", _DRIVER, resolved.config.node.tmpdir, what],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-    )
-    assert driver.stdin is not None
-    assert driver.stdout is not None
-    path, pids = json.loads(driver.stdout.readline())
-    starts = {pid: start_time_of(pid) for pid in pids.values()}
-    give_up_at = time.monotonic() + 5
-    driver.kill()
-    driver.wait()
-    driver.stdin.close()
-    driver.stdout.close()
-    for pid, start_time in starts.items():
+    ) as driver:
+        assert driver.stdout is not None
+        line = driver.stdout.readline()
+        driver.kill()
+        give_up_at = time.monotonic() + 5
+        path, pids, starts = json.loads(line)
+    for pid, start_time in zip(pids, starts, strict=True):
         wait_gone(pid, start_time, timeout_s=give_up_at - time.monotonic())
     session = Session(path)
     assert not session.running()
