@@ -193,18 +193,20 @@ def _command(pid: int) -> str:
 
 
 def _ask(session: Session, reason: str, grace_s: float) -> bool:
-    """Send Shutdown to the session's daemons; whether it arrives is seen by their end.
+    """Send Shutdown to the head, or without one to the nodes. False where there is none to ask.
 
-    False where there is none to ask.
+    The head asks its nodes itself: asked by both, a node that ends on the head's word would leave
+    our question unanswered. Whether anybody obeys is seen by their end.
     """
     try:
         info = session.info()
     except (FileNotFoundError, ValueError):
         return False  # Without its description only signals are left.
     living = {record.name for record in session.processes() if record.alive}
-    sockets = [node.ipc for node in info.nodes if node.node_id in living]
     if info.head_id in living:
-        sockets.insert(0, info.head_ipc)
+        sockets = [info.head_ipc]
+    else:
+        sockets = [node.ipc for node in info.nodes if node.node_id in living]
     if not sockets:
         return False
     with Client() as client:
