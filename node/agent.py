@@ -1,0 +1,575 @@
+"""The node daemon (raylet): wires scheduling, workers, objects, logs and jobs to one pump.
+
+Covers: which part a message is for, carrying out effects, what the end of a process means to all
+parts, the heartbeat, the orderly end. Decides nothing itself.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+from collections.abc import Callable
+from typing import Any, Final, assert_never
+
+from mray.ids import new_process_id
+from mray.node.daemon import Daemon, StartFailed
+from mray.node.jobs.runner import JobRunner
+from mray.node.logs.files import LogBook
+from mray.node.logs.service import LogService
+from mray.node.logs.tailer import Tailer
+from mray.node.logs.watch import DirectoryWatch
+from mray.node.objects.arena import Arena, ArenaError
+from mray.node.objects.server import StoreServer
+from mray.node.sched.detect import look, node_resources, store_capacity
+from mray.node.sched.leases import Effect, Leases, Send, TellHead, workers_max
+from mray.node.workers.child import log_paths
+from mray.node.workers.children import Children
+from mray.node.workers.death import describe
+from mray.node.workers.peers import Peer, Peers
+from mray.node.workers.pool import Key, Kill, Pool, PoolRules, Spawn, Worker
+from mray.node.workers.processes import Process, Processes
+from mray.node.workers.spawner import WORKER_MAIN, Spawner
+from mray.resources import UNIT
+from mray.rpc.pump import RequestFailed, Timer
+from mray.runtime.params import WorkerParams
+from mray.version import VERSION
+from mray.wire import messages as m
+
+#: How long the head may take to answer. It answers from memory, but may still be starting.
+_HEAD_TIMEOUT_S: Final = 10.0
+_REGISTER_TIMEOUT_S: Final = 30.0
+_TICK_S: Final = 1.0
+#: A heartbeat says something new or is so old; and how soon something new is said.
+_HEARTBEAT_S: Final = 2.0
+_NEWS_S: Final = 0.05
+#: Once the head is gone, workers get this long.
+_HEAD_GONE_GRACE_S: Final = 2.0
+#: What a process sent last may still be on its way when its end is seen.
+_LAST_MESSAGES_S: Final = 0.01
+#: Shares of the grace of an orderly end: SIGTERM, then what SIGKILL and cleaning up get.
+_TERM_SHARE: Final = 0.6
+_ZYGOTE_GONE_S: Final = 1.0
+
+
+class Node:
+    """The parts of a node daemon. ``worker_main`` is what workers run; tests pass their own."""
+
+    def __init__(self, daemon: Daemon, worker_main: str = WORKER_MAIN) -> None:
+        self._daemon = daemon
+        self._pump = daemon.pump
+        self._log = daemon.log
+        params = daemon.params
+        self._node_id = params.process_id
+        self._head_id = params.head.process_id
+        self._children = Children(self._pump)
+        self._spawner = Spawner(self._pump, self._children, self._node_id, worker_main)
+        self._spawner.start()  # First of all: it takes longest.
+        self._processes = Processes(
+            self._pump, self._children, self._spawner, self._node_id,
+            self._worker_started, self._worker_ended,
+        )  # fmt: skip
+        self._peers = Peers(daemon.watch_pid, self._driver_gone)
+        self._jobs: dict[bytes, m.JobInfo] = {}
+        #: Jobs that the head is being asked about.
+        self._asked_jobs: dict[bytes, None] = {}
+        self._over_jobs: dict[bytes, None] = {}
+        self._store, self.info = self._open_store()
+        config = daemon.config
+        cpus = max(1, -(-self.info.resources.get("CPU", 0) // UNIT))
+        rules = PoolRules.for_cpus(
+            cpus,
+            config.workers.num_workers_soft_limit,
+            config.workers.idle_worker_killing_time_threshold_ms / 1000,
+            config.workers.worker_register_timeout_seconds,
+            config.workers.kill_worker_timeout_milliseconds / 1000,
+        )
+        self._pool = Pool(rules, new_process_id)
+        self._leases = Leases(
+            self.info.resources,
+            self._pool,
+            workers_max(cpus, config.workers.num_workers_soft_limit),
+            self._node_id.hex()[:8],
+        )
+        backup_count = config.logs.log_rotation_backup_count
+        self._tailer = Tailer(self._pump, self.info.ip, backup_count, self._send_to_driver)
+        self._runner = JobRunner(
+            self._pump, self._children, self._processes,
+            node_id=self._node_id,
+            log_dir=self.info.log_dir,
+            logs=config.logs,
+            cluster_address=params.head.tcp or daemon.session.path,
+            tell_head=self._tell_head,
+            on_log_done=lambda name: self._log_service.changed([name]),
+        )  # fmt: skip
+        self._log_service = LogService(
+            self._pump, LogBook(self.info.log_dir, backup_count), self._runner.log_is_open,
+            self._pump.send,
+        )  # fmt: skip
+        self._log_watch = DirectoryWatch(self._pump, self.info.log_dir, self._logs_changed)
+        self._timers: dict[str, tuple[float, Timer]] = {}
+        self._beat: tuple[object, ...] = ()
+        self._beat_at = float("-inf")
+        self._head_silent_count = 0
+        self._stopping = False
+        self._wire()
+
+    def _open_store(self) -> tuple[StoreServer, m.NodeInfo]:
+        """The object store, and what the node says of itself. StartFailed where it cannot be."""
+        daemon, params = self._daemon, self._daemon.params
+        options, session = params.node, daemon.session
+        machine = look(os.environ)
+        try:
+            capacity = store_capacity(
+                machine, daemon.config, options.resources.get("object_store_memory")
+            )
+            arena = Arena.make(session.key, self._node_id.hex(), capacity)
+            resources = node_resources(
+                machine, options.resources, store_bytes=arena.capacity_bytes, ip=options.ip,
+                is_head=params.is_head,
+            )  # fmt: skip
+        except (ValueError, ArenaError) as error:
+            raise StartFailed(type(error).__name__, str(error)) from error
+        store = StoreServer(
+            arena, self._pump.send,
+            warm_bytes=min(daemon.config.object_store.object_store_warm_bytes, capacity),
+        )  # fmt: skip
+        info = m.NodeInfo(
+            node_id=self._node_id,
+            address=m.Address(self._node_id, self._node_id, params.ipc, daemon.tcp),
+            ip=options.ip,
+            hostname=socket.gethostname(),
+            pid=os.getpid(),
+            resources=resources,
+            labels={"ray.io/node-id": self._node_id.hex(), **options.labels},
+            session_dir=session.path,
+            log_dir=session.logs,
+            store_path=arena.path,
+            store_capacity_bytes=arena.capacity_bytes,
+            is_head=params.is_head,
+            mray_version=VERSION,
+            python_version=platform.python_version(),
+        )
+        return store, info
+
+    def _wire(self) -> None:
+        routes: dict[type[m.Message], Callable[[bytes, Any], None]] = {
+            m.RegisterProcess: self._register_process,
+            m.LeaseDemand: self._lease_demand,
+            m.LeaseReturned: lambda sender, message: self._act(
+                self._leases.returned(sender, message.lease_id, message.reuse, self._now())
+            ),
+            m.WorkerBlocked: lambda sender, message: self._act(
+                self._leases.blocked(sender, True, self._now())
+            ),
+            m.WorkerUnblocked: lambda sender, message: self._act(
+                self._leases.blocked(sender, False, self._now())
+            ),
+            m.StartActor: self._start_actor,
+            m.StopActor: lambda sender, message: self._act(
+                self._leases.stop_actor(message, self._now())
+            ),
+            m.ActorExiting: lambda sender, message: self._processes.announce(sender, message.cause),
+            m.JobGone: lambda sender, message: self._job_over(message.job_id),
+            m.ProcessDied: self._remote_process_died,
+            m.NodeGone: self._node_gone,
+            m.NodeJoined: lambda sender, message: None,  # One node: nobody to tell.
+            m.GetWorkers: self._get_workers,
+            m.SetWorkerTitle: lambda sender, message: self._tailer.title(
+                sender, message.name, message.out_offset, message.err_offset
+            ),
+            m.DrainLogs: self._drain_logs,
+            m.ListLogs: self._log_service.list_logs,
+            m.ReadLog: self._log_service.read_log,
+            m.StartJob: self._runner.start_job,
+            m.SignalJob: self._runner.signal_job,
+            **self._store.handlers,
+        }
+        for kind, handler in routes.items():
+            self._pump.on(kind, handler)
+        self._pump.hooks.append(self._arm)
+        self._pump.every(_TICK_S, self._each_second)
+
+    # -- joining
+
+    def join(self) -> None:
+        """Register at the head; the daemon is ready when that has answered."""
+        params = self._daemon.params
+        self._pump.door.dial(params.head, self._node_id)
+        self._pump.request(
+            self._head_id,
+            lambda rid: m.RegisterNode(rid, self.info),
+            self._joined,
+            _REGISTER_TIMEOUT_S,
+        )
+        if params.head_pid:
+            text = f"the head (pid {params.head_pid}) has ended, and the cluster with it"
+            self._daemon.watch_pid(
+                params.head_pid,
+                params.head_start_time,
+                lambda: self._daemon.stop(text, _HEAD_GONE_GRACE_S),
+            )
+
+    def _joined(self, reply: m.Message) -> None:
+        if isinstance(reply, m.NodeRegistered):
+            self._daemon.ready()
+            return
+        kind, text = "RpcError", f"the head answered {type(reply).__name__}"
+        if isinstance(reply, (m.Refused, RequestFailed)):
+            kind, text = reply.kind, f"the head did not let this node in: {reply.text}"
+        self._daemon.fail(kind, text)
+        self._daemon.finish(1)
+
+    # -- the processes of this node
+
+    def _register_process(self, sender: bytes, message: m.RegisterProcess) -> None:
+        process_id, now = message.address.process_id, self._now()
+        if message.kind == "worker" and sender == process_id:
+            allowed = self._pool.registered(process_id, message.address, message.pid, now)
+        else:
+            allowed = sender == process_id and not self._peers.was_here(process_id)
+        if not allowed or self._stopping:
+            text = f"this node does not expect {message.kind} {process_id.hex()[:8]}"
+            self._pump.send(sender, m.Refused(message.rid, "RuntimeError", text))
+            return
+        self._peers.add(message, now)
+        registered = m.ProcessRegistered(
+            message.rid,
+            self.info,
+            self._daemon.params.head,
+            self._daemon.params.config,
+            self._daemon.params.cluster_id,
+        )
+        self._pump.send(sender, registered)
+        if message.kind == "worker":
+            self._act(self._leases.worker_idle(now))
+
+    def _worker_started(self, process: Process) -> None:
+        job = self._jobs.get(process.job_id)
+        if job is not None:
+            out, err = log_paths(process.params, process.pid)
+            self._tailer.add_worker(job, process.params.process_id, process.pid, out, err)
+
+    def _worker_ended(self, process_id: bytes, cause: m.DeathCause) -> None:
+        worker = self._pool.workers.get(process_id)
+        # Its last lines before the news of its end.
+        self._tailer.remove_worker(process_id)
+        job_id = worker.key.job_id if worker is not None else b""
+        self._tell_death(process_id, "worker", job_id, cause)
+        words = describe(cause)
+        if cause.stderr_tail:
+            words += "; its last lines:\n" + "\n".join(f"  {line}" for line in cause.stderr_tail)
+        self._act(self._leases.worker_exited(process_id, words, self._now()))
+        if job_id in self._over_jobs:
+            self._forget_job(job_id)
+
+    def _driver_gone(self, peer: Peer) -> None:
+        """The process of a driver or client has ended."""
+        self._pump.after(_LAST_MESSAGES_S, lambda: self._driver_ended(peer))
+
+    def _driver_ended(self, peer: Peer) -> None:
+        cause = self._runner.cause_of_pid(peer.pid) or m.DeathCause(
+            "exit",
+            "its process has ended; mray did not start it, so how is not known",
+            pid=peer.pid,
+            node_id=self._node_id,
+        )
+        self._tell_death(peer.process_id, peer.kind, peer.job_id, cause)
+        self._act(self._leases.owner_died(peer.process_id, self._now()))
+
+    def _tell_death(self, process_id: bytes, kind: str, job_id: bytes, cause: m.DeathCause) -> None:
+        """Tell everybody of the end of a process of this node."""
+        self._peers.remove(process_id)
+        message = m.ProcessDied(process_id, kind, job_id, cause)
+        self._tell_head(message)
+        for peer in self._peers:
+            self._pump.send(peer.process_id, message)
+        self._store.client_died(process_id)
+        self._store.owner_died(process_id)
+        self._pump.door.hang_up(process_id)
+
+    def _remote_process_died(self, sender: bytes, message: m.ProcessDied) -> None:
+        """The head tells of the end of another node's process."""
+        for peer in self._peers:
+            self._pump.send(peer.process_id, message)
+        self._store.owner_died(message.process_id)
+        self._act(self._leases.owner_died(message.process_id, self._now()))
+
+    def _get_workers(self, sender: bytes, message: m.GetWorkers) -> None:
+        now = self._now()
+        workers = [self._worker_view(worker, now) for worker in self._pool.workers.values()]
+        drivers = [
+            m.WorkerView(peer.process_id, peer.pid, peer.kind, peer.job_id, b"", b"", {},
+                         now - peer.since)
+            for peer in self._peers
+            if peer.kind == "driver"
+        ]  # fmt: skip
+        self._pump.send(sender, m.Workers(message.rid, workers, drivers))
+
+    def _worker_view(self, worker: Worker, now: float) -> m.WorkerView:
+        process = self._processes.get(worker.process_id)
+        hold = self._leases.holds.by_worker.get(worker.process_id)
+        blocked = hold is not None and hold.blocked and worker.state == "leased"
+        return m.WorkerView(
+            process_id=worker.process_id,
+            pid=process.pid if process is not None else worker.pid,
+            state="blocked" if blocked else worker.state,
+            job_id=worker.key.job_id,
+            actor_id=hold.actor.spec.actor_id if hold is not None and hold.actor else b"",
+            owner_id=hold.owner if hold is not None else b"",
+            resources=hold.resources if hold is not None else {},
+            age_s=now - worker.started_at,
+        )
+
+    # -- leases and actors
+
+    def _lease_demand(self, sender: bytes, message: m.LeaseDemand) -> None:
+        if sender not in self._peers:
+            # Read after its end was seen; or it never registered, and we would never see its end.
+            self._log.warning("a lease demand of %s, who is not here", sender.hex()[:8])
+            return
+        self._need_job(message.job_id)
+        self._act(self._leases.demand(sender, message, self._now()))
+
+    def _start_actor(self, sender: bytes, message: m.StartActor) -> None:
+        self._need_job(message.spec.job_id)
+        self._act(self._leases.start_actor(message, self._now()))
+
+    def _act(self, effects: list[Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case Send(process_id, message):
+                    # False: it has ended, which is told to the leases by itself.
+                    self._pump.send(process_id, message)
+                case TellHead(message):
+                    self._tell_head(message)
+                case Spawn(process_id, key):
+                    self._spawn(process_id, key)
+                case Kill(process_id, cause, grace_s):
+                    self._processes.kill(process_id, cause, grace_s)
+                case other:
+                    assert_never(other)
+
+    def _spawn(self, process_id: bytes, key: Key) -> None:
+        if self._stopping:
+            return
+        job, session = self._jobs[key.job_id], self._daemon.session
+        stem = f"{session.sockets}/w-{process_id[1:11].hex()}"
+        self._processes.spawn(
+            WorkerParams(
+                process_id=process_id,
+                node=self.info,
+                node_pid=os.getpid(),
+                head=self._daemon.params.head,
+                cluster_id=self._daemon.params.cluster_id,
+                config=self._daemon.params.config,
+                job=job,
+                runtime_env=key.runtime_env or job.runtime_env,
+                ipc=stem,
+                progress_path=f"{stem}.seq",
+                out_path="",
+                err_path="",
+            )
+        )
+
+    # -- jobs
+
+    def _need_job(self, job_id: bytes) -> None:
+        """Ask the head about a job whose workers are wanted."""
+        if job_id in self._jobs or job_id in self._asked_jobs:
+            return
+        self._asked_jobs[job_id] = None
+        self._pump.request(
+            self._head_id,
+            lambda rid: m.GetJobInfo(rid, job_id),
+            lambda reply: self._job_told(job_id, reply),
+            _HEAD_TIMEOUT_S,
+        )
+
+    def _job_told(self, job_id: bytes, reply: m.Message) -> None:
+        del self._asked_jobs[job_id]
+        now = self._now()
+        if not isinstance(reply, m.JobInfoReply):
+            self._log.warning("the head did not tell about job %s: %s", job_id.hex(), reply)
+            if not self._stopping and self._leases.job_in_use(job_id):
+                self._need_job(job_id)
+        elif reply.job is None:
+            text = f"job {job_id.hex()} is over, or was never there"
+            self._act(self._leases.job_unknown(job_id, text, now))
+        else:
+            self._jobs[job_id] = reply.job
+            self._act(self._leases.job_known(job_id, now))
+
+    def _job_over(self, job_id: bytes) -> None:
+        job = self._jobs.get(job_id)
+        if job is None:
+            return
+        self._over_jobs[job_id] = None
+        self._store.owner_died(job.driver.process_id)
+        self._tailer.remove_job(job_id)
+        self._act(self._leases.job_over(job_id, self._now()))
+        self._forget_job(job_id)
+
+    def _forget_job(self, job_id: bytes) -> None:
+        """Once nothing of a job that is over is left here."""
+        if not self._leases.job_in_use(job_id):
+            self._pool.job_forgotten(job_id)
+            self._jobs.pop(job_id, None)
+            self._over_jobs.pop(job_id, None)
+
+    # -- logs
+
+    def _logs_changed(self, names: set[str] | None) -> None:
+        self._tailer.changed(names)
+        self._log_service.changed(names)
+
+    def _send_to_driver(self, job: m.JobInfo, message: m.Message) -> bool:
+        if self._peers.was_here(job.driver.process_id):
+            return False
+        return self._pump.send_to(job.driver, message)
+
+    def _drain_logs(self, sender: bytes, message: m.DrainLogs) -> None:
+        self._tailer.drain(message.job_id)
+        self._pump.send(sender, m.Ack(message.rid))
+
+    # -- time
+
+    def _now(self) -> float:
+        return self._pump.clock()
+
+    def _arm(self) -> None:
+        """At the end of each round: one timer for each part that wants one; news for the head."""
+        for name, due, tick in (
+            ("leases", self._leases.deadline(), self._tick_leases),
+            ("store", self._store.deadline(), self._tick_store),
+        ):
+            armed = self._timers.get(name)
+            if due is None or (armed is not None and armed[0] <= due):
+                continue
+            if armed is not None:
+                armed[1].cancel()
+            self._timers[name] = (due, self._pump.at(due, tick))
+        beat = self._news()
+        if beat != self._beat and "news" not in self._timers:
+            due = max(self._beat_at + _NEWS_S, self._now())
+            self._timers["news"] = (due, self._pump.at(due, self._tell_news))
+
+    def _tick_leases(self) -> None:
+        del self._timers["leases"]
+        now = self._now()
+        due = self._leases.deadline()
+        if due is not None and due <= now:
+            self._act(self._leases.tick(now))
+
+    def _tick_store(self) -> None:
+        del self._timers["store"]
+        due = self._store.deadline()
+        if due is not None and due <= self._now():
+            self._store.tick(self._now())
+
+    def _each_second(self) -> None:
+        self._processes.refresh_evidence()
+        if self._now() - self._beat_at >= _HEARTBEAT_S - _TICK_S / 2:
+            self._heartbeat()
+        if not self._daemon.params.head_pid:
+            self._check_head()
+
+    # -- the head
+
+    def _tell_head(self, message: m.Message) -> None:
+        self._pump.send(self._head_id, message)
+
+    def _news(self) -> tuple[object, ...]:
+        """What a heartbeat tells at once when it changes."""
+        return (self._leases.free(), self._leases.pending())
+
+    def _tell_news(self) -> None:
+        del self._timers["news"]
+        self._heartbeat()
+
+    def _heartbeat(self) -> None:
+        if not self._daemon.was_ready:
+            return
+        self._beat = self._news()
+        self._beat_at = self._now()
+        beat = m.Heartbeat(
+            self._node_id,
+            self._leases.free(),
+            self._leases.pending(),
+            self._store.used_bytes,
+            len(self._processes),
+        )
+        self._tell_head(beat)
+
+    def _check_head(self) -> None:
+        """Whether a head on another machine still answers, as the settings of liveness say."""
+        liveness = self._daemon.config.liveness
+        period_s = liveness.health_check_period_ms / 1000
+        if "head" in self._timers or self._stopping:
+            return
+
+        def answered(reply: m.Message) -> None:
+            if isinstance(reply, m.Ack):
+                self._head_silent_count = 0
+                self._timers["head"] = (0.0, self._pump.after(period_s, again))
+                return
+            self._head_silent_count += 1
+            if self._head_silent_count >= liveness.health_check_failure_threshold:
+                text = f"the head has answered none of {self._head_silent_count} health checks"
+                self._daemon.stop(text, _HEAD_GONE_GRACE_S)
+                return
+            del self._timers["head"]
+
+        def again() -> None:
+            del self._timers["head"]
+
+        never = self._pump.at(float("inf"), again)
+        self._timers["head"] = (0.0, never)
+        timeout_s = liveness.health_check_timeout_ms / 1000
+        self._pump.request(self._head_id, m.Ping, answered, timeout_s)
+
+    def _node_gone(self, sender: bytes, message: m.NodeGone) -> None:
+        if message.node_id == self._node_id:
+            # Others run our tasks by now: nothing of ours may be heard of again.
+            self._daemon.stop(f"the head declared this node dead: {message.cause.text}", 0.0)
+
+    # -- the end
+
+    def stop(self, reason: str, grace_s: float) -> None:
+        """End jobs and workers, then the zygote, then the store."""
+        self._stopping = True
+        term_s = grace_s * _TERM_SHARE
+        cause = m.DeathCause("intended", f"the node stops: {reason}", node_id=self._node_id)
+        self._runner.stop_all(term_s)
+        for process in list(self._processes):
+            self._processes.kill(process.params.process_id, cause, term_s)
+        self._await_workers()
+
+    def _await_workers(self) -> None:
+        """Until nobody is left. Bounded: SIGKILL comes by itself, and daemon.stop has an end."""
+        if len(self._processes) or len(self._runner):
+            self._pump.after(_LAST_MESSAGES_S, self._await_workers)
+            return
+        self._processes.sweep()
+        self._spawner.close(self._close)
+        self._pump.after(_ZYGOTE_GONE_S, self._close)
+
+    def _close(self) -> None:
+        self._log_watch.close()
+        self._daemon.finish(0)
+
+    def close(self) -> None:
+        """After the loop: take the object store away."""
+        self._children.close()
+        self._store.close()
+
+
+def run_node(daemon: Daemon, worker_main: str = WORKER_MAIN) -> int:
+    """Be the node daemon until it is told to end; returns the exit code."""
+    node = Node(daemon, worker_main)
+    daemon.on_stop = node.stop
+    node.join()
+    try:
+        return daemon.run()
+    finally:
+        node.close()

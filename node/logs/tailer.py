@@ -1,0 +1,242 @@
+"""Sends what workers print to the drivers of their jobs, line by line.
+
+Covers: which files belong to which worker and stream, the name in front of a line, pace. A file is
+read when it changes, at most every 100 ms. A driver gets at most WINDOW_BYTES that it has not
+confirmed (it answers a Ping behind the lines), so a driver that is busy costs nobody memory: the
+rest stays in the file. Where that gets more than BACKLOG_BYTES, lines are left out and counted.
+
+A worker's log exists once in full in its files; nothing here changes them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from mray.node.logs.follow import Follower
+from mray.node.logs.lines import LineCutter
+from mray.rpc.pump import Pump, Timer
+from mray.wire.messages import JobInfo, Message, Ping, WorkerLines
+
+#: A first line is shown so soon after it was written: its name may come by another way just then.
+FIRST_S: Final = 0.02
+GAP_S: Final = 0.1
+READ_BYTES: Final = 256 * 1024
+WINDOW_BYTES: Final = 1024 * 1024
+BACKLOG_BYTES: Final = 2 * 1024 * 1024
+#: Read and counted of what is left out, in one go.
+_SKIP_BYTES_MAX: Final = 64 * 1024 * 1024
+_CONFIRM_TIMEOUT_S: Final = 30.0
+_ROTATED: Final = re.compile(r"\.[0-9]+$")
+
+
+class _Job:
+    """A job whose driver prints what its workers print."""
+
+    __slots__ = ("info", "sent_bytes", "streams")
+
+    def __init__(self, info: JobInfo) -> None:
+        self.info = info
+        self.streams: dict[str, _Stream] = {}
+        #: Sent to the driver and not confirmed.
+        self.sent_bytes = 0
+
+
+class _Stream:
+    """Standard output or error of one worker."""
+
+    __slots__ = ("cutter", "file_name", "follower", "is_error", "job", "name", "pid", "titles")
+
+    def __init__(self, path: str, backup_count: int, job: _Job, pid: int, is_error: bool) -> None:
+        self.file_name = path.rpartition("/")[2]
+        self.follower = Follower(path, backup_count)
+        self.cutter = LineCutter()
+        self.job = job
+        self.pid = pid
+        self.is_error = is_error
+        #: Whose lines they are now, and from which offsets on others' are.
+        self.name = ""
+        self.titles: list[tuple[int, str]] = []
+
+    def name_at(self, offset: int) -> str:
+        while self.titles and self.titles[0][0] <= offset:
+            self.name = self.titles.pop(0)[1]
+        return self.name
+
+
+class Tailer:
+    """See the module. ``send(job, message)`` reaches the job's driver."""
+
+    def __init__(
+        self,
+        pump: Pump,
+        ip: str,
+        backup_count: int,
+        send: Callable[[JobInfo, Message], bool],
+    ) -> None:
+        self._pump = pump
+        self._ip = ip
+        self._backup_count = backup_count
+        self._send = send
+        self._jobs: dict[bytes, _Job] = {}
+        #: By file name.
+        self._streams: dict[str, _Stream] = {}
+        #: By worker: output and error.
+        self._workers: dict[bytes, tuple[_Stream, _Stream]] = {}
+        self._changed: dict[str, None] = {}
+        self._timer: Timer | None = None
+        self._scanned_at = float("-inf")
+
+    # -- who is there
+
+    def add_worker(self, job: JobInfo, process_id: bytes, pid: int, out: str, err: str) -> None:
+        """A worker writes to these paths from now on."""
+        if not job.log_to_driver:
+            return
+        known = self._jobs.setdefault(job.job_id, _Job(job))
+        pair = (
+            _Stream(out, self._backup_count, known, pid, False),
+            _Stream(err, self._backup_count, known, pid, True),
+        )
+        self._workers[process_id] = pair
+        for stream in pair:
+            self._streams[stream.file_name] = stream
+            known.streams[stream.file_name] = stream
+        self.changed([stream.file_name for stream in pair])
+
+    def title(self, process_id: bytes, name: str, out_offset: int, err_offset: int) -> None:
+        """Lines from these offsets on belong to ``name``."""
+        pair = self._workers.get(process_id)
+        if pair is not None:
+            pair[0].titles.append((out_offset, name))
+            pair[1].titles.append((err_offset, name))
+
+    def remove_worker(self, process_id: bytes) -> None:
+        """A worker has ended: the rest of its output goes out, an unfinished line too."""
+        for stream in self._workers.pop(process_id, ()):
+            self._read(stream, whole=True)
+            stream.follower.close()
+            del self._streams[stream.file_name]
+            stream.job.streams.pop(stream.file_name, None)
+            self._changed.pop(stream.file_name, None)
+
+    def remove_job(self, job_id: bytes) -> None:
+        """The driver is gone: nobody prints any more."""
+        job = self._jobs.pop(job_id, None)
+        if job is None:
+            return
+        for stream in job.streams.values():
+            stream.follower.close()
+            self._streams.pop(stream.file_name, None)
+            self._changed.pop(stream.file_name, None)
+        gone = [p for p, pair in self._workers.items() if pair[0].job is job]
+        for process_id in gone:
+            del self._workers[process_id]
+
+    # -- when something was written
+
+    def changed(self, names: Iterable[str] | None) -> None:
+        """These files of the log directory have changed; None: any may have."""
+        for name in self._streams if names is None else names:
+            name = _ROTATED.sub("", name)
+            if name in self._streams:
+                self._changed[name] = None
+        self._arm()
+
+    def drain(self, job_id: bytes) -> None:
+        """Send all that the job's workers have written by now, unfinished lines too."""
+        job = self._jobs.get(job_id)
+        if job is not None:
+            for stream in job.streams.values():
+                self._read(stream, whole=True)
+
+    def _arm(self) -> None:
+        if self._timer is None and self._changed:
+            now = self._pump.clock()
+            self._timer = self._pump.at(max(now + FIRST_S, self._scanned_at + GAP_S), self._scan)
+
+    def _scan(self) -> None:
+        self._timer = None
+        self._scanned_at = self._pump.clock()
+        changed, self._changed = self._changed, {}
+        for name in changed:
+            stream = self._streams.get(name)
+            if stream is not None and not self._read(stream, whole=False):
+                self._changed[name] = None
+        self._arm()
+
+    # -- reading
+
+    def _read(self, stream: _Stream, *, whole: bool) -> bool:
+        """Send what is new; False where some of it is left for later."""
+        self._leave_out(stream)
+        while True:
+            room = WINDOW_BYTES - stream.job.sent_bytes
+            if room <= 0 and not whole:
+                return False
+            data = stream.follower.read(READ_BYTES)
+            if not data:
+                break
+            self._lines(stream, stream.cutter.feed(data))
+            if not whole and len(data) == READ_BYTES:
+                return False
+        if whole:
+            self._lines(stream, stream.cutter.flush())
+        return True
+
+    def _leave_out(self, stream: _Stream) -> None:
+        """Where too much waits, go on near its end, at the beginning of a line."""
+        surplus = stream.follower.unread_bytes() - BACKLOG_BYTES
+        if surplus <= 0:
+            return
+        surplus = min(surplus + BACKLOG_BYTES // 2, _SKIP_BYTES_MAX)
+        lost = 0
+        ends_line = True
+        while surplus > 0:
+            data = stream.follower.read(min(surplus, READ_BYTES * 4))
+            if not data:
+                break
+            surplus -= len(data)
+            lost += stream.cutter.skip(data)
+            ends_line = data.endswith(b"\n")
+        while not ends_line:
+            data = stream.follower.read(READ_BYTES)
+            if not data:
+                break
+            cut = data.find(b"\n") + 1
+            lost += stream.cutter.skip(data[:cut] if cut else data)
+            if cut:
+                self._lines(stream, stream.cutter.feed(data[cut:]))
+                break
+        text = f"[{lost:,} lines skipped; all of them are in {stream.file_name}]"
+        self._lines(stream, [(stream.cutter.position, text)])
+
+    def _lines(self, stream: _Stream, lines: list[tuple[int, str]]) -> None:
+        """Send lines, those of one name together."""
+        batch: list[str] = []
+        name = stream.name
+        for offset, text in lines:
+            now_name = stream.name_at(offset)
+            if now_name != name and batch:
+                self._send_lines(stream, name, batch)
+                batch = []
+            name = now_name
+            batch.append(text)
+        if batch:
+            self._send_lines(stream, name, batch)
+
+    def _send_lines(self, stream: _Stream, name: str, lines: list[str]) -> None:
+        job = stream.job
+        message = WorkerLines(job.info.job_id, stream.pid, self._ip, name, stream.is_error, lines)
+        if not self._send(job.info, message):
+            return
+        size = sum(map(len, lines)) + 8 * len(lines)
+        job.sent_bytes += size
+
+        def confirmed(reply: Message) -> None:
+            job.sent_bytes -= size
+            if self._changed:
+                self._arm()
+
+        self._pump.request(job.info.driver.process_id, Ping, confirmed, _CONFIRM_TIMEOUT_S)

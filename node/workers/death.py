@@ -1,0 +1,189 @@
+"""The one exact cause of a process's end, from the status that waitpid gives and other evidence.
+
+Covers: exit codes and signals, who sent a SIGKILL (mray, the kernel's out-of-memory killer by its
+counters, or somebody else), the last lines of standard error, the last task begun. Kills nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from mray.wire.messages import DeathCause
+
+_TAIL_LINES: Final = 20
+_TAIL_BYTES: Final = 16 * 1024
+_TAIL_LINE_CHARS: Final = 1000
+#: What a worker writes into its progress file before its first task.
+NO_TASK_YET: Final = -1
+
+
+def cause_of(
+    status: int,
+    *,
+    pid: int,
+    node_id: bytes,
+    intent: DeathCause | None = None,
+    by_kernel_oom: str = "",
+    stderr_tail: list[str] | None = None,
+    last_seq: int = NO_TASK_YET,
+) -> DeathCause:
+    """The cause of an end with this wait status.
+
+    ``intent``: why mray ended it, or the worker itself said it would go. ``by_kernel_oom``: the
+    evidence that the kernel killed for memory meanwhile, "" for none.
+    """
+    number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
+    code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else None
+    if intent is not None:
+        kind, text = intent.kind, intent.text
+    elif number is None:
+        kind, text = "exit", ""
+    elif number == signal.SIGKILL and by_kernel_oom:
+        kind, text = "kernel_oom", f"killed by the kernel for want of memory ({by_kernel_oom})"
+    elif number == signal.SIGKILL:
+        kind = "signal"
+        text = (
+            "a SIGKILL from outside: mray did not send it, and the kernel's out-of-memory killer "
+            "has counted no kill"
+        )
+    else:
+        kind, text = "signal", ""
+    return DeathCause(
+        kind,
+        text,
+        exit_code=code,
+        signal=number,
+        pid=pid,
+        node_id=node_id,
+        stderr_tail=stderr_tail or [],
+        last_seq=last_seq,
+    )
+
+
+def describe(cause: DeathCause) -> str:
+    """A cause for a line of the log."""
+    parts = []
+    if cause.signal is not None:
+        try:
+            parts.append(signal.Signals(cause.signal).name)
+        except ValueError:
+            parts.append(f"signal {cause.signal}")
+    elif cause.exit_code is not None:
+        parts.append(f"exit code {cause.exit_code}")
+    if cause.text:
+        parts.append(cause.text)
+    return f"{cause.kind}: " + (", ".join(parts) or "status unknown")
+
+
+def read_tail(path: str) -> list[str]:
+    """The last lines of a log; with those of the file before, where it was rotated just now."""
+    data = b""
+    for name in (path, f"{path}.1"):
+        try:
+            with open(name, "rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                room = _TAIL_BYTES - len(data)
+                file.seek(max(0, size - room))
+                data = file.read(room) + data
+        except OSError:
+            break  # Never written, or removed by somebody: there are no last words.
+        if data.count(b"\n") > _TAIL_LINES or len(data) >= _TAIL_BYTES:
+            break
+    lines = data.decode("utf-8", "replace").splitlines()
+    return [line[:_TAIL_LINE_CHARS] for line in lines[-_TAIL_LINES:]]
+
+
+def read_progress(path: str) -> int:
+    """The number of the last task a worker began; NO_TASK_YET where it never began one."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read(8)
+    except OSError:
+        return NO_TASK_YET
+    return int.from_bytes(data, "little", signed=True) if len(data) == 8 else NO_TASK_YET
+
+
+class OomKills:
+    """The kernel's counters of memory kills: has one been counted since the last look?
+
+    Our own groups' counters are exact; the machine's covers kills in groups of other programs too,
+    and is the only one where we are in no group.
+    """
+
+    def __init__(self, proc: str = "/proc", cgroup: str = "/sys/fs/cgroup") -> None:
+        self._files = _counter_files(Path(proc), Path(cgroup))
+        self._seen = self._read()
+
+    def look(self) -> str:
+        """Evidence of a kill since the last look, for people; "" for none."""
+        before, self._seen = self._seen, self._read()
+        for path, count in self._seen.items():
+            more = count - before.get(path, 0)
+            if more > 0:
+                return f"oom_kill of {path} went up by {more}"
+        return ""
+
+    def _read(self) -> dict[str, int]:
+        counts = {}
+        for path in self._files:
+            try:
+                text = Path(path).read_text(encoding="ascii")
+            except OSError:
+                continue
+            for line in text.splitlines():
+                name, _, value = line.partition(" ")
+                if name == "oom_kill" and value.strip().isdigit():
+                    counts[path] = int(value)
+        return counts
+
+
+def _counter_files(proc: Path, cgroup: Path) -> list[str]:
+    found = []
+    try:
+        lines = (proc / "self/cgroup").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    for line in lines:
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        inside = path.lstrip("/")
+        if not controllers:
+            found += [cgroup / inside / "memory.events", cgroup / "memory.events"]
+        elif "memory" in controllers.split(","):
+            found += [
+                cgroup / "memory" / inside / "memory.oom_control",
+                cgroup / "memory/memory.oom_control",
+            ]
+    ours = [str(path) for path in dict.fromkeys(found) if path.exists()]
+    return [*ours, str(proc / "vmstat")]
+
+
+class ProgressFile(msgspec.Struct, frozen=True):
+    """The file in which a worker keeps the number of its last task; the node makes and removes it.
+
+    In memory, beside the sockets: what it says is wanted only while the node lives.
+    """
+
+    path: str
+
+    def create(self) -> None:
+        """Make it, saying that no task was begun."""
+        descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(descriptor, NO_TASK_YET.to_bytes(8, "little", signed=True))
+        finally:
+            os.close(descriptor)
+
+    def take(self) -> int:
+        """What it says at last; removes it."""
+        number = read_progress(self.path)
+        try:
+            os.unlink(self.path)
+        except FileNotFoundError:
+            return number
+        return number

@@ -1,0 +1,69 @@
+"""The environment of a worker or job: what its runtime_env says, and whether it must act early.
+
+Covers: reading ``env_vars`` and ``working_dir``, laying them over an environment, and telling which
+variables libraries and the interpreter read only when they start. Does not change os.environ:
+whoever starts or is the process does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from string import Template
+from typing import Final
+
+import msgspec
+
+#: The node a process belongs to, and the worker or job it descends from: how leftovers are found.
+NODE_VARIABLE: Final = "MRAY_NODE_ID"
+MAKER_VARIABLE: Final = "MRAY_PROCESS_ID"
+#: Read by the loader, the interpreter, malloc or a numerical library when it is loaded: too late
+#: for a worker that was forked with all of these in it.
+_EARLY_PREFIXES: Final = (
+    "LD_", "OMP_", "MKL_", "OPENBLAS_", "GOTO_", "BLIS_", "KMP_", "NUMEXPR_", "VECLIB_", "PYTHON",
+    "MALLOC_", "GLIBC_", "NPY_",
+)  # fmt: skip
+
+
+class RuntimeEnv(msgspec.Struct, frozen=True):
+    """What the node daemon reads of a runtime_env; the rest is for the worker."""
+
+    env_vars: dict[str, str] = {}
+    working_dir: str | None = None
+
+    @classmethod
+    def read(cls, data: bytes) -> RuntimeEnv:
+        """From msgpack; b"" is the empty one. ValueError where it is not a runtime_env."""
+        if not data:
+            return cls()
+        try:
+            return msgspec.msgpack.decode(data, type=cls)
+        except msgspec.DecodeError as error:
+            raise ValueError(f"this is no runtime_env: {error}") from error
+
+    def over(self, environ: Mapping[str, str]) -> dict[str, str]:
+        """``environ`` with env_vars laid over it; ``${NAME}`` in a value is the former value."""
+        merged = dict(environ)
+        for name, value in self.env_vars.items():
+            merged[name] = _Braced(value).safe_substitute(_Former(environ))
+        return merged
+
+    @property
+    def acts_early(self) -> bool:
+        """Whether a forked worker could not obey it."""
+        return any(name.startswith(_EARLY_PREFIXES) for name in self.env_vars)
+
+
+class _Braced(Template):
+    """Only ``${NAME}`` is replaced: a plain $ is common in values and means itself."""
+
+    pattern = r"""
+        \$(?:
+            (?P<escaped>(?!))|(?P<named>(?!))|\{(?P<braced>[A-Za-z_][A-Za-z0-9_]*)\}|(?P<invalid>(?!))
+        )"""  # type: ignore[assignment]  # Template compiles it with re.VERBOSE.
+
+
+class _Former(dict[str, str]):
+    """A variable that is not set reads as empty."""
+
+    def __missing__(self, name: str) -> str:
+        return ""

@@ -1,0 +1,212 @@
+"""The worker processes that live, and their ends: killing, reaping, naming the cause.
+
+Covers: from the request for a worker to its DeathCause, SIGTERM and then SIGKILL, leftovers of the
+dead. Which workers there should be is the pool's decision (pool.py), what an end means for leases,
+objects and actors is told by whoever gets ``on_ended``.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from mray.node.workers.child import log_paths
+from mray.node.workers.children import Children
+from mray.node.workers.death import OomKills, ProgressFile, cause_of, describe, read_tail
+from mray.node.workers.spawner import Spawner
+from mray.node.workers.strays import Maker, Strays
+from mray.process import read_stat
+from mray.rpc.pump import Pump, Timer
+from mray.runtime.params import WorkerParams
+from mray.wire.messages import DeathCause
+
+log = logging.getLogger("mray.node")
+
+#: What a process sent last may still be on its way through our socket when its end is seen: a
+#: result sealed just before it must not be lost. A unix socket is read within a millisecond.
+_LAST_MESSAGES_S: Final = 0.01
+
+OnEnded = Callable[[bytes, DeathCause], None]
+
+
+class Process:
+    """A worker from request to end. ``pid`` is 0 until it is known."""
+
+    __slots__ = ("err_path", "intent", "job_id", "kill_timer", "params", "pid", "progress",
+                 "start_time")  # fmt: skip
+
+    def __init__(self, params: WorkerParams) -> None:
+        self.params = params
+        self.job_id = params.job.job_id
+        self.progress = ProgressFile(params.progress_path)
+        self.pid = 0
+        self.start_time = 0
+        self.err_path = ""
+        #: Why it is ending, once it is meant to.
+        self.intent: DeathCause | None = None
+        self.kill_timer: Timer | None = None
+
+
+class Processes:
+    """All workers of the node. ``on_ended(process_id, cause)`` comes once for each."""
+
+    def __init__(
+        self,
+        pump: Pump,
+        children: Children,
+        spawner: Spawner,
+        node_id: bytes,
+        on_started: Callable[[Process], None],
+        on_ended: OnEnded,
+    ) -> None:
+        self._pump = pump
+        self._children = children
+        self._spawner = spawner
+        self._node_id = node_id
+        self._on_started = on_started
+        self._on_ended = on_ended
+        self._workers: dict[bytes, Process] = {}
+        #: Other processes that we started and that leave strays: job drivers.
+        self.other_makers: dict[int, Maker] = {}
+        self._strays = Strays(self._is_ours)
+        self._oom_kills = OomKills()
+
+    def __len__(self) -> int:
+        return len(self._workers)
+
+    def __iter__(self) -> Iterator[Process]:
+        return iter(self._workers.values())
+
+    def get(self, process_id: bytes) -> Process | None:
+        """The worker, if it lives or is being started."""
+        return self._workers.get(process_id)
+
+    # -- births
+
+    def spawn(self, params: WorkerParams) -> None:
+        """Start a worker."""
+        process = Process(params)
+        self._workers[params.process_id] = process
+        process.progress.create()
+        self._spawner.spawn(params, lambda pid, why: self._started(process, pid, why))
+
+    def _started(self, process: Process, pid: int, why_not: str) -> None:
+        process_id = process.params.process_id
+        if pid == 0:
+            process.progress.take()
+            del self._workers[process_id]
+            cause = DeathCause("creation_failed", why_not, node_id=self._node_id)
+            self._on_ended(process_id, process.intent or cause)
+            return
+        process.pid = pid
+        stat = read_stat(pid)
+        process.start_time = stat.start_time if stat is not None else 0
+        process.err_path = log_paths(process.params, pid)[1]
+        self._children.watch(pid, lambda status: self._exited(process, status))
+        self._on_started(process)
+        if process.intent is not None:
+            self._signal(process, signal.SIGKILL)
+
+    # -- ends
+
+    def kill(self, process_id: bytes, cause: DeathCause, grace_s: float) -> None:
+        """End a worker: SIGTERM, and SIGKILL after ``grace_s``; SIGKILL at once when that is 0."""
+        process = self._workers.get(process_id)
+        if process is None:
+            return
+        if process.intent is None:
+            process.intent = cause
+        if process.pid == 0:
+            return  # Killed as soon as its pid is known.
+        if process.kill_timer is not None:
+            process.kill_timer.cancel()
+            process.kill_timer = None
+        if grace_s > 0:
+            self._signal(process, signal.SIGTERM)
+            process.kill_timer = self._pump.after(grace_s, lambda: self._overdue(process, grace_s))
+        else:
+            self._signal(process, signal.SIGKILL)
+
+    def announce(self, process_id: bytes, cause: DeathCause) -> None:
+        """A worker says that it will end on purpose, and why."""
+        process = self._workers.get(process_id)
+        if process is not None and process.intent is None:
+            process.intent = cause
+
+    def sweep(self) -> None:
+        """End every stray; for when all workers are gone."""
+        self._strays.end_all()
+
+    def refresh_evidence(self) -> None:
+        """Look at the kernel's kill counters, so that an old kill is not taken for a new one."""
+        self._oom_kills.look()
+
+    def makers_ended(self, dead: list[Maker]) -> None:
+        """End what processes that have ended left behind."""
+        living = [self._maker(process) for process in self._workers.values() if process.start_time]
+        ended = self._strays.end_those_of(dead, [*living, *self.other_makers.values()])
+        if ended:
+            names = ", ".join(str(maker.pid) for maker in dead)
+            log.info("killed %d process(es) left behind by %s: %s", len(ended), names, ended)
+
+    def _overdue(self, process: Process, grace_s: float) -> None:
+        log.warning(
+            "worker %s (pid %d) has not ended %.1f s after SIGTERM: killing it",
+            process.params.process_id.hex()[:8],
+            process.pid,
+            grace_s,
+        )
+        self._signal(process, signal.SIGKILL)
+
+    def _signal(self, process: Process, number: signal.Signals) -> None:
+        # Not reaped yet, or it would not be in the table: the pid is still its own.
+        try:
+            if number is signal.SIGKILL:
+                # It leads the group from its first moments; before that there is none yet.
+                os.kill(process.pid, number)
+                os.killpg(process.pid, number)
+            else:
+                os.kill(process.pid, number)
+        except ProcessLookupError:
+            return
+
+    def _exited(self, process: Process, status: int) -> None:
+        if process.kill_timer is not None:
+            process.kill_timer.cancel()
+        by_kernel = ""
+        if os.WIFSIGNALED(status) and process.intent is None:
+            by_kernel = self._oom_kills.look()
+        cause = cause_of(
+            status,
+            pid=process.pid,
+            node_id=self._node_id,
+            intent=process.intent,
+            by_kernel_oom=by_kernel,
+            stderr_tail=read_tail(process.err_path),
+            last_seq=process.progress.take(),
+        )
+        maker = self._maker(process)
+        # The table keeps it until its end is told, but its pid may be another's from now on.
+        process.pid = 0
+        process.start_time = 0
+        self.makers_ended([maker])
+        self._pump.after(_LAST_MESSAGES_S, lambda: self._tell(process, cause))
+
+    def _tell(self, process: Process, cause: DeathCause) -> None:
+        process_id = process.params.process_id
+        del self._workers[process_id]
+        log.info("worker %s (pid %d) ended: %s", process_id.hex()[:8], cause.pid, describe(cause))
+        try:
+            os.unlink(process.params.ipc)
+        except FileNotFoundError:
+            pass
+        self._on_ended(process_id, cause)
+
+    def _maker(self, process: Process) -> Maker:
+        return Maker(process.pid, process.start_time, process.params.process_id.hex())
+
+    def _is_ours(self, pid: int) -> bool:
+        return self._children.knows(pid) or pid == self._spawner.zygote_pid
