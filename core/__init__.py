@@ -1,4 +1,77 @@
-"""mray: Ray Core's API over a small pure-Python cluster runtime."""
+"""mray: Ray Core's API over a small pure-Python cluster runtime.
+
+Public names only. The runtime, ZeroMQ and numpy are imported when a runtime starts.
+"""
+
+from __future__ import annotations
 
 if __name__ != "mray":
     raise ImportError("this folder is installed as 'mray'; run: pip install -e .")
+
+from mray import exceptions
+from mray.actor import ActorClass, ActorHandle, method
+from mray.api import (
+    available_resources,
+    cluster_resources,
+    get,
+    get_actor,
+    init,
+    is_initialized,
+    kill,
+    nodes,
+    put,
+    shutdown,
+    wait,
+)
+from mray.decorator import remote
+from mray.object_ref import ObjectRef
+from mray.remote_function import RemoteFunction
+from mray.version import RAY_VERSION, VERSION
+
+#: What scripts that compare ray.__version__ expect; mray's own version is the local part.
+__version__ = f"{RAY_VERSION}+mray{VERSION}"
+
+#: Ray's old name of ObjectRef.
+ObjectID = ObjectRef
+
+_LAZY = {
+    "actor": "mray.actor",
+    "cloudpickle": "mray.cloudpickle",
+    "util": "mray.util",
+    "runtime_context": "mray.runtime_context",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name == "get_runtime_context":
+        from mray.runtime_context import get_runtime_context
+
+        return get_runtime_context
+    if name in _LAZY:
+        import importlib
+
+        return importlib.import_module(_LAZY[name])
+    raise AttributeError(f"module 'mray' has no attribute {name!r}")
+
+
+__all__ = [
+    "ActorClass",
+    "ActorHandle",
+    "ObjectID",
+    "ObjectRef",
+    "RemoteFunction",
+    "available_resources",
+    "cluster_resources",
+    "exceptions",
+    "get",
+    "get_actor",
+    "init",
+    "is_initialized",
+    "kill",
+    "method",
+    "nodes",
+    "put",
+    "remote",
+    "shutdown",
+    "wait",
+]

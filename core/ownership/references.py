@@ -115,14 +115,6 @@ class Unborrow(msgspec.Struct, frozen=True):
     tokens: list[int]
 
 
-class Register(msgspec.Struct, frozen=True):
-    """Register ourselves with the owner; the token is already noted on the entry."""
-
-    owner: Address
-    object_id: bytes
-    token: int
-
-
 class Ready(msgspec.Struct, frozen=True):
     """A watched object is there (or lost): tell these processes."""
 
@@ -130,7 +122,7 @@ class Ready(msgspec.Struct, frozen=True):
     watchers: list[bytes]
 
 
-Effect = Free | Unborrow | Register | Ready
+Effect = Free | Unborrow | Ready
 
 
 class References:
@@ -187,14 +179,15 @@ class References:
         if not entry.held:
             self.settle(entry)
 
-    def ensure_registered(self, entry: Entry) -> Register | None:
-        """Borrower: register with the owner unless that is done. Returns the effect to perform,
-        because some callers wait for its acknowledgement."""
-        if entry.owner is None or entry.tokens or entry.freed:
-            return None
-        token = self.token()
-        entry.tokens = [token]
-        return Register(entry.owner, entry.object_id, token)
+    def unregistered(self, entry: Entry) -> bool:
+        """Borrower: whether the owner does not know that we hold the reference, and must."""
+        return (
+            entry.owner is not None
+            and not entry.tokens
+            and not entry.freed
+            and entry.kept
+            and entry.owner.process_id not in self._dead
+        )
 
     # -- values
 

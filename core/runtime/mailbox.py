@@ -42,9 +42,7 @@ class Waiter:
     def fire(self, entry: Any) -> None:
         """One of the entries is ready."""
         self.left -= 1
-        if self.left <= 0 or (
-            self._fail_fast and entry.data is not None and is_error(entry.data)
-        ):
+        if self.left <= 0 or (self._fail_fast and entry.data is not None and is_error(entry.data)):
             self.release()
 
     def release(self) -> None:

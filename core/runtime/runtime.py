@@ -31,6 +31,7 @@ from mray.runtime.tasks import TasksPart
 from mray.store.client import StoreClient
 from mray.tasks.task import Task
 from mray.wire.messages import (
+    ActorSpec,
     Address,
     Message,
     NodeInfo,
@@ -74,7 +75,7 @@ class Runtime:
         self.mailbox = Mailbox(door.wake)
         self.references = References(int.from_bytes(os.urandom(7), "little"))
         self.store = StoreClient(
-            node.store_path, ask=self.ask_store, post=self.post_store
+            node.store_path, ask=self.ask_store, post=self.post_store, schedule=self.post
         )
         self.dead_processes: dict[bytes, ProcessDied] = {}
         self.objects = ObjectsPart(self)
@@ -86,6 +87,9 @@ class Runtime:
         self._timer_at = float("inf")
         self._thread: threading.Thread | None = None
         self.closed = False
+        #: In an actor's process: what it is, and its how-manyeth life.
+        self.actor_spec: ActorSpec | None = None
+        self.incarnation = 0
         self.pump.hooks.append(self._round)
         self.pump.on(ProcessDied, self._process_died)
 
@@ -175,7 +179,23 @@ class Runtime:
 
     def post_store(self, message: Message) -> None:
         """Tell the node's object store something. From finalizers too."""
-        self.post(lambda: self.tell(self.node.address, message))
+        self.post_to(self.node.address, message)
+
+    def post_to(self, peer: Address, message: Message) -> None:
+        """Have the loop send, after the notes left before."""
+
+        def send() -> None:
+            self.tell(peer, message)
+
+        self.post(send)
+
+    def flush(self, timeout_s: float = 2.0) -> None:
+        """Wait until the loop has read all notes and sent what they led to."""
+        for _ in range(2):
+            lock = threading.Lock()
+            lock.acquire()
+            self.post(lock.release)
+            lock.acquire(timeout=timeout_s)
 
     def post(self, call: Callable[[], None]) -> None:
         """Have the loop run ``call``, after the notes left before."""
@@ -224,8 +244,9 @@ class Runtime:
         now = self.pump.clock()
         tasks.turn(now)
         actors.turn()
-        if references.effects:
+        while references.effects:
             self.objects.perform()
+        self.objects.flush_registrations()
         if mailbox.resolved:
             mailbox.wake()
         self._arm(tasks.dispatcher.deadline())

@@ -1,0 +1,285 @@
+"""@remote on classes: ActorClass, ActorHandle, method handles, @method, exit_actor.
+
+Owns what users hold in their hands. A handle keeps its actor alive through the reference inside
+it, by the same counting as any object's; one from get_actor() does not.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from mray import current
+from mray.ids import object_id
+from mray.object_ref import ObjectRef
+from mray.options import ACTOR_OPTIONS, METHOD_OPTIONS, resources_of, validate
+from mray.remote_function import Signature
+from mray.wire.messages import ActorSpec
+
+_OPTIONS_ATTRIBUTE = "__ray_method_options__"
+#: Methods every actor has.
+_BUILT_IN = ("__ray_ready__", "__ray_call__", "__ray_terminate__")
+
+
+def method(**options: Any) -> Callable[[Any], Any]:
+    """Options of one actor method: ``@method(num_returns=2)``."""
+    validate(options, METHOD_OPTIONS, "@method")
+
+    def mark(function: Any) -> Any:
+        setattr(function, _OPTIONS_ATTRIBUTE, options)
+        return function
+
+    return mark
+
+
+class ActorClass:
+    """A class whose ``.remote()`` makes an actor."""
+
+    def __init__(self, cls: Any, options: Any = None, *rest: Any) -> None:
+        if rest or not isinstance(cls, type):
+            raise TypeError(
+                "an actor class cannot be inherited from: inherit from the plain class and "
+                "decorate both with @remote"
+            )
+        options = options or {}
+        validate(options, ACTOR_OPTIONS, f"actor class {cls.__name__}")
+        if options.get("get_if_exists") and not options.get("name"):
+            raise ValueError("get_if_exists needs a name")
+        if options.get("lifetime") == "detached" and not options.get("name"):
+            raise ValueError("a detached actor needs a name, or nobody could find it")
+        if (
+            (options.get("max_restarts") == 0 or options.get("max_restarts") is None)
+            and (options.get("max_task_retries") or 0) > 0
+            and options.get("max_restarts") is not None
+        ):
+            raise ValueError("max_task_retries without max_restarts has no effect")
+        self._class = cls
+        self._options = options
+        self._methods = _methods_of(cls)
+        self._check = Signature(cls.__init__, skip_first=True)
+        self._made: tuple[Any, bytes] = (None, b"")
+        self.__name__ = cls.__name__
+        self.__doc__ = cls.__doc__
+        self.__module__ = cls.__module__
+        self.__qualname__ = cls.__qualname__
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        raise TypeError(
+            f"{self.__name__} is an actor class: make an actor with {self.__name__}.remote()"
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(self.__dict__)
+        state["_made"] = (None, b"")
+        return state
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name in ("_class", "_options", "_methods"):
+            raise AttributeError(name)
+        return getattr(self._class, name)
+
+    def options(self, **options: Any) -> ActorClass:
+        """The same class with other options for the actors made through the result."""
+        return ActorClass(self._class, {**self._options, **options})
+
+    def _remote(self, args: Any = None, kwargs: Any = None, **options: Any) -> ActorHandle:
+        """Ray's older form of ``.options(...).remote(...)``."""
+        return self.options(**options).remote(*(args or ()), **(kwargs or {}))
+
+    def remote(self, *args: Any, **kwargs: Any) -> ActorHandle:
+        """Make an actor; its handle, at once. Constructor errors surface in its first calls."""
+        from mray.ownership.references import Entry
+        from mray.runtime.arguments import pack_arguments
+        from mray.runtime.environment import pack_environment
+
+        rt = current.get()
+        options = self._options
+        name = options.get("name") or ""
+        namespace = options.get("namespace") or rt.namespace
+        if name and options.get("get_if_exists"):
+            existing = rt.actors.find(name, namespace)
+            if existing is not None:
+                return handle_of(existing)
+        self._check(args, kwargs)
+        made, key = self._made
+        if made is not rt:
+            key = rt.tasks.export(self._class, f"the actor class {self.__name__}")
+            self._made = (rt, key)
+        packed = pack_arguments(rt, f"{self.__name__}.__init__", args, kwargs)
+        actor_id, task_id = rt.ids.actor(), rt.ids.task()
+        is_async = any(entry.get("is_async") for entry in self._methods.values())
+        concurrency = options.get("max_concurrency") or (1000 if is_async else 1)
+        # Without num_cpus an actor needs a CPU to be placed and none to live, as in Ray.
+        held = resources_of(options, 0.0)
+        placement = resources_of(options, 1.0)
+        retries = options.get("max_task_retries") or 0
+        detached = options.get("lifetime") == "detached"
+        shape = msgspec.msgpack.encode((self.__name__, self._methods, retries))
+        spec = ActorSpec(
+            actor_id, rt.job_id, rt.address, key, self.__name__, task_id, b"", [], None, None,
+            held, placement, options.get("max_restarts") or 0, retries, concurrency, name,
+            namespace, detached, pack_environment(options.get("runtime_env")), is_async, shape,
+        )  # fmt: skip
+        entry = Entry(object_id(task_id, 1), None, rt.mailbox, 0 if detached else 1)
+        entry.is_actor = True
+        entry.ready = True
+        entry.name = self.__name__
+        ref = None
+        if not detached:
+            rt.references.entries[entry.object_id] = entry
+            ref = ObjectRef(entry)
+        existing = rt.actors.create(spec, packed, entry, bool(options.get("get_if_exists")))
+        if existing is not None:
+            return handle_of(existing)
+        return ActorHandle(actor_id, self.__name__, self._methods, retries, ref)
+
+
+def _methods_of(cls: type) -> dict[str, dict[str, Any]]:
+    """The callable members of a class and their options."""
+    methods: dict[str, dict[str, Any]] = {}
+    for name, member in inspect.getmembers(cls, callable):
+        if name.startswith("__") and name != "__call__":
+            continue
+        if name == "__call__" and not inspect.isfunction(member):
+            continue
+        options = {
+            key: value
+            for key, value in getattr(member, _OPTIONS_ATTRIBUTE, {}).items()
+            if value is not None
+        }
+        if "retry_exceptions" in options and not isinstance(options["retry_exceptions"], bool):
+            from mray.runtime.tasks import pickled_types
+
+            options["retry_exceptions"] = pickled_types(options["retry_exceptions"])
+        if inspect.iscoroutinefunction(member) or inspect.isasyncgenfunction(member):
+            options["is_async"] = True
+        methods[name] = options
+    for name in _BUILT_IN:
+        methods[name] = {}
+    return methods
+
+
+class ActorHandle:
+    """A handle of an actor: its methods have ``.remote()``."""
+
+    __slots__ = ("__weakref__", "_actor_id", "_class_name", "_methods", "_ref", "_retries")
+
+    def __init__(
+        self,
+        actor_id: bytes,
+        class_name: str,
+        methods: dict[str, dict[str, Any]],
+        retries: int,
+        ref: ObjectRef[Any] | None,
+    ) -> None:
+        self._actor_id = actor_id
+        self._class_name = class_name
+        self._methods = methods
+        self._retries = retries
+        self._ref = ref
+
+    def __getattr__(self, name: str) -> ActorMethod:
+        options = self._methods.get(name)
+        if options is None:
+            raise AttributeError(f"the actor class {self._class_name} has no method {name!r}")
+        return ActorMethod(self, name, options)
+
+    def __dir__(self) -> list[str]:
+        return [name for name in self._methods if not name.startswith("__")]
+
+    @property
+    def _ray_actor_id(self) -> Any:
+        return self._actor_id
+
+    def __hash__(self) -> int:
+        return hash(self._actor_id)
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, ActorHandle):
+            return self._actor_id == other._actor_id
+        return NotImplemented
+
+    def __repr__(self) -> str:
+        return f"Actor({self._class_name}, {self._actor_id.hex()})"
+
+    def __reduce__(self) -> Any:
+        return ActorHandle, (
+            self._actor_id, self._class_name, self._methods, self._retries, self._ref,
+        )  # fmt: skip
+
+
+class ActorMethod:
+    """One method of one actor."""
+
+    __slots__ = ("_handle", "_name", "_options")
+
+    def __init__(self, handle: ActorHandle, name: str, options: dict[str, Any]) -> None:
+        self._handle = handle
+        self._name = name
+        self._options = options
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        raise TypeError(
+            f"actor methods run remotely: call {self._handle._class_name}.{self._name}.remote()"
+        )
+
+    def remote(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the method; the reference of its result (a list with several, None with none)."""
+        runtime = current.runtime or current.get()
+        handle, options = self._handle, self._options
+        returns = options.get("num_returns", 1)
+        template = runtime.actors.method_template(
+            handle._class_name,
+            self._name,
+            returns,
+            options.get("max_task_retries", handle._retries),
+            _retry_bytes(options.get("retry_exceptions")),
+            b"",
+        )
+        ref = handle._ref
+        refs = runtime.tasks.call(
+            template, args, kwargs, handle._actor_id, ref._entry if ref is not None else None
+        )
+        if len(refs) == 1:
+            return refs[0]
+        return refs or None
+
+    def options(self, **options: Any) -> ActorMethod:
+        """The same method with other options for the calls made through the result."""
+        validate(options, METHOD_OPTIONS, f"{self._handle._class_name}.{self._name}")
+        return ActorMethod(self._handle, self._name, {**self._options, **options})
+
+    def _remote(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
+        """Ray's older form of ``.options(...).remote(...)``."""
+        target = self.options(**options) if options else self
+        return target.remote(*(args or ()), **(kwargs or {}))
+
+
+def _retry_bytes(value: Any) -> bytes:
+    if isinstance(value, bytes):
+        return value
+    if value is True:
+        return b"*"
+    if not value:
+        return b""
+    from mray.runtime.tasks import pickled_types
+
+    return pickled_types(value)
+
+
+def handle_of(spec: ActorSpec) -> ActorHandle:
+    """A handle made from what the head knows; it does not keep the actor alive."""
+    class_name, methods, retries = msgspec.msgpack.decode(spec.handle)
+    return ActorHandle(spec.actor_id, class_name, methods, retries, None)
+
+
+def exit_actor() -> None:
+    """End the present actor, on purpose, after this call. TypeError outside of an actor."""
+    from mray.runtime.executor import ExitActor
+
+    if current.runtime is None or current.runtime.actor_spec is None:
+        raise TypeError("exit_actor() can only be called in an actor")
+    raise ExitActor(0)

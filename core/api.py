@@ -1,0 +1,471 @@
+"""init, shutdown, get, put, wait, kill, get_actor, nodes: thin functions over the runtime.
+
+Owns the arguments users give and the errors for wrong ones, automatic init, and this process's
+connection. ZeroMQ and the runtime are imported when a runtime starts, not before: importing mray
+must stay cheap.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+from mray import config as config_module
+from mray import current, init_defaults
+from mray.object_ref import ObjectRef
+from mray.options import check_runtime_env
+from mray.resources import to_float
+
+if TYPE_CHECKING:
+    from mray.actor import ActorHandle
+    from mray.bootstrap import Started
+    from mray.runtime.driver import Driver
+
+log = logging.getLogger("mray")
+T = TypeVar("T")
+
+#: Arguments of Ray's init() that mean nothing here when they have these values, and are refused
+#: with any other.
+_WITHOUT_MEANING: dict[str, tuple[Any, ...]] = {
+    "local_mode": (False,),
+    "include_dashboard": (None, False),
+    "dashboard_host": (None, "127.0.0.1"),
+    "dashboard_port": (None,),
+    "job_config": (None,),
+    "logging_config": (None,),
+    "enable_resource_isolation": (False,),
+    "system_reserved_cpu": (None,),
+    "system_reserved_memory": (None,),
+    "_redis_username": (None, "default"),
+    "_redis_password": (None, ""),
+    "_enable_object_reconstruction": (None, False),
+    "_plasma_directory": (None,),
+    "_object_spilling_directory": (None,),
+    "_metrics_export_port": (None,),
+    "_tracing_startup_hook": (None,),
+    "_node_name": (None,),
+}
+
+
+class _Connection:
+    """What init() made, for shutdown()."""
+
+    def __init__(self) -> None:
+        self.driver: Driver | None = None
+        self.started: Started | None = None
+        self.pid = 0
+        self.lock = threading.RLock()
+
+
+_connection = _Connection()
+
+
+class RayContext(Mapping[str, Any]):
+    """What init() returns: facts of the cluster; ``with`` ends the connection on leaving."""
+
+    def __init__(self, address_info: dict[str, Any]) -> None:
+        self.address_info = address_info
+        self.dashboard_url = ""
+        self.python_version = sys.version.split()[0]
+        self.ray_version = ""
+        self.namespace = address_info.get("namespace", "")
+
+    def __getitem__(self, key: str) -> Any:
+        return self.address_info[key]
+
+    def __iter__(self) -> Any:
+        return iter(self.address_info)
+
+    def __len__(self) -> int:
+        return len(self.address_info)
+
+    def __enter__(self) -> RayContext:  # noqa: PYI034 (not made to be subclassed)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        shutdown()
+
+    def disconnect(self) -> None:
+        """The same as shutdown()."""
+        shutdown()
+
+    def __repr__(self) -> str:
+        return f"RayContext(address={self.address_info.get('address')!r})"
+
+
+def init(
+    address: str | None = None,
+    *,
+    num_cpus: float | None = None,
+    num_gpus: float | None = None,
+    resources: dict[str, float] | None = None,
+    labels: dict[str, str] | None = None,
+    object_store_memory: int | None = None,
+    ignore_reinit_error: bool = False,
+    configure_logging: bool = True,
+    logging_level: int | str = logging.INFO,
+    logging_format: str | None = None,
+    log_to_driver: bool | None = None,
+    namespace: str | None = None,
+    runtime_env: dict[str, Any] | None = None,
+    **other: Any,
+) -> RayContext:
+    """Connect this driver to a cluster, or start one that lives as long as the driver.
+
+    ``address``: None takes MRAY_ADDRESS or RAY_ADDRESS, else starts a local cluster; "auto" wants
+    a running one; "local" always starts one; else "host:port" or a session directory.
+
+    Raises RuntimeError when connected already (unless ``ignore_reinit_error``), ConnectionError
+    when there is no such cluster, ValueError or TypeError for bad arguments, ConfigError for bad
+    settings.
+    """
+    from mray import bootstrap, session
+    from mray.runtime import driver as driver_module
+
+    with _connection.lock:
+        if current.runtime is not None:
+            if ignore_reinit_error:
+                log.info("init() was called again: this process is connected already")
+                return _context()
+            raise RuntimeError(
+                "init() was called twice: this process is connected already. Call shutdown() "
+                "first, or pass ignore_reinit_error=True"
+            )
+        flags = _settings(other)
+        _check_rest(other)
+        amounts = _node_amounts(num_cpus, num_gpus, resources, other.pop("_memory", None))
+        if object_store_memory is None:
+            object_store_memory = init_defaults.values.get("object_store_memory")
+        if object_store_memory is not None:
+            flags["object_store_memory"] = object_store_memory
+        temp_dir = other.pop("_temp_dir", None)
+        if temp_dir is not None:
+            if not os.path.isabs(temp_dir):
+                raise ValueError(f"_temp_dir must be an absolute path, not {temp_dir!r}")
+            flags["tmpdir"] = temp_dir
+        node_ip = other.pop("_node_ip_address", None) or ""
+        if runtime_env is not None:
+            runtime_env = dict(runtime_env)
+            check_runtime_env("runtime_env", runtime_env)
+        if configure_logging:
+            _configure_logging(logging_level, logging_format)
+        resolved = config_module.load(flags, os.environ, flags_from="init")
+        for warning in resolved.warnings:
+            log.warning("%s", warning)
+        if address is None and not (
+            os.environ.get("MRAY_ADDRESS") or os.environ.get("RAY_ADDRESS")
+        ):
+            address = "local"
+        target = session.resolve_address(address, os.environ, tmpdir=resolved.config.node.tmpdir)
+        if target.kind == "tcp":
+            raise ConnectionError(
+                f"{target.why}: no node daemon of that cluster runs on this machine; start one "
+                f"with `mray start --address={target.endpoint.removeprefix('tcp://')}`"
+            )
+        started = None
+        if target.kind == "local":
+            options = bootstrap.NodeOptions(resources=amounts, labels=labels or {}, ip=node_ip)
+            started = bootstrap.start_local(resolved, node=options)
+            joined = started.session
+        else:
+            if amounts or object_store_memory is not None or labels:
+                raise ValueError(
+                    "num_cpus, num_gpus, resources, labels and object_store_memory belong to "
+                    f"starting a cluster; this connects to a running one ({target.why})"
+                )
+            assert target.session is not None
+            joined = target.session
+        if log_to_driver is None:
+            log_to_driver = resolved.config.logs.log_to_driver
+        try:
+            driver = driver_module.connect(
+                joined,
+                namespace=namespace or resolved.config.driver.namespace,
+                runtime_env=runtime_env or {},
+                log_to_driver=log_to_driver,
+                environ=dict(os.environ),
+            )
+        except BaseException:
+            if started is not None:
+                bootstrap.stop_local(started, grace_s=2.0)
+            raise
+        _connection.driver = driver
+        _connection.started = started
+        _connection.pid = os.getpid()
+        current.runtime = driver.runtime
+        return _context()
+
+
+def _settings(other: dict[str, Any]) -> dict[str, object]:
+    given = other.pop("_system_config", None)
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        raise TypeError(f"_system_config must be a dict, not {type(given).__name__}")
+    return dict(given)
+
+
+def _check_rest(other: dict[str, Any]) -> None:
+    for name in list(other):
+        if name in ("_temp_dir", "_memory", "_node_ip_address"):
+            continue
+        value = other.pop(name)
+        if name not in _WITHOUT_MEANING:
+            raise RuntimeError(f"init() got an unknown keyword argument: {name!r}")
+        if value not in _WITHOUT_MEANING[name]:
+            raise ValueError(f"init({name}={value!r}) is not supported by this version of mray")
+
+
+def _node_amounts(
+    num_cpus: float | None,
+    num_gpus: float | None,
+    resources: dict[str, float] | None,
+    memory: float | None,
+) -> dict[str, float]:
+    defaults = init_defaults.values
+    amounts = dict(resources or defaults.get("resources") or {})
+    for name, value, key in (
+        ("CPU", num_cpus, "num_cpus"),
+        ("GPU", num_gpus, "num_gpus"),
+        ("memory", memory, "memory"),
+    ):
+        if value is None:
+            value = defaults.get(key)
+        if value is not None:
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0:
+                raise ValueError(f"{key} must be a number of 0 or more, not {value!r}")
+            amounts[name] = value
+    return amounts
+
+
+def _configure_logging(level: int | str, form: str | None) -> None:
+    logger = logging.getLogger("mray")
+    if not logger.handlers and not logging.getLogger().handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(
+            logging.Formatter(form or "%(asctime)s\t%(levelname)s %(name)s -- %(message)s")
+        )
+        logger.addHandler(handler)
+    logger.setLevel(level.upper() if isinstance(level, str) else level)
+
+
+def _context() -> RayContext:
+    rt = current.get()
+    driver = _connection.driver
+    address = rt.head.tcp or (driver.session.path if driver is not None else rt.head.ipc)
+    return RayContext(
+        {
+            "address": address,
+            "gcs_address": rt.head.tcp or rt.head.ipc,
+            "node_ip_address": rt.node.ip,
+            "raylet_ip_address": rt.node.ip,
+            "raylet_socket_name": rt.node.address.ipc,
+            "object_store_address": rt.node.store_path,
+            "session_dir": rt.node.session_dir,
+            "temp_dir": os.path.dirname(rt.node.session_dir),
+            "node_id": rt.node.node_id.hex(),
+            "webui_url": "",
+            "namespace": rt.namespace,
+        }
+    )
+
+
+def shutdown(_exiting_interpreter: bool = False) -> None:
+    """Disconnect; a cluster that init() started ends. Does nothing when not connected."""
+    if _connection.pid != os.getpid():
+        # A fork of the driver: the sockets and the cluster are the parent's.
+        return
+    with _connection.lock:
+        driver, _connection.driver = _connection.driver, None
+        started, _connection.started = _connection.started, None
+        if driver is None:
+            return
+        if _exiting_interpreter:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        try:
+            driver.disconnect()
+        finally:
+            current.runtime = None
+            if started is not None:
+                from mray import bootstrap
+
+                bootstrap.stop_local(started)
+
+
+def is_initialized() -> bool:
+    """Whether this process is connected to a cluster."""
+    return current.runtime is not None and not current.runtime.closed
+
+
+def _auto_init() -> None:
+    if _connection.pid not in (0, os.getpid()):
+        raise RuntimeError(
+            "this process is a fork of a driver; call init() in it before using mray"
+        )
+    init()
+
+
+current.start.auto_init = _auto_init
+atexit.register(shutdown, True)
+
+
+@overload
+def get(object_refs: ObjectRef[T], *, timeout: float | None = None) -> T: ...
+@overload
+def get(object_refs: Sequence[ObjectRef[T]], *, timeout: float | None = None) -> list[T]: ...
+def get(object_refs: Any, *, timeout: float | None = None) -> Any:
+    """The value of a reference, or the values of a list of them, in order.
+
+    ``timeout`` in seconds. Raises GetTimeoutError (a TimeoutError) when it runs out, and what the
+    tasks raised: an exception that is both RayTaskError and the user's type.
+    """
+    rt = current.get()
+    if type(object_refs) is ObjectRef:
+        entry = object_refs._entry
+        if entry.ready and entry.data is not None:
+            return rt.objects.load(entry)
+        return rt.objects.get((object_refs,), timeout)[0]
+    if not isinstance(object_refs, (list, tuple)):
+        raise ValueError(
+            f"get() takes an ObjectRef or a list of ObjectRefs, not {type(object_refs).__name__}"
+        )
+    for ref in object_refs:
+        if type(ref) is not ObjectRef:
+            raise ValueError(
+                f"get() was given a list with {type(ref).__name__} in it: {ref!r} is no ObjectRef"
+            )
+    return rt.objects.get(object_refs, timeout)
+
+
+def put(value: T, *, _owner: Any = None) -> ObjectRef[T]:
+    """Store a value in the object store; its reference.
+
+    Raises TypeError for a reference or a value that cannot be serialized (naming the culprit),
+    ObjectStoreFullError when there is no room.
+    """
+    if _owner is not None:
+        raise ValueError("put(_owner=...) is not supported by this version of mray")
+    if type(value) is ObjectRef:
+        raise TypeError(
+            "put() was given an ObjectRef: it is stored already. To keep a reference in the store "
+            "put it inside a list"
+        )
+    return current.get().objects.put(value)
+
+
+def wait(
+    ray_waitables: Sequence[ObjectRef[Any]],
+    *,
+    num_returns: int = 1,
+    timeout: float | None = None,
+    fetch_local: bool = True,
+) -> tuple[list[ObjectRef[Any]], list[ObjectRef[Any]]]:
+    """Wait until ``num_returns`` of the references are ready, or ``timeout`` seconds.
+
+    Returns (ready, not ready), in the order given; never more than ``num_returns`` ready ones.
+    """
+    rt = current.get()
+    if type(ray_waitables) is ObjectRef:
+        raise TypeError("wait() takes a list of ObjectRefs, not a single one")
+    if not isinstance(ray_waitables, (list, tuple)):
+        raise TypeError(f"wait() takes a list of ObjectRefs, not {type(ray_waitables).__name__}")
+    if timeout is not None and timeout < 0:
+        raise ValueError(f"the timeout must be 0 or more, not {timeout}")
+    refs = list(ray_waitables)
+    for ref in refs:
+        if type(ref) is not ObjectRef:
+            raise TypeError(
+                f"wait() was given a list with {type(ref).__name__} in it: {ref!r} is no ObjectRef"
+            )
+    if not refs:
+        return [], []
+    if len({id(ref._entry) for ref in refs}) != len(refs):
+        raise ValueError("wait() was given the same ObjectRef more than once")
+    if num_returns <= 0:
+        raise ValueError(f"num_returns must be 1 or more, not {num_returns}")
+    if num_returns > len(refs):
+        raise ValueError(f"num_returns is {num_returns}, but only {len(refs)} references are given")
+    return rt.objects.wait(refs, num_returns, timeout)
+
+
+def kill(actor: ActorHandle, *, no_restart: bool = True) -> None:
+    """End an actor at once; its pending calls raise ActorDiedError."""
+    from mray.actor import ActorHandle
+
+    rt = current.get()
+    if not isinstance(actor, ActorHandle):
+        raise ValueError(f"kill() takes an actor handle, not {type(actor).__name__}")
+    rt.actors.kill(actor._actor_id, no_restart)
+
+
+def get_actor(name: str, namespace: str | None = None) -> ActorHandle:
+    """The handle of a living named actor. ValueError if there is none of that name."""
+    from mray.actor import handle_of
+
+    if not name:
+        raise ValueError("get_actor() needs a name")
+    rt = current.get()
+    where = namespace or rt.namespace
+    spec = rt.actors.find(name, where)
+    if spec is None:
+        raise ValueError(f"there is no living actor {name!r} in namespace {where!r}")
+    return handle_of(spec)
+
+
+def nodes() -> list[dict[str, Any]]:
+    """The cluster's nodes, with Ray's keys."""
+    from mray.wire.messages import GetNodes, Nodes
+
+    rt = _connected("nodes")
+    reply = rt.ask(rt.head, GetNodes, Nodes)
+    return [
+        {
+            "NodeID": view.node.node_id.hex(),
+            "Alive": view.state != "DEAD",
+            "NodeManagerAddress": view.node.ip,
+            "NodeManagerHostname": view.node.hostname,
+            "NodeManagerPort": 0,
+            "NodeName": view.node.ip,
+            "ObjectStoreSocketName": view.node.store_path,
+            "RayletSocketName": view.node.address.ipc,
+            "Resources": to_float(view.node.resources) if view.state != "DEAD" else {},
+            "Labels": dict(view.node.labels),
+            "alive": view.state != "DEAD",
+        }
+        for view in reply.nodes
+    ]
+
+
+def cluster_resources() -> dict[str, float]:
+    """All resources of the living nodes."""
+    _connected("cluster_resources")
+    return _sum(node["Resources"] for node in nodes())
+
+
+def available_resources() -> dict[str, float]:
+    """The resources nobody holds, as of each node's last report."""
+    from mray.wire.messages import GetNodes, Nodes
+
+    rt = _connected("available_resources")
+    reply = rt.ask(rt.head, GetNodes, Nodes)
+    return _sum(to_float(view.available) for view in reply.nodes if view.state != "DEAD")
+
+
+def _connected(what: str) -> Any:
+    if current.runtime is None:
+        raise RuntimeError(f"{what}() needs a connection: call init() first")
+    return current.runtime
+
+
+def _sum(parts: Any) -> dict[str, float]:
+    total: dict[str, float] = {}
+    for part in parts:
+        for name, amount in part.items():
+            total[name] = total.get(name, 0.0) + amount
+    return {name: amount for name, amount in total.items() if amount}

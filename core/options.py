@@ -1,0 +1,167 @@
+"""Options of tasks and actors: validated once, at the edge.
+
+Owns names, types, bounds and defaults of what ``@remote(...)`` and ``.options(...)`` take. An
+option that Ray has and this version does not is refused by name, never ignored.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from mray.resources import Resources, to_fixed
+
+TASK_OPTIONS = frozenset({
+    "num_cpus", "num_gpus", "memory", "resources", "num_returns", "max_retries",
+    "retry_exceptions", "max_calls", "runtime_env", "name", "scheduling_strategy",
+})  # fmt: skip
+ACTOR_OPTIONS = frozenset({
+    "num_cpus", "num_gpus", "memory", "resources", "max_restarts", "max_task_retries",
+    "max_concurrency", "name", "namespace", "lifetime", "get_if_exists", "runtime_env",
+    "scheduling_strategy",
+})  # fmt: skip
+METHOD_OPTIONS = frozenset({"num_returns", "name", "max_task_retries", "retry_exceptions"})
+#: Options of Ray that this version does not have; their use is refused by name.
+LATER = frozenset({
+    "accelerator_type", "label_selector", "concurrency_groups", "concurrency_group",
+    "max_pending_calls", "object_store_memory", "placement_group", "placement_group_bundle_index",
+    "placement_group_capture_child_tasks", "enable_task_events", "_metadata", "_labels",
+    "_generator_backpressure_num_objects", "allow_out_of_order_execution", "fallback_strategy",
+})  # fmt: skip
+
+
+def _number(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number, not {type(value).__name__}: {value!r}")
+    if value < 0:
+        raise ValueError(f"{name} must be 0 or more, not {value!r}")
+
+
+def _count(least: int) -> Callable[[str, Any], None]:
+    def check(name: str, value: Any) -> None:
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise TypeError(f"{name} must be an int, not {type(value).__name__}: {value!r}")
+        if value < least:
+            raise ValueError(f"{name} must be {least} or more, not {value!r}")
+
+    return check
+
+
+def _text(name: str, value: Any) -> None:
+    if not isinstance(value, str) or not value:
+        raise TypeError(f"{name} must be a non-empty string, not {value!r}")
+
+
+def _resources(name: str, value: Any) -> None:
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{name} must be a dict, not {type(value).__name__}")
+    for key, amount in value.items():
+        if key in ("CPU", "GPU", "memory"):
+            plain = {"CPU": "num_cpus", "GPU": "num_gpus", "memory": "memory"}[key]
+            raise ValueError(f"resources: use the {plain} option instead of {key!r}")
+        _number(f"resources[{key!r}]", amount)
+
+
+def _retry_exceptions(name: str, value: Any) -> None:
+    if isinstance(value, bool):
+        return
+    if not isinstance(value, (list, tuple)) or not all(
+        isinstance(item, type) and issubclass(item, BaseException) for item in value
+    ):
+        raise TypeError(f"{name} must be a bool or a list of exception classes, not {value!r}")
+
+
+def _num_returns(name: str, value: Any) -> None:
+    if value in ("dynamic", "streaming"):
+        raise ValueError(f"{name}={value!r}: generators are not supported by this version of mray")
+    _count(0)(name, value)
+
+
+def _strategy(name: str, value: Any) -> None:
+    if value not in ("DEFAULT", "SPREAD"):
+        raise ValueError(
+            f"{name}={value!r} is not supported by this version of mray; it knows 'DEFAULT' and "
+            "'SPREAD'"
+        )
+
+
+def _lifetime(name: str, value: Any) -> None:
+    if value not in ("detached", "non_detached"):
+        raise ValueError(f"{name} must be 'detached', 'non_detached' or None, not {value!r}")
+
+
+def _bool(name: str, value: Any) -> None:
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be a bool, not {value!r}")
+
+
+def check_runtime_env(name: str, value: Any) -> None:
+    """Raise unless ``value`` is an environment this version can make."""
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{name} must be a dict, not {type(value).__name__}")
+    for key, part in value.items():
+        if key == "env_vars":
+            if not isinstance(part, Mapping) or not all(
+                isinstance(k, str) and isinstance(v, str) for k, v in part.items()
+            ):
+                raise TypeError(f"{name}['env_vars'] must be a dict of strings, not {part!r}")
+        elif key == "working_dir":
+            if not isinstance(part, str):
+                raise TypeError(f"{name}['working_dir'] must be a path, not {part!r}")
+        else:
+            raise ValueError(
+                f"{name}[{key!r}] is not supported by this version of mray; it knows env_vars "
+                "and working_dir"
+            )
+
+
+_CHECKS: dict[str, Callable[[str, Any], None]] = {
+    "num_cpus": _number,
+    "num_gpus": _number,
+    "memory": _number,
+    "resources": _resources,
+    "num_returns": _num_returns,
+    "max_retries": _count(-1),
+    "max_restarts": _count(-1),
+    "max_task_retries": _count(-1),
+    "max_calls": _count(0),
+    "max_concurrency": _count(1),
+    "retry_exceptions": _retry_exceptions,
+    "runtime_env": check_runtime_env,
+    "name": _text,
+    "namespace": _text,
+    "lifetime": _lifetime,
+    "get_if_exists": _bool,
+    "scheduling_strategy": _strategy,
+}
+
+
+def validate(options: Mapping[str, Any], known: frozenset[str], what: str) -> None:
+    """Raise ValueError for an unknown option, ValueError or TypeError for a bad value.
+
+    None means "not given" everywhere, as in Ray.
+    """
+    for name, value in options.items():
+        if name not in known:
+            if name in LATER:
+                raise ValueError(
+                    f"{what}: the option {name!r} is not supported by this version of mray"
+                )
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; known are {sorted(known)}"
+            raise ValueError(f"{what}: there is no option {name!r}{hint}")
+        if value is not None:
+            _CHECKS[name](name, value)
+
+
+def resources_of(options: Mapping[str, Any], default_cpus: float) -> Resources:
+    """The fixed-point resource vector that options ask for."""
+    amounts: dict[str, float] = dict(options.get("resources") or {})
+    cpus = options.get("num_cpus")
+    amounts["CPU"] = default_cpus if cpus is None else cpus
+    if options.get("num_gpus"):
+        amounts["GPU"] = options["num_gpus"]
+    if options.get("memory"):
+        amounts["memory"] = options["memory"]
+    return to_fixed(amounts)

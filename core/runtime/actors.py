@@ -1,0 +1,400 @@
+"""Actors as this process sees them: creating, calling, killing, naming.
+
+The shell around tasks/actor_calls.py: one machine an actor, fed by notes, the head's words and the
+workers' replies. Owns the creations of this process: their arguments are kept while the actor may
+be restarted. Where actors run and whether they restart is the head's decision.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from mray.exceptions import ActorDiedError, ActorUnavailableError, RayError, RayTaskError
+from mray.ownership.references import Entry
+from mray.rpc.pump import RequestFailed
+from mray.runtime.arguments import Packed, argument_of, ref_info, spec_of
+from mray.serialization.failures import error_envelope
+from mray.serialization.pickler import deserialize, is_error
+from mray.tasks.actor_calls import ActorCalls, FailCall
+from mray.tasks.task import Task, Template
+from mray.wire.messages import (
+    ActorFound,
+    ActorOutOfScope,
+    ActorRegistered,
+    ActorSpec,
+    ActorState,
+    DeathCause,
+    GetActor,
+    KillActor,
+    Message,
+    ProcessDied,
+    PushTasks,
+    Refused,
+    RegisterActor,
+    TaskReply,
+    WatchActor,
+)
+
+if TYPE_CHECKING:
+    from mray.runtime.runtime import Runtime
+
+log = logging.getLogger("mray.runtime")
+
+_REGISTER_TIMEOUT_S = 30.0
+_KILL_TIMEOUT_S = 10.0
+
+
+class Creation:
+    """An actor made by this process, from ``.remote()`` until it is dead for good."""
+
+    __slots__ = ("entry", "packed", "spec", "unresolved")
+
+    def __init__(self, spec: ActorSpec, packed: Packed, entry: Entry) -> None:
+        self.spec = spec
+        self.packed = packed
+        #: The entry behind the handles.
+        self.entry = entry
+        self.unresolved = 0
+
+    def complete(self) -> ActorSpec:
+        """The spec with its arguments, which are all there now."""
+        spec, packed = self.spec, self.packed
+        in_store = packed.in_store
+        return ActorSpec(
+            spec.actor_id, spec.job_id, spec.owner, spec.class_key, spec.class_name, spec.task_id,
+            packed.data, [argument_of(entry) for entry in packed.deps],
+            ref_info(in_store) if in_store is not None else None,
+            in_store.located if in_store is not None else None,
+            spec.resources, spec.placement_resources, spec.max_restarts, spec.max_task_retries,
+            spec.max_concurrency, spec.name, spec.namespace, spec.detached, spec.runtime_env,
+            spec.is_async, spec.handle, spec.options,
+        )  # fmt: skip
+
+
+class ActorsPart:
+    """See the module."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.rt = runtime
+        self.calls: dict[bytes, ActorCalls] = {}
+        self._by_worker: dict[bytes, ActorCalls] = {}
+        self._dirty: dict[bytes, ActorCalls] = {}
+        self._creations: dict[bytes, Creation] = {}
+        #: Entry of a handle -> its actor.
+        self._handles: dict[bytes, bytes] = {}
+        self._templates: dict[tuple[Any, ...], Template] = {}
+        runtime.pump.on(ActorState, self._state)
+
+    # ----------------------------------------------------------------------------- any thread
+
+    def method_template(
+        self,
+        class_name: str,
+        method: str,
+        num_returns: int,
+        max_task_retries: int,
+        retry_exceptions: bytes,
+        options: bytes,
+    ) -> Template:
+        """What calls of one method with these options share; made at first use."""
+        key = (class_name, method, num_returns, max_task_retries, retry_exceptions, options)
+        template = self._templates.get(key)
+        if template is None:
+            template = self.rt.tasks.template(
+                b"", f"{class_name}.{method}", num_returns=num_returns, resources={},
+                max_retries=max_task_retries, retry_exceptions=retry_exceptions, method=method,
+                options=options, for_actor=True,
+            )  # fmt: skip
+            self._templates[key] = template
+        return template
+
+    def create(
+        self, spec: ActorSpec, packed: Packed, entry: Entry, get_if_exists: bool
+    ) -> ActorSpec | None:
+        """Make an actor. With a name, waits for the head's word: the spec of an existing actor
+        with ``get_if_exists``, ValueError if the name is taken."""
+        creation = Creation(spec, packed, entry)
+        if not spec.name:
+            self.rt.post(lambda: self._create(creation))
+            return None
+        pending = [dep for dep in packed.deps if not dep.ready]
+        self.rt.post(lambda: self._keep(creation))
+        if pending:
+            self.rt.objects.wait_for(pending, None)
+        complete = creation.complete()
+        answer = self.rt.ask_any(
+            self.rt.head, lambda rid: RegisterActor(rid, complete, get_if_exists)
+        )
+        if isinstance(answer, ActorRegistered):
+            if answer.existing is not None:
+                self.rt.post(lambda: self._forget(creation))
+                return answer.existing
+            self.rt.post(lambda: self._known(spec.actor_id, spec.class_name))
+            return None
+        self.rt.post(lambda: self._forget(creation))
+        if isinstance(answer, Refused):
+            raise ValueError(answer.text)
+        assert isinstance(answer, RequestFailed)
+        raise ActorUnavailableError(answer.text, spec.actor_id, class_name=spec.class_name)
+
+    def kill(self, actor_id: bytes, no_restart: bool) -> None:
+        """End an actor at once; it restarts if it may and ``no_restart`` is False."""
+        answer = self.rt.ask_any(
+            self.rt.head, lambda rid: KillActor(rid, actor_id, no_restart), _KILL_TIMEOUT_S
+        )
+        if isinstance(answer, (Refused, RequestFailed)):
+            raise ActorUnavailableError(answer.text, actor_id)
+
+    def find(self, name: str, namespace: str) -> ActorSpec | None:
+        """The living actor of a name."""
+        return self.rt.ask(
+            self.rt.head, lambda rid: GetActor(rid, name, namespace), ActorFound
+        ).spec
+
+    # ------------------------------------------------------------------------------- the loop
+
+    def _keep(self, creation: Creation) -> None:
+        self._creations[creation.spec.actor_id] = creation
+        self._handles[creation.entry.object_id] = creation.spec.actor_id
+        for entry in creation.packed.holds:
+            self.rt.references.hold(entry)
+
+    def _forget(self, creation: Creation) -> None:
+        if self._creations.pop(creation.spec.actor_id, None) is None:
+            return
+        for entry in creation.packed.holds:
+            self.rt.references.release(entry)
+
+    def _create(self, creation: Creation) -> None:
+        self._keep(creation)
+        self._known(creation.spec.actor_id, creation.spec.class_name, watch=False)
+        waiting = [entry for entry in creation.packed.deps if not entry.ready]
+        creation.unresolved = len(waiting)
+        if not waiting:
+            self._register(creation)
+            return
+        waiter = _CreationWaiter(self, creation)
+        for entry in waiting:
+            if entry.waiters is None:
+                entry.waiters = []
+            entry.waiters.append(waiter)
+            self.rt.objects.watch_for(entry)
+
+    def _register(self, creation: Creation) -> None:
+        rt = self.rt
+        actor_id = creation.spec.actor_id
+        for entry in creation.packed.deps:
+            if entry.data is not None and is_error(entry.data):
+                self._never_made(creation, entry.data)
+                return
+        spec = creation.complete()
+
+        def answered(reply: Message) -> None:
+            if isinstance(reply, (Refused, RequestFailed)):
+                self._never_made(
+                    creation,
+                    error_envelope(
+                        ActorDiedError(
+                            f"the actor {spec.class_name} was not made: {reply.text}",
+                            actor_id=actor_id,
+                            class_name=spec.class_name,
+                        )
+                    ),
+                )
+
+        rt.pump.door.dial(rt.head, rt.node.node_id)
+        rt.pump.request(
+            rt.head.process_id, lambda rid: RegisterActor(rid, spec), answered, _REGISTER_TIMEOUT_S
+        )
+        rt.tell(rt.head, WatchActor(actor_id))
+
+    def _never_made(self, creation: Creation, error: bytes) -> None:
+        spec = creation.spec
+        cause = DeathCause("creation_failed", "its creation failed")
+        self._state(
+            b"",
+            ActorState(
+                spec.actor_id, "DEAD", 0, None, cause=cause, error=error, class_name=spec.class_name
+            ),
+        )
+
+    def _known(self, actor_id: bytes, class_name: str, watch: bool = True) -> ActorCalls:
+        calls = self.calls.get(actor_id)
+        if calls is None:
+            calls = self.calls[actor_id] = ActorCalls(actor_id, class_name)
+            if watch:
+                self.rt.tell(self.rt.head, WatchActor(actor_id))
+        return calls
+
+    def submit(self, task: Task) -> None:
+        """A call from this process."""
+        self.rt.tasks.pending[task.task_id] = task
+        calls = self._known(task.actor_id, task.template.name.rpartition(".")[0])
+        self.rt.tasks.await_arguments(task)
+        if task.deps and not task.unresolved:
+            error = self.rt.tasks.failed_dependency(task)
+            if error is not None:
+                self.rt.tasks.fail(task, error)
+                return
+        calls.submit(task)
+        self._dirty[task.actor_id] = calls
+
+    def resolved(self, task: Task) -> None:
+        """All arguments of a call are there."""
+        calls = self.calls[task.actor_id]
+        error = self.rt.tasks.failed_dependency(task)
+        if error is not None and calls.cancel_queued(task):
+            self.rt.tasks.fail(task, error)
+        self._dirty[task.actor_id] = calls
+
+    def turn(self) -> None:
+        """Send what is due. Once a round."""
+        if not self._dirty:
+            return
+        dirty, self._dirty = self._dirty, {}
+        for calls in dirty.values():
+            if calls.effects:
+                for effect in calls.take():
+                    self._fail(calls, effect)
+            if calls.advance():
+                self._push(calls)
+
+    def _push(self, calls: ActorCalls) -> None:
+        out, calls.out = calls.out, []
+        known = calls.known
+        templates = []
+        for task in out:
+            number = task.template.number
+            if number not in known:
+                known.add(number)
+                templates.append(task.template.wire)
+        assert calls.worker is not None
+        self.rt.tell(
+            calls.worker,
+            PushTasks(
+                self.rt.address,
+                templates,
+                [spec_of(task) for task in out],
+                calls.actor_id,
+                calls.incarnation,
+            ),
+        )
+
+    def replied(self, worker_id: bytes, replies: list[TaskReply]) -> list[tuple[Task, TaskReply]]:
+        """An actor's answers."""
+        calls = self._by_worker.get(worker_id)
+        if calls is None:
+            return []
+        done = calls.replied(replies)
+        again = [pair for pair in done if pair[1].status == 2 and pair[0].retries_left != 0]
+        if not again:
+            return done
+        for task, _ in again:
+            task.retries_left -= 1
+            task.attempt += 1
+        calls.queue.extendleft(task for task, _ in reversed(again))
+        self._dirty[calls.actor_id] = calls
+        return [pair for pair in done if pair not in again]
+
+    def _state(self, sender: bytes, message: ActorState) -> None:
+        calls = self._known(message.actor_id, message.class_name, watch=False)
+        if calls.worker is not None:
+            self._by_worker.pop(calls.worker.process_id, None)
+        calls.changed(message)
+        if calls.worker is not None:
+            self._by_worker[calls.worker.process_id] = calls
+        if message.state == "DEAD":
+            creation = self._creations.get(message.actor_id)
+            if creation is not None:
+                self._forget(creation)
+        self._dirty[message.actor_id] = calls
+
+    def process_died(self, message: ProcessDied) -> None:
+        """The worker of an actor may be dead; the head's word follows."""
+        calls = self._by_worker.pop(message.process_id, None)
+        if calls is not None:
+            calls.disconnected()
+
+    def _fail(self, calls: ActorCalls, effect: FailCall) -> None:
+        state = effect.state
+        if effect.kind == "unavailable":
+            error: bytes = error_envelope(
+                ActorUnavailableError(
+                    f"the actor {calls.class_name} is restarting, and whether the call ran is unknown: "
+                    + (state.cause.text if state.cause is not None else ""),
+                    calls.actor_id,
+                    class_name=calls.class_name,
+                )
+            )
+        else:
+            error = error_envelope(died(calls, state))
+        self.rt.tasks.fail(effect.task, error)
+
+    def out_of_scope(self, entry: Entry) -> None:
+        """The last handle of an actor of ours is gone."""
+        actor_id = self._handles.pop(entry.object_id, None)
+        if actor_id is not None:
+            self.rt.tell(self.rt.head, ActorOutOfScope(actor_id))
+
+    def explain(self, entry: Entry) -> str:
+        """Why the result of a call is not there; "" if no pending call makes it."""
+        task = self.rt.tasks.pending.get(entry.object_id[:24])
+        if task is None or not task.actor_id:
+            return ""
+        calls = self.calls.get(task.actor_id)
+        if calls is None:
+            return "not sent yet"
+        if task.unresolved:
+            return f"waits for {task.unresolved} argument(s)"
+        if calls.state != "ALIVE":
+            why = calls.verdict.reason if calls.verdict is not None else ""
+            return f"the actor {calls.class_name} is {calls.state}" + (f": {why}" if why else "")
+        if task.task_id in calls.inflight:
+            ahead = list(calls.inflight).index(task.task_id)
+            return "sent to the actor" + (f", behind {ahead} other calls" if ahead else "")
+        return "behind a call that waits for its arguments"
+
+
+class _CreationWaiter:
+    """Counts down the arguments of an actor's creation."""
+
+    __slots__ = ("creation", "part")
+
+    def __init__(self, part: ActorsPart, creation: Creation) -> None:
+        self.part = part
+        self.creation = creation
+
+    def fire(self, entry: Entry) -> None:
+        """An argument is there."""
+        self.creation.unresolved -= 1
+        if not self.creation.unresolved:
+            self.part.rt.post(lambda: self.part._register(self.creation))
+
+
+def died(calls: ActorCalls, state: ActorState) -> RayError:
+    """The error of calls to a dead actor, from the head's last word."""
+    if state.error:
+        cause = deserialize(state.error)
+        if isinstance(cause, RayTaskError):
+            return ActorDiedError(
+                cause,
+                actor_id=calls.actor_id,
+                class_name=state.class_name,
+                name=state.name,
+                pid=state.pid or None,
+            )
+        if isinstance(cause, RayError):
+            return cause
+    reason = state.cause or DeathCause("unknown", "no cause was reported")
+    return ActorDiedError(
+        actor_id=calls.actor_id,
+        class_name=state.class_name or calls.class_name,
+        name=state.name,
+        pid=reason.pid or state.pid or None,
+        node=(reason.node_id or state.node_id).hex()[:8],
+        exit_code=reason.exit_code,
+        signal=reason.signal,
+        cause_text=reason.text,
+        stderr_tail=reason.stderr_tail,
+    )

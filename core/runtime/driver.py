@@ -1,0 +1,201 @@
+"""A driver: connecting to a cluster, showing workers' output, leaving in order.
+
+Owns the driver's registration with its node daemon (which watches its life) and with the head (a
+job), and the thread that prints WorkerLines: printing may block, and the loop must not.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Any
+
+import msgspec
+
+from mray import compat
+from mray.config import Config
+from mray.exceptions import RaySystemError
+from mray.ids import JobId, new_process_id
+from mray.rpc.door import Door
+from mray.rpc.pump import Pump, RequestFailed
+from mray.runtime.runtime import Runtime
+from mray.session_files import Session
+from mray.wire.messages import (
+    Address,
+    DrainLogs,
+    FinishJob,
+    JobRegistered,
+    Message,
+    ProcessRegistered,
+    Refused,
+    RegisterJob,
+    RegisterProcess,
+    WorkerLines,
+)
+
+_CONNECT_TIMEOUT_S = 10.0
+_DRAIN_TIMEOUT_S = 2.0
+
+
+class OutputPrinter:
+    """Prints workers' lines as ``(name pid=…, ip=…) line``, in a thread of its own."""
+
+    def __init__(self) -> None:
+        self._queue: SimpleQueue[WorkerLines | Callable[[], None] | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="mray-print", daemon=True)
+        self._thread.start()
+
+    def show(self, sender: bytes, lines: WorkerLines) -> None:
+        """Handler of WorkerLines."""
+        self._queue.put(lines)
+
+    def close(self) -> None:
+        """Print what is queued and end."""
+        self._queue.put(None)
+        self._thread.join(timeout=5.0)
+
+    def _run(self) -> None:
+        while (lines := self._queue.get()) is not None:
+            assert isinstance(lines, WorkerLines)
+            stream = sys.stderr if lines.is_error else sys.stdout
+            prefix = f"({lines.name} pid={lines.pid}, ip={lines.ip}) "
+            text = "".join(f"{prefix}{line}\n" for line in lines.lines)
+            try:
+                stream.write(text)
+                stream.flush()
+            except (OSError, ValueError):
+                return  # nobody reads any more: standard output is closed
+
+
+class Driver:
+    """A connected driver."""
+
+    def __init__(self, runtime: Runtime, printer: OutputPrinter | None, session: Session) -> None:
+        self.runtime = runtime
+        self.printer = printer
+        self.session = session
+
+    def disconnect(self) -> None:
+        """Show the last output, end the job, close."""
+        rt = self.runtime
+        if self.printer is not None:
+            rt.ask_any(rt.node.address, lambda rid: DrainLogs(rid, rt.job_id), _DRAIN_TIMEOUT_S)
+        rt.ask_any(rt.head, lambda rid: FinishJob(rid, rt.job_id), _DRAIN_TIMEOUT_S)
+        rt.close()
+        if self.printer is not None:
+            self.printer.close()
+
+
+def connect(
+    session: Session,
+    *,
+    namespace: str,
+    runtime_env: dict[str, Any],
+    log_to_driver: bool,
+    environ: dict[str, str],
+) -> Driver:
+    """Join a cluster through the node daemon of ``session`` on this machine.
+
+    Raises ConnectionError when daemon or head do not answer or refuse.
+    """
+    info = session.info()
+    if not info.nodes:
+        raise ConnectionError(f"session {session.name} has no node daemon to connect through")
+    entry = info.nodes[0]
+    node_id = bytes.fromhex(entry.node_id)
+    node = Address(node_id, node_id, entry.ipc)
+    head = Address(bytes.fromhex(info.head_id), node_id, info.head_ipc, info.head_tcp)
+    process_id = new_process_id()
+    door = Door(process_id)
+    path = f"{session.sockets}/d-{process_id[1:5].hex()}"
+    address = Address(process_id, node_id, path)
+    try:
+        door.listen_ipc(path)
+        registered, job = _register(
+            Pump(door, node_id), address, node, head, namespace, runtime_env, log_to_driver, environ
+        )
+    except BaseException:
+        door.close()
+        raise
+    runtime = Runtime(
+        mode="driver",
+        door=door,
+        address=address,
+        node=registered.node,
+        head=registered.head,
+        job_id=JobId(job.job_id),
+        namespace=job.namespace,
+        config=Config.from_bytes(registered.config),
+    )
+    printer = None
+    if log_to_driver:
+        printer = OutputPrinter()
+        runtime.pump.on(WorkerLines, printer.show)
+    runtime.start()
+    return Driver(runtime, printer, session)
+
+
+def _register(
+    pump: Pump,
+    address: Address,
+    node: Address,
+    head: Address,
+    namespace: str,
+    runtime_env: dict[str, Any],
+    log_to_driver: bool,
+    environ: dict[str, str],
+) -> tuple[ProcessRegistered, JobRegistered]:
+    """Register with node daemon and head at the same time."""
+    answers: dict[str, Message] = {}
+    pump.door.dial(node, node.node_id)
+    pump.door.dial(head, node.node_id)
+    pid = os.getpid()
+    pump.request(
+        head.process_id,
+        lambda rid: RegisterJob(
+            rid,
+            address,
+            pid,
+            " ".join(sys.argv) or sys.executable,
+            namespace,
+            environ.get("MRAY_JOB_SUBMISSION_ID", ""),
+            msgspec.msgpack.encode(runtime_env) if runtime_env else b"",
+            [os.path.abspath(part) for part in sys.path if part != ""] + [os.getcwd()],
+            os.getcwd(),
+            compat.installed(),
+            log_to_driver,
+        ),
+        lambda reply: answers.__setitem__("head", reply),
+        _CONNECT_TIMEOUT_S,
+    )
+    # The job first: the node daemon files the driver under it.
+    _turn(pump, answers, 1)
+    job = answers["head"]
+    if isinstance(job, (Refused, RequestFailed)):
+        raise ConnectionError(f"the head did not take this driver: {job.text}")
+    assert isinstance(job, JobRegistered)
+    job_id = job.job_id
+    pump.request(
+        node.process_id,
+        lambda rid: RegisterProcess(rid, "driver", address, pid, job_id),
+        lambda reply: answers.__setitem__("node", reply),
+        _CONNECT_TIMEOUT_S,
+    )
+    _turn(pump, answers, 2)
+    registered = answers["node"]
+    if isinstance(registered, (Refused, RequestFailed)):
+        raise ConnectionError(f"the node daemon did not take this driver: {registered.text}")
+    assert isinstance(registered, ProcessRegistered)
+    return registered, job
+
+
+def _turn(pump: Pump, answers: dict[str, Message], count: int) -> None:
+    give_up_at = time.monotonic() + _CONNECT_TIMEOUT_S + 1.0
+    while len(answers) < count:
+        pump.run_once(1.0)
+        if time.monotonic() > give_up_at and len(answers) < count:
+            raise RaySystemError("the daemons of this session do not answer; see `mray logs`")

@@ -1,0 +1,471 @@
+"""Runs user code in a worker: tasks one at a time, or the calls of one actor.
+
+Owns fetching functions, arguments in, results out, errors, what runs in which thread. Talks to
+nobody: the loop (worker.py) hands it work and takes its replies.
+
+Who may run a task is settled by one dict: whoever pops its id from ``pending`` has it, the
+executing thread to run it or the loop to hand it back. A dict pop is atomic.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import pickle
+import struct
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any
+
+from mray.exceptions import RayError, RayTaskError
+from mray.ids import object_id
+from mray.ownership.references import Entry
+from mray.runtime.arguments import place_arguments
+from mray.runtime.objects import adopting
+from mray.runtime.tasks import FUNCTIONS
+from mray.serialization.failures import error_envelope, serialize_exception
+from mray.serialization.inspection import unpicklable_error
+from mray.serialization.pickler import deserialize, is_error, pack
+from mray.wire.messages import (
+    ActorSpec,
+    Address,
+    Argument,
+    KvGet,
+    KvValue,
+    Located,
+    RefInfo,
+    TaskSpec,
+    TaskTemplate,
+)
+
+if TYPE_CHECKING:
+    from mray.runtime.runtime import Runtime
+
+_FETCH_WAIT_S = 20.0
+_OK, _RAISED, _RETRY, _CANCELLED, _STALE, _NO_ARGUMENTS = 0, 1, 2, 3, 4, 5
+
+
+class Work:
+    """One call to run."""
+
+    __slots__ = ("owner", "spec", "template")
+
+    def __init__(self, owner: Address, template: TaskTemplate, spec: TaskSpec) -> None:
+        self.owner = owner
+        self.template = template
+        self.spec = spec
+
+
+class Done:
+    """What the loop gets back: a reply, and what must be registered before it leaves."""
+
+    __slots__ = ("borrowed", "exiting", "nested", "owner", "returns", "run_us", "spec", "status")
+
+    def __init__(self, owner: Address, spec: TaskSpec, status: int) -> None:
+        self.owner = owner
+        self.spec = spec
+        self.status = status
+        self.run_us = 0
+        #: (data, located) of each return.
+        self.returns: list[tuple[bytes | None, Located | None]] = []
+        #: For each return, the references inside it.
+        self.nested: list[list[Any]] = []
+        #: Entries of references among the arguments.
+        self.borrowed: list[Entry] = []
+        self.exiting = False
+
+
+class RunningTask(threading.local):
+    """What the present thread runs, for get_runtime_context()."""
+
+    work: Work | None = None
+
+
+running = RunningTask()
+
+
+class ExitActor(SystemExit):
+    """Raised by exit_actor(): end the actor on purpose."""
+
+
+class Executor:
+    """See the module. ``finished(done)`` takes a result to the loop, from any thread."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        finished: Callable[[Done], None],
+        announce: Callable[[str], None],
+        leaving: Callable[[str], None],
+        progress: Any,
+    ) -> None:
+        self.rt = runtime
+        self.leaving = leaving
+        self.finished = finished
+        self.announce = announce
+        self.queue: SimpleQueue[Work | Callable[[], None] | None] = SimpleQueue()
+        #: Calls not begun, by task id.
+        self.pending: dict[bytes, Work] = {}
+        self.actor: Any = None
+        self.actor_spec: ActorSpec | None = None
+        #: Ends run() once: what serves the calls from now on depends on the kind of actor.
+        self.made_actor = False
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self._progress = progress
+        self._functions: dict[bytes, Any] = {}
+        self._calls_of: dict[bytes, int] = {}
+        self._name = ""
+        self._exit_code: int | None = None
+
+    # -- the executing threads
+
+    def run(self) -> int:
+        """Run what the queue gives until told to end; the process's exit code."""
+        queue, pending = self.queue, self.pending
+        while True:
+            work = queue.get()
+            if type(work) is Work:
+                if pending.pop(work.spec.task_id, None) is None:
+                    continue
+                self.execute(work)
+            elif work is None:
+                return self._exit_code or 0
+            else:
+                assert callable(work)
+                work()
+                if self.made_actor:
+                    self.made_actor = False
+                    return 0
+
+    def execute(self, work: Work) -> None:
+        """Run one call and hand in its result."""
+        template, spec = work.template, work.spec
+        if template.name != self._name:
+            self._rename(template.name)
+        if self._progress is not None:
+            struct.pack_into("<q", self._progress, 0, spec.seq)
+        running.work = work
+        done = Done(work.owner, spec, _OK)
+        begun_at = time.perf_counter_ns()
+        try:
+            function = self._function(template)
+            args, kwargs = self._arguments(spec, done)
+        except BaseException as error:
+            done.status = _NO_ARGUMENTS
+            self._error(done, template, error)
+        else:
+            try:
+                value = function(*args, **kwargs)
+                if self.actor is None and inspect.isgenerator(value):
+                    value = list(value)
+                self._results(done, template, value)
+            except SystemExit as exit_:
+                # No reply: the caller learns the cause of this process's end from its daemon.
+                self._exit(exit_)
+                raise
+            except BaseException as error:
+                done.status = self._verdict(template, error)
+                self._error(done, template, error)
+            args = kwargs = value = function = None
+        done.run_us = (time.perf_counter_ns() - begun_at) // 1000
+        running.work = None
+        sys.stdout.flush()
+        sys.stderr.flush()
+        if template.max_calls:
+            count = self._calls_of.get(template.function_key, 0) + 1
+            self._calls_of[template.function_key] = count
+            done.exiting = count >= template.max_calls
+        self.finished(done)
+
+    def _exit(self, exit_: SystemExit) -> None:
+        if isinstance(exit_, ExitActor):
+            self.leaving("exit_actor() was called")
+        code = exit_.code
+        self._exit_code = code if isinstance(code, int) else 0 if code is None else 1
+
+    # -- in
+
+    def _function(self, template: TaskTemplate) -> Callable[..., Any]:
+        if template.method:
+            if template.method == "__ray_ready__":
+                return _ready
+            if template.method == "__ray_call__":
+                return self._call_with_self
+            if template.method == "__ray_terminate__":
+                return _terminate
+            method = getattr(self.actor, template.method)
+            assert callable(method)
+            return method
+        function = self._functions.get(template.function_key)
+        if function is None:
+            function = self._functions[template.function_key] = self.fetch(
+                template.function_key, f"the function {template.name}"
+            )
+        assert callable(function)
+        return function
+
+    def _call_with_self(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        return function(self.actor, *args, **kwargs)
+
+    def fetch(self, key: bytes, what: str) -> Any:
+        """An exported function or class. RayError if the head does not have it in time."""
+        answer = self.rt.ask(
+            self.rt.head,
+            lambda rid: KvGet(rid, FUNCTIONS, key, _FETCH_WAIT_S),
+            KvValue,
+            _FETCH_WAIT_S + 10.0,
+        )
+        if answer.value is None:
+            raise RayError(
+                f"{what} was not exported to the head within {_FETCH_WAIT_S:g} s (its driver may "
+                "be gone)"
+            )
+        adopting.context = None
+        return pickle.loads(answer.value)
+
+    def _arguments(self, spec: TaskSpec, done: Done) -> tuple[Sequence[Any], Any]:
+        if not spec.args and spec.args_in_store is None:
+            return (), {}
+        return self.arguments(
+            spec.args, spec.deps, spec.args_in_store, spec.args_located, done.borrowed
+        )
+
+    def arguments(
+        self,
+        data: bytes,
+        deps: list[Argument],
+        in_store: RefInfo | None,
+        located: Located | None,
+        borrowed: list[Entry],
+    ) -> tuple[Sequence[Any], Any]:
+        """Arguments from the wire; references among them are noted in ``borrowed``."""
+        adopting.context = borrowed
+        try:
+            values = [self._value(dep.ref, dep.data, dep.located) for dep in deps]
+            payload: bytes | memoryview = data
+            if in_store is not None:
+                payload = self._read(in_store)
+            return place_arguments(payload, values)
+        finally:
+            adopting.context = None
+
+    def _value(self, ref: RefInfo, data: bytes | None, located: Located | None) -> Any:
+        payload: bytes | memoryview = data if data is not None else self._read(ref)
+        value = deserialize(payload)
+        if is_error(payload):
+            assert isinstance(value, BaseException)
+            raise value
+        return value
+
+    def _read(self, ref: RefInfo) -> memoryview:
+        view = self.rt.store.get(ref.object_id)
+        if view is None:
+            raise RayError(
+                f"argument {ref.object_id.hex()} is not in the store of node "
+                f"{self.rt.node.node_id.hex()[:8]}"
+            )
+        return view
+
+    # -- out
+
+    def _results(self, done: Done, template: TaskTemplate, value: Any) -> None:
+        count = template.num_returns
+        if count == 1:
+            self._return(done, template, 1, value)
+            return
+        if count == 0:
+            return
+        values = list(value) if isinstance(value, (tuple, list)) else [value]
+        if len(values) != count:
+            raise ValueError(
+                f"{template.name} was to return {count} values (num_returns={count}), "
+                f"it returned {len(values)}"
+            )
+        for index, item in enumerate(values, 1):
+            self._return(done, template, index, item)
+
+    def _return(self, done: Done, template: TaskTemplate, index: int, value: Any) -> None:
+        try:
+            packed = pack(value)
+        except Exception as error:
+            raise unpicklable_error(value, f"the return value of {template.name}", error) from error
+        if type(packed) is bytes and len(packed) <= self.rt.objects.inline_max:
+            done.returns.append((packed, None))
+            done.nested.append([])
+            return
+        entry = Entry(object_id(done.spec.task_id, index), done.owner, self.rt.mailbox, 0)  # type: ignore[arg-type]
+        refs = [] if type(packed) is bytes else list(packed.refs)
+        size = len(packed)
+        if size <= self.rt.objects.inline_max:
+            assert not isinstance(packed, bytes)
+            done.returns.append((packed.to_bytes(), None))
+        else:
+            self._store(entry, packed, size)
+            done.returns.append((None, Located(self.rt.node.node_id, size)))
+        done.nested.append(refs)
+
+    def _store(self, entry: Entry, packed: Any, size: int) -> None:
+        copy = self.rt.store.copy
+
+        def write(view: memoryview) -> None:
+            if type(packed) is bytes:
+                copy(view[:size], memoryview(packed))
+            else:
+                packed.write_into(view, copy)
+
+        assert entry.owner is not None
+        self.rt.store.put(entry.object_id, entry.owner.process_id, size, write)
+
+    def _verdict(self, template: TaskTemplate, error: BaseException) -> int:
+        wanted = template.retry_exceptions
+        if not wanted:
+            return _RAISED
+        if wanted == b"*":
+            return _RETRY if isinstance(error, Exception) else _RAISED
+        types = pickle.loads(wanted)
+        return _RETRY if isinstance(error, types) else _RAISED
+
+    def _error(self, done: Done, template: TaskTemplate, error: BaseException) -> None:
+        refs: list[Any] = []
+        data = self.envelope_of(error, template.name, refs)
+        count = max(1, template.num_returns)
+        done.returns = [(data, None)] * count
+        done.nested = [refs] + [[] for _ in range(count - 1)]
+
+    def envelope_of(self, error: BaseException, name: str, refs: list[Any]) -> bytes:
+        """The error on the wire, as raised by ``name`` in this process."""
+        if isinstance(error, RayError) and not isinstance(error, RayTaskError):
+            frame = error.__traceback__
+            if frame is None or frame.tb_next is None:
+                return error_envelope(error, refs)
+        spec = self.actor_spec
+        return serialize_exception(
+            error,
+            name,
+            os.getpid(),
+            self.rt.node.ip,
+            actor_repr=_repr(self.actor) if spec is not None else None,
+            actor_id=spec.actor_id.hex() if spec is not None else None,
+            proctitle=f"ray::{name}",
+            refs=refs,
+        )
+
+    def _rename(self, name: str) -> None:
+        self._name = name
+        self.announce(name)
+
+    # -- actors
+
+    def make_actor(self, spec: ActorSpec, borrowed: list[Entry]) -> bytes:
+        """Make the actor's instance; the envelope of its constructor's error, b"" if none."""
+        self.actor_spec = spec
+        self._rename(spec.class_name)
+        try:
+            actor_class = self.fetch(spec.class_key, f"the class {spec.class_name}")
+            if spec.args or spec.args_in_store is not None:
+                args, kwargs = self.arguments(
+                    spec.args, spec.deps, spec.args_in_store, spec.args_located, borrowed
+                )
+            else:
+                args, kwargs = (), {}
+            self.actor = actor_class(*args, **kwargs)
+        except BaseException as error:
+            refs: list[Any] = []
+            return self.envelope_of(error, f"{spec.class_name}.__init__", refs)
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        return b""
+
+    def serve_actor(self, spec: ActorSpec) -> int:
+        """Run the actor's calls as its kind demands; the process's exit code."""
+        if spec.is_async:
+            return self._serve_async(spec.max_concurrency)
+        threads = [
+            threading.Thread(target=self.run, name=f"mray-actor-{index}", daemon=True)
+            for index in range(spec.max_concurrency - 1)
+        ]
+        self._progress = None if threads else self._progress
+        for thread in threads:
+            thread.start()
+        return self.run()
+
+    def _serve_async(self, max_concurrency: int) -> int:
+        """All methods run on one loop in this thread; at most ``max_concurrency`` at a time."""
+        loop = asyncio.new_event_loop()
+        asyncio.set_event_loop(loop)
+        limit = asyncio.Semaphore(max_concurrency)
+        tasks: set[asyncio.Task[None]] = set()
+
+        async def one(work: Work) -> None:
+            async with limit:
+                await self._execute_async(work)
+            if self._exit_code is not None:
+                loop.stop()
+
+        def drain() -> None:
+            while not self.queue.empty():
+                work = self.queue.get_nowait()
+                if type(work) is Work:
+                    if self.pending.pop(work.spec.task_id, None) is not None:
+                        task = loop.create_task(one(work))
+                        tasks.add(task)
+                        task.add_done_callback(tasks.discard)
+                elif work is None:
+                    loop.create_task(finish())  # noqa: RUF006 (the loop ends with it)
+                else:
+                    assert callable(work)
+                    work()
+
+        async def finish() -> None:
+            if tasks:
+                await asyncio.wait(set(tasks))
+            loop.stop()
+
+        self.drain_async = drain
+        self.loop = loop
+        loop.call_soon(drain)
+        loop.run_forever()
+        return self._exit_code or 0
+
+    drain_async: Callable[[], None]
+
+    async def _execute_async(self, work: Work) -> None:
+        template, spec = work.template, work.spec
+        done = Done(work.owner, spec, _OK)
+        begun_at = time.perf_counter_ns()
+        try:
+            function = self._function(template)
+            running.work = work
+            args, kwargs = self._arguments(spec, done)
+            value = function(*args, **kwargs)
+            if inspect.isawaitable(value):
+                value = await value
+            self._results(done, template, value)
+        except SystemExit as exit_:
+            self._exit(exit_)
+            return
+        except BaseException as error:
+            done.status = self._verdict(template, error)
+            self._error(done, template, error)
+        done.run_us = (time.perf_counter_ns() - begun_at) // 1000
+        self.finished(done)
+
+
+def _repr(actor: object) -> str | None:
+    try:
+        return repr(actor)
+    except Exception:  # a broken __repr__ of the user's must not hide the error being told
+        return type(actor).__name__
+
+
+def _ready() -> None:
+    return None
+
+
+def _terminate() -> None:
+    raise ExitActor(0)

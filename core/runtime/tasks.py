@@ -1,0 +1,394 @@
+"""Submitting tasks: templates, dependencies, leases, results.
+
+The shell around tasks/dispatch.py: turns notes and messages into its events and its effects into
+messages. Owns templates (numbering, exporting functions) and what becomes of results and failures.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import cloudpickle
+
+from mray.exceptions import (
+    RayError,
+    RuntimeEnvSetupError,
+    TaskCancelledError,
+    WorkerCrashedError,
+)
+from mray.ids import object_id
+from mray.object_ref import ObjectRef
+from mray.ownership.references import Entry
+from mray.rpc.pump import RequestFailed
+from mray.runtime.arguments import pack_arguments, spec_of
+from mray.serialization.context import collector
+from mray.serialization.failures import error_envelope
+from mray.serialization.inspection import unpicklable_error
+from mray.serialization.pickler import is_error
+from mray.tasks.dispatch import Demand, Dispatcher, Fail, Lease, ReturnLease, Steal
+from mray.tasks.task import Task, Template
+from mray.wire.messages import (
+    KvPut,
+    LeaseDemand,
+    LeaseGranted,
+    LeaseRefused,
+    LeaseReturned,
+    LeasesWanted,
+    Message,
+    ProcessDied,
+    PushTasks,
+    Refused,
+    StealTasks,
+    TaskReplies,
+    TaskReply,
+    TaskTemplate,
+)
+
+if TYPE_CHECKING:
+    from mray.runtime.runtime import Runtime
+
+log = logging.getLogger("mray.runtime")
+
+#: Namespace of exported functions and classes in the head's KV.
+FUNCTIONS = "fn"
+_EXPORT_TIMEOUT_S = 30.0
+_EXPORT_WARN_BYTES = 10 * 1024 * 1024
+
+
+class TasksPart:
+    """See the module."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.rt = runtime
+        self.references = runtime.references
+        config = runtime.config
+        self.target_us = int(config.tasks.pipeline_target_ms * 1000)
+        self.dispatcher = Dispatcher(config.tasks.lease_idle_ms / 1000)
+        self._numbers = itertools.count(1)
+        self._exported: dict[bytes, bytes] = {}
+        #: References captured by exported functions: kept until the job ends.
+        self._captured: list[Any] = []
+        #: Tasks not finished, by task id: for explanations and cancelling.
+        self.pending: dict[bytes, Task] = {}
+        self._infeasible: dict[int, str] = {}
+        self._said_infeasible: set[int] = set()
+        pump = runtime.pump
+        pump.on(LeaseGranted, self._granted)
+        pump.on(LeaseRefused, self._refused)
+        pump.on(LeasesWanted, self._wanted)
+        pump.on(TaskReplies, self._replies)
+
+    # ----------------------------------------------------------------------------- any thread
+
+    def export(self, value: Any, what: str) -> bytes:
+        """Pickle a function or class once and publish it in the head's KV; its key."""
+        outer, collector.refs = collector.refs, []
+        try:
+            data = cloudpickle.dumps(value, protocol=5)
+            self._captured += collector.refs
+        except Exception as error:
+            raise unpicklable_error(value, what, error) from error
+        finally:
+            collector.refs = outer
+        return self.publish(data, what)
+
+    def publish(self, data: bytes, what: str) -> bytes:
+        """Put bytes under their hash into the head's KV, once."""
+        key = hashlib.blake2b(data, digest_size=16).digest()
+        if key not in self._exported:
+            if len(data) > _EXPORT_WARN_BYTES:
+                log.warning(
+                    "%s is %.0f MB pickled: large captured values are better put() once and "
+                    "passed by reference",
+                    what,
+                    len(data) / 1e6,
+                )
+            self._exported[key] = data
+            self.rt.post(lambda: self._put(key, data, 0))
+        return key
+
+    def _put(self, key: bytes, data: bytes, attempt: int) -> None:
+        rt = self.rt
+
+        def answered(reply: Message) -> None:
+            if isinstance(reply, RequestFailed) and attempt < 3:
+                self._put(key, data, attempt + 1)
+            elif isinstance(reply, (RequestFailed, Refused)):
+                log.error("exporting a function to the head failed: %s", reply.text)
+
+        rt.pump.door.dial(rt.head, rt.node.node_id)
+        rt.pump.request(
+            rt.head.process_id,
+            lambda rid: KvPut(rid, FUNCTIONS, key, data),
+            answered,
+            _EXPORT_TIMEOUT_S,
+        )
+
+    def template(
+        self,
+        function_key: bytes,
+        name: str,
+        *,
+        num_returns: int,
+        resources: dict[str, int],
+        max_retries: int,
+        runtime_env: bytes = b"",
+        retry_exceptions: bytes = b"",
+        max_calls: int = 0,
+        method: str = "",
+        options: bytes = b"",
+        for_actor: bool = False,
+    ) -> Template:
+        """What calls of one function with these options share."""
+        wire = TaskTemplate(
+            next(self._numbers), function_key, name, num_returns, self.rt.job_id, resources,
+            method, retry_exceptions, max_calls, options,
+        )  # fmt: skip
+        class_id = -1
+        if not for_actor:
+            class_id = self.dispatcher.class_of(resources, self.rt.job_id, runtime_env)
+        return Template(wire, class_id, max_retries, self.target_us)
+
+    def call(
+        self,
+        template: Template,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        actor_id: bytes = b"",
+        keep: Entry | None = None,
+    ) -> list[ObjectRef[Any]]:
+        """Submit a call; its return references. ``keep``: the entry of the actor's handle, which
+        lives until the call is over."""
+        rt = self.rt
+        packed = pack_arguments(rt, template.name, args, kwargs)
+        task_id = rt.ids.task()
+        entries = self.references.entries
+        mailbox = rt.mailbox
+        returns = []
+        name = template.name
+        for index in range(1, template.num_returns + 1):
+            entry = Entry(object_id(task_id, index), None, mailbox, 1)
+            entry.name = name
+            entries[entry.object_id] = entry
+            returns.append(entry)
+        holds = packed.holds if keep is None else [*packed.holds, keep]
+        task = Task(task_id, template, packed.data, packed.deps, holds, returns)
+        task.args_entry = packed.in_store
+        task.actor_id = actor_id
+        refs = [ObjectRef(entry) for entry in returns]
+        mailbox.posts.append(task)
+        mailbox.wake()
+        return refs
+
+    # ------------------------------------------------------------------------------- the loop
+
+    def submit(self, task: Task) -> None:
+        """A task from this process. It is queued when its arguments are there."""
+        self.pending[task.task_id] = task
+        if self.await_arguments(task):
+            self.resolved(task)
+
+    def await_arguments(self, task: Task) -> bool:
+        """Hold what the task needs; whether all of it is there already."""
+        for entry in task.holds:
+            self.references.hold(entry)
+        for entry in task.deps:
+            if not entry.ready:
+                task.unresolved += 1
+                if entry.waiters is None:
+                    entry.waiters = []
+                entry.waiters.append(task)
+                self.rt.objects.watch_for(entry)
+        return not task.unresolved
+
+    def failed_dependency(self, task: Task) -> bytes | None:
+        """The error that one of the arguments is, if any: the task fails with it unrun."""
+        for entry in task.deps:
+            if entry.data is not None and is_error(entry.data):
+                return entry.data
+        return None
+
+    def resolved(self, task: Task) -> None:
+        """All arguments of a task are there."""
+        if task.deps:
+            error = self.failed_dependency(task)
+            if error is not None:
+                self.fail(task, error)
+                return
+        if task.cancelled:
+            self.fail(
+                task,
+                error_envelope(
+                    TaskCancelledError(task.task_id.hex(), task_name=task.template.name)
+                ),
+            )
+            return
+        self.dispatcher.submit(task)
+
+    def turn(self, now: float) -> None:
+        """Dispatch, and send what is due. Once a round."""
+        dispatcher = self.dispatcher
+        dispatcher.dispatch(now)
+        if dispatcher.touched:
+            touched, dispatcher.touched = dispatcher.touched, {}
+            for lease in touched.values():
+                if lease.out:
+                    self._push(lease)
+        if dispatcher.effects:
+            self._perform()
+
+    def _push(self, lease: Lease) -> None:
+        out, lease.out = lease.out, []
+        known = lease.known
+        templates = []
+        for task in out:
+            number = task.template.number
+            if number not in known:
+                known.add(number)
+                templates.append(task.template.wire)
+        message = PushTasks(self.rt.address, templates, [spec_of(task) for task in out])
+        # A worker that is gone is reported dead by the node daemon, and its tasks come back then.
+        self.rt.tell(lease.worker, message)
+
+    def _perform(self) -> None:
+        rt = self.rt
+        for effect in self.dispatcher.take():
+            match effect:
+                case Demand(class_id, count):
+                    sclass = self.dispatcher.classes[class_id]
+                    rt.tell(
+                        rt.node.address,
+                        LeaseDemand(
+                            class_id, count, sclass.resources, sclass.job_id, sclass.runtime_env
+                        ),
+                    )
+                case ReturnLease(lease_id, reuse):
+                    rt.tell(rt.node.address, LeaseReturned(lease_id, reuse))
+                case Steal(worker, count):
+                    rt.tell(worker, StealTasks(count))
+                case Fail(task, kind, text, cause):
+                    if cause is not None:
+                        error: RayError = WorkerCrashedError(
+                            task_name=task.template.name,
+                            pid=cause.pid or None,
+                            node=cause.node_id.hex()[:8],
+                            exit_code=cause.exit_code,
+                            signal=cause.signal,
+                            cause_text=cause.text,
+                            stderr_tail=cause.stderr_tail,
+                        )
+                    elif kind == "env_failed":
+                        error = RuntimeEnvSetupError(text)
+                    else:
+                        error = WorkerCrashedError(
+                            text, task_name=task.template.name, cause_text=text
+                        )
+                    self.fail(task, error_envelope(error))
+
+    def _granted(self, sender: bytes, message: LeaseGranted) -> None:
+        self._infeasible.pop(message.class_id, None)
+        self.dispatcher.granted(
+            message.class_id,
+            message.lease_id,
+            message.worker,
+            message.worker_pid,
+            self.rt.pump.clock(),
+        )
+
+    def _refused(self, sender: bytes, message: LeaseRefused) -> None:
+        if message.kind == "infeasible":
+            self._infeasible[message.class_id] = message.text
+            if message.class_id not in self._said_infeasible:
+                self._said_infeasible.add(message.class_id)
+                log.warning("tasks wait for resources that no node has: %s", message.text)
+        else:
+            self.dispatcher.refused(message.class_id, message.kind, message.text)
+
+    def _wanted(self, sender: bytes, message: LeasesWanted) -> None:
+        self.dispatcher.wanted(message.waiting, self.rt.pump.clock())
+
+    def _replies(self, sender: bytes, message: TaskReplies) -> None:
+        if sender in self.dispatcher.by_worker:
+            done = self.dispatcher.replied(
+                sender,
+                message.replies,
+                message.returned,
+                message.blocked,
+                message.exiting,
+                self.rt.pump.clock(),
+            )
+        else:
+            done = self.rt.actors.replied(sender, message.replies)
+        finish = self.finish
+        for task, reply in done:
+            finish(task, reply)
+
+    def finish(self, task: Task, reply: TaskReply) -> None:
+        """A task's reply: fill its returns, or run it once more."""
+        if reply.status == 2 and task.retries_left != 0 and not task.actor_id:
+            task.retries_left -= 1
+            self.dispatcher.retry(task)
+            return
+        self.pending.pop(task.task_id, None)
+        references = self.references
+        for entry, returned in zip(task.returns, reply.returns, strict=False):
+            if returned.refs:
+                self.rt.objects.receive_refs(entry, returned.refs)
+            references.fill(entry, returned.data, returned.located)
+            if not entry.local:
+                references.settle(entry)
+        for entry in task.holds:
+            references.release(entry)
+
+    def fail(self, task: Task, error: bytes) -> None:
+        """Every return of the task is this error."""
+        self.pending.pop(task.task_id, None)
+        references = self.references
+        for entry in task.returns:
+            references.fill(entry, error, None)
+            if not entry.local:
+                references.settle(entry)
+        for entry in task.holds:
+            references.release(entry)
+
+    def process_died(self, message: ProcessDied) -> None:
+        """A worker with our tasks may be dead."""
+        self.dispatcher.worker_died(message.process_id, message.cause)
+
+    def explain(self, entry: Entry) -> str:
+        """Why a return of a pending task is not ready; "" if no pending task makes it."""
+        task = self.pending.get(entry.object_id[:24])
+        if task is None or task.actor_id:
+            return ""
+        if task.unresolved:
+            waiting = [dep.name or dep.object_id.hex()[:8] for dep in task.deps if not dep.ready]
+            return f"waits for {task.unresolved} argument(s): {', '.join(waiting[:5])}"
+        class_id = task.template.class_id
+        sclass = self.dispatcher.classes[class_id]
+        for lease in sclass.leases:
+            if task.task_id in lease.inflight:
+                age_s = time.monotonic() - lease.progress_at
+                first = next(iter(lease.inflight)) == task.task_id
+                state = "runs" if first else "is queued behind another task"
+                return f"{state} in worker pid {lease.pid} (last progress {age_s:.1f} s ago)"
+        if class_id in self._infeasible:
+            return f"infeasible: {self._infeasible[class_id]}"
+        needs = ", ".join(f"{v / 10000:g} {k}" for k, v in sclass.resources.items()) or "a worker"
+        return (
+            f"queued: waits for {needs} ({len(sclass.queue)} tasks queued, "
+            f"{len(sclass.leases)} workers leased)"
+        )
+
+
+def pickled_types(types: Any) -> bytes:
+    """The wire form of ``retry_exceptions``."""
+    if types is True:
+        return b"*"
+    if not types:
+        return b""
+    return bytes(cloudpickle.dumps(tuple(types)))

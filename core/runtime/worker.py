@@ -1,0 +1,454 @@
+"""A worker process: registers with its node daemon, then runs what owners and the head send.
+
+Owns the worker's dialogues: tasks in, replies out (after the borrows they leave behind are
+registered), handing back tasks that are not begun, telling the node daemon when it is blocked,
+actors' start and end, its log files. Running user code is executor.py's.
+"""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import logging
+import mmap
+import os
+import signal
+import sys
+from typing import Any, NoReturn
+
+import msgspec
+
+from mray import compat, current
+from mray.config import Config
+from mray.ids import JobId
+from mray.ownership.references import Entry
+from mray.rpc.door import Door
+from mray.rpc.pump import RequestFailed, Timer
+from mray.runtime.executor import Done, Executor, Work
+from mray.runtime.output import OutputFiles
+from mray.runtime.params import WorkerParams
+from mray.runtime.runtime import Runtime
+from mray.wire.messages import (
+    ActorExiting,
+    ActorStarted,
+    Address,
+    DeathCause,
+    Message,
+    PushTasks,
+    RefGroup,
+    Refused,
+    RegisterProcess,
+    Returned,
+    SetWorkerTitle,
+    StartActor,
+    StealTasks,
+    TaskReplies,
+    TaskReply,
+    TaskTemplate,
+    TerminateActor,
+    WorkerBlocked,
+    WorkerUnblocked,
+)
+
+log = logging.getLogger("mray.worker")
+
+#: A get() that is over sooner is not worth two messages to the node daemon.
+_BLOCK_GRACE_S = 0.002
+_ROTATE_EVERY_S = 5.0
+
+
+class Worker:
+    """See the module."""
+
+    def __init__(self, params: WorkerParams) -> None:
+        self.params = params
+        config = Config.from_bytes(params.config)
+        door = Door(params.process_id)
+        door.listen_ipc(params.ipc)
+        self.address = Address(params.process_id, params.node.node_id, params.ipc)
+        self.rt = Runtime(
+            mode="worker",
+            door=door,
+            address=self.address,
+            node=params.node,
+            head=params.head,
+            job_id=JobId(params.job.job_id),
+            namespace=params.job.namespace,
+            config=config,
+        )
+        self.output = OutputFiles(
+            params.out_path,
+            params.err_path,
+            config.logs.log_rotation_max_bytes,
+            config.logs.log_rotation_backup_count,
+        )
+        self.executor = Executor(
+            self.rt,
+            self._finished,
+            self._announce,
+            self._leaving,
+            _map_progress(params.progress_path),
+        )
+        self._templates: dict[tuple[bytes, int], TaskTemplate] = {}
+        #: Replies ready to leave, by owner.
+        self._replies: dict[bytes, tuple[Address, list[TaskReply]]] = {}
+        self._exiting = False
+        #: Threads of tasks that wait in get.
+        self._waiting = 0
+        self._blocked = False
+        self._block_timer: Timer | None = None
+        self._serving = False
+        self._incarnation = 0
+        self.rt.objects.before_wait = self._before_wait
+        self.rt.objects.after_wait = self._after_wait
+        pump = self.rt.pump
+        pump.on(PushTasks, self._push)
+        pump.on(StealTasks, self._steal)
+        pump.on(StartActor, self._start_actor)
+        pump.on(TerminateActor, self._terminate_actor)
+        pump.hooks.append(self._flush)
+        pump.every(_ROTATE_EVERY_S, self.output.rotate)
+
+    def run(self) -> int:
+        """Register and serve; the exit code."""
+        params, rt = self.params, self.rt
+
+        def registered(reply: Message) -> None:
+            if isinstance(reply, (RequestFailed, Refused)):
+                log.error("the node daemon did not take this worker: %s", reply.text)
+                self.executor.queue.put(None)
+
+        rt.pump.door.dial(params.node.address, params.node.node_id)
+        rt.pump.request(
+            params.node.address.process_id,
+            lambda rid: RegisterProcess(
+                rid, "worker", self.address, os.getpid(), params.job.job_id
+            ),
+            registered,
+            30.0,
+        )
+        rt.start()
+        code = self.executor.run()
+        spec = self.executor.actor_spec
+        if spec is not None and self._serving:
+            code = self.executor.serve_actor(spec)
+        return code
+
+    # -- tasks in
+
+    def _push(self, sender: bytes, message: PushTasks) -> None:
+        for template in message.templates:
+            self._templates[sender, template.number] = template
+        if message.actor_id and (
+            self.executor.actor_spec is None
+            or message.actor_id != self.executor.actor_spec.actor_id
+            or message.incarnation != self._incarnation
+        ):
+            # The owner hears from the head what became of the one it meant.
+            log.warning("refused calls for another incarnation of an actor")
+            return
+        executor = self.executor
+        if self._blocked and not message.actor_id:
+            returned = [spec.task_id for spec in message.tasks]
+            self.rt.pump.send(sender, TaskReplies([], returned, blocked=True))
+            return
+        pending, queue, owner = executor.pending, executor.queue, message.owner
+        for spec in message.tasks:
+            work = Work(owner, self._templates[sender, spec.template], spec)
+            pending[spec.task_id] = work
+            queue.put(work)
+        self._kick()
+
+    def _kick(self) -> None:
+        loop = self.executor.loop
+        if loop is not None:
+            loop.call_soon_threadsafe(self.executor.drain_async)
+
+    def _steal(self, sender: bytes, message: StealTasks) -> None:
+        """Hand back the last of what is not begun."""
+        pending = self.executor.pending
+        returned: list[bytes] = []
+        while len(returned) < message.count:
+            try:
+                task_id, _ = pending.popitem()
+            except KeyError:
+                break
+            returned.append(task_id)
+        returned.reverse()
+        self.rt.pump.send(sender, TaskReplies([], returned))
+
+    # -- replies out
+
+    def _finished(self, done: Done) -> None:
+        """From the executing thread."""
+        self.rt.post(lambda: self._reply(done))
+
+    def _reply(self, done: Done) -> None:
+        """Send the result once the borrows that outlive the task are registered."""
+        waiting = 1
+
+        def go() -> None:
+            nonlocal waiting
+            waiting -= 1
+            if not waiting:
+                self._queue_reply(done, groups)
+
+        for owner, ids, token in self._leftovers(done):
+            waiting += 1
+            self.rt.objects.register_for(owner, ids, self.address, token, go)
+        groups: list[list[RefGroup]] = []
+        for refs in done.nested:
+            mine: list[RefGroup] = []
+            for owner, entries in _by_owner([ref._entry for ref in refs]):
+                ids = [entry.object_id for entry in entries]
+                if owner is None:
+                    token = self.rt.references.token()
+                    for entry in entries:
+                        self.rt.references.add_borrower(entry, done.owner.process_id, token)
+                    mine.append(RefGroup(self.address, ids, token))
+                elif owner.process_id == done.owner.process_id:
+                    mine.append(RefGroup(owner, ids, 0))
+                else:
+                    token = self.rt.references.token()
+                    waiting += 1
+                    self.rt.objects.register_for(owner, ids, done.owner, token, go)
+                    mine.append(RefGroup(owner, ids, token))
+            groups.append(mine)
+        done.nested = []
+        go()
+
+    def _leftovers(self, done: Done) -> list[tuple[Address, list[bytes], int]]:
+        """References among the arguments that this process keeps beyond the task."""
+        if not done.borrowed:
+            return []
+        references = self.rt.references
+        kept: dict[bytes, Entry] = {}
+        for entry in done.borrowed:
+            if references.unregistered(entry):
+                kept[entry.object_id] = entry
+        found = []
+        for owner, entries in _by_owner(list(kept.values())):
+            assert owner is not None
+            token = references.token()
+            for entry in entries:
+                entry.tokens = [token]
+            found.append((owner, [entry.object_id for entry in entries], token))
+        return found
+
+    def _queue_reply(self, done: Done, groups: list[list[RefGroup]]) -> None:
+        returns = [
+            Returned(data, located, refs)
+            for (data, located), refs in zip(done.returns, groups, strict=True)
+        ]
+        reply = TaskReply(done.spec.task_id, done.status, returns, done.run_us)
+        self._replies.setdefault(done.owner.process_id, (done.owner, []))[1].append(reply)
+        if done.exiting:
+            self._exiting = True
+
+    def _flush(self) -> None:
+        if not self._replies:
+            return
+        replies, self._replies = self._replies, {}
+        exiting = self._exiting
+        for owner, batch in replies.values():
+            returned = []
+            if exiting:
+                returned = self._take_back()
+            self.rt.tell(owner, TaskReplies(batch, returned, exiting=exiting))
+        if exiting:
+            self._leave(DeathCause("intended", "max_calls was reached"))
+            self.executor.queue.put(None)
+
+    def _take_back(self) -> list[bytes]:
+        pending = self.executor.pending
+        taken = []
+        for task_id in list(pending):
+            if pending.pop(task_id, None) is not None:
+                taken.append(task_id)
+        return taken
+
+    def _leaving(self, why: str) -> None:
+        """From the executing thread: the process ends on purpose."""
+        self.rt.post(lambda: self._leave(DeathCause("intended", why)))
+
+    def _leave(self, cause: DeathCause) -> None:
+        self.rt.tell(self.params.node.address, ActorExiting(cause))
+
+    # -- blocking
+
+    def _before_wait(self) -> None:
+        """From the executing thread: it waits in get."""
+        self.rt.post(self._wait_began)
+
+    def _after_wait(self) -> None:
+        self.rt.post(self._wait_ended)
+
+    def _wait_began(self) -> None:
+        self._waiting += 1
+        if self._waiting == 1 and not self._blocked:
+            if any(sclass.queue for sclass in self.rt.tasks.dispatcher.classes.values()):
+                self._declare_blocked()
+            elif self._block_timer is None:
+                self._block_timer = self.rt.pump.after(_BLOCK_GRACE_S, self._declare_blocked)
+
+    def _declare_blocked(self) -> None:
+        self._block_timer = None
+        if not self._waiting or self._blocked:
+            return
+        self._blocked = True
+        self.rt.tell(self.params.node.address, WorkerBlocked())
+        if self.executor.actor_spec is None:
+            by_owner: dict[bytes, list[bytes]] = {}
+            pending = self.executor.pending
+            for task_id in list(pending):
+                work = pending.pop(task_id, None)
+                if work is not None:
+                    by_owner.setdefault(work.owner.process_id, []).append(task_id)
+            for owner_id, returned in by_owner.items():
+                self.rt.pump.send(owner_id, TaskReplies([], returned, blocked=True))
+
+    def _wait_ended(self) -> None:
+        self._waiting -= 1
+        if self._waiting:
+            return
+        if self._block_timer is not None:
+            self._block_timer.cancel()
+            self._block_timer = None
+        if self._blocked:
+            self._blocked = False
+            self.rt.tell(self.params.node.address, WorkerUnblocked())
+
+    # -- actors
+
+    def _start_actor(self, sender: bytes, message: StartActor) -> None:
+        spec = message.spec
+        self._incarnation = message.incarnation
+        # Known before any call can arrive: a caller learns of the actor only after ActorStarted.
+        self.executor.actor_spec = self.rt.actor_spec = spec
+        self.rt.incarnation = message.incarnation
+        self.executor.queue.put(lambda: self._make_actor(spec))
+
+    def _make_actor(self, spec: Any) -> None:
+        """In the executing thread."""
+        borrowed: list[Entry] = []
+        error = self.executor.make_actor(spec, borrowed)
+        done = Done(spec.owner, _NO_SPEC, 0)
+        done.borrowed = borrowed
+        incarnation = self._incarnation
+
+        def report() -> None:
+            for owner, ids, token in self._leftovers(done):
+                self.rt.objects.register_for(owner, ids, self.address, token, _nothing)
+            self.rt.tell(
+                self.params.head,
+                ActorStarted(spec.actor_id, incarnation, self.address, os.getpid(), error),
+            )
+            if error:
+                self._leave(DeathCause("creation_failed", "the actor's constructor raised"))
+                self.executor.queue.put(None)
+
+        self.rt.post(report)
+        if not error:
+            self._serving = True
+            self.executor.made_actor = True
+
+    def _terminate_actor(self, sender: bytes, message: TerminateActor) -> None:
+        self._leave(DeathCause("out_of_scope", "its last handle is gone"))
+        self.executor.queue.put(None)
+        self._kick()
+
+    # -- its log files
+
+    def _announce(self, name: str) -> None:
+        """From the executing thread: output from here on belongs to ``name``."""
+        sys.stdout.flush()
+        sys.stderr.flush()
+        out, err = self.output.offsets()
+        title = SetWorkerTitle(name, out, err)
+        self.rt.post_to(self.params.node.address, title)
+        _set_process_name(f"ray::{name}")
+
+
+class _NoSpec:
+    task_id = b""
+
+
+_NO_SPEC: Any = _NoSpec()
+
+
+def _nothing() -> None:
+    return None
+
+
+def _by_owner(entries: list[Entry]) -> list[tuple[Address | None, list[Entry]]]:
+    groups: dict[bytes, tuple[Address | None, list[Entry]]] = {}
+    for entry in entries:
+        key = entry.owner.process_id if entry.owner is not None else b""
+        groups.setdefault(key, (entry.owner, []))[1].append(entry)
+    return list(groups.values())
+
+
+def _map_progress(path: str) -> mmap.mmap:
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        if os.fstat(fd).st_size < 8:
+            os.pwrite(fd, (-1).to_bytes(8, "little", signed=True), 0)
+        return mmap.mmap(fd, 8)
+    finally:
+        os.close(fd)
+
+
+def _set_process_name(name: str) -> None:
+    try:
+        with open("/proc/self/comm", "w") as file:
+            file.write(name[:15])
+    except OSError:
+        return  # a name in `ps` is a courtesy; a container may forbid it
+
+
+def run_worker(params: WorkerParams) -> NoReturn:
+    """The life of a worker process, from right after the fork to its exit."""
+    logging.basicConfig(level=logging.WARNING, format="[mray] %(levelname)s %(name)s: %(message)s")
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _on_sigterm)
+    if params.job.as_ray:
+        compat.install(force=True)
+    env = msgspec.msgpack.decode(params.runtime_env) if params.runtime_env else {}
+    cwd = env.get("working_dir") or params.job.cwd
+    if cwd:
+        try:
+            os.chdir(cwd)
+        except OSError as error:
+            log.warning("cannot work in %s: %s", cwd, error)
+    for path in reversed([p for p in (env.get("working_dir"), *params.job.sys_path) if p]):
+        if path not in sys.path:
+            sys.path.insert(0, path)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    worker = Worker(params)
+    current.runtime = worker.rt
+    gc.freeze()
+    code = 1
+    try:
+        code = worker.run()
+    except SystemExit as exit_:
+        code = exit_.code if isinstance(exit_.code, int) else 0 if exit_.code is None else 1
+    except BaseException:
+        log.exception("the worker failed")
+    sys.stdout.flush()
+    sys.stderr.flush()
+    _leave_in_order(worker, code)
+
+
+def _leave_in_order(worker: Worker, code: int) -> NoReturn:
+    """Run exit hooks, let queued replies leave, and end without joining user threads."""
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    worker.rt.flush()
+    worker.rt.close()
+    os._exit(code)
+
+
+def _on_sigterm(signum: int, frame: object) -> None:
+    raise SystemExit(143)

@@ -1,0 +1,89 @@
+"""What a running task can ask about itself: get_runtime_context()."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from mray import current
+from mray.ids import NIL_ACTOR
+from mray.resources import to_float
+from mray.runtime.executor import running
+
+
+class RuntimeContext:
+    """Ids and names of this process and what it runs. Ids are hex strings, as in Ray."""
+
+    def get_job_id(self) -> str:
+        """The job's id."""
+        return current.get().job_id.hex()
+
+    def get_node_id(self) -> str:
+        """The id of the node this process runs on."""
+        return current.get().node.node_id.hex()
+
+    def get_worker_id(self) -> str:
+        """The id of this process."""
+        return current.get().process_id.hex()
+
+    def get_task_id(self) -> str | None:
+        """The id of the task this thread runs, None in a driver."""
+        work = running.work
+        return work.spec.task_id.hex() if work is not None else None
+
+    def get_task_name(self) -> str | None:
+        """The name of the task this thread runs, None in a driver."""
+        work = running.work
+        return work.template.name if work is not None else None
+
+    def get_actor_id(self) -> str | None:
+        """The id of the actor this process is, None if it is none."""
+        spec = current.get().actor_spec
+        return spec.actor_id.hex() if spec is not None else None
+
+    def get_actor_name(self) -> str | None:
+        """The name of the actor this process is, None if it has none."""
+        spec = current.get().actor_spec
+        return spec.name if spec is not None else None
+
+    def get_assigned_resources(self) -> dict[str, float]:
+        """What the running task or actor holds."""
+        spec = current.get().actor_spec
+        if spec is not None:
+            return to_float(spec.resources)
+        work = running.work
+        return to_float(work.template.resources) if work is not None else {}
+
+    @property
+    def namespace(self) -> str:
+        """The namespace names of actors are looked up in."""
+        return current.get().namespace
+
+    @property
+    def was_current_actor_reconstructed(self) -> bool:
+        """Whether this actor has been restarted."""
+        return current.get().incarnation > 0
+
+    @property
+    def gcs_address(self) -> str:
+        """The head's address."""
+        head = current.get().head
+        return head.tcp or head.ipc
+
+    def get(self) -> dict[str, Any]:
+        """The main ids in one dict."""
+        return {
+            "job_id": self.get_job_id(),
+            "node_id": self.get_node_id(),
+            "worker_id": self.get_worker_id(),
+            "task_id": self.get_task_id(),
+            "actor_id": self.get_actor_id() or NIL_ACTOR.hex(),
+            "pid": os.getpid(),
+            "namespace": self.namespace,
+        }
+
+
+def get_runtime_context() -> RuntimeContext:
+    """The context of the calling thread; starts mray in a driver that has not."""
+    current.get()
+    return RuntimeContext()
