@@ -122,7 +122,7 @@ def ending(job: JobDetails) -> str:
         text += f", killed by {killed_by}" if killed_by else f" with exit code {code}"
     if job.start_unix_s and job.end_unix_s:
         text += f" after {format_duration(max(0.0, job.end_unix_s - job.start_unix_s))}"
-    if job.status == "FAILED" and job.message and not job.message.startswith("exit code"):
+    if job.status == "FAILED" and job.message and f"exit code {code}" not in job.message:
         text += f": {' '.join(job.message.split())}"
     return text
 

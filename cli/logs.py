@@ -91,7 +91,7 @@ def logs(
         if source is None:
             return 0
         print_log(source, name, tail=tail, follow=follow)
-        if not err and name.endswith(".out") and name.startswith("worker-"):
+        if name.endswith(".out"):
             _mention_errors(source, name)
         return 0
     except KeyboardInterrupt:

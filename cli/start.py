@@ -265,8 +265,14 @@ def _next_steps(
 
 def _node_facts(node: NodeInfo, started: Started, resolved: Resolved) -> list[tuple[str, str]]:
     monitor = resolved.config.memory_monitor
+    # The store has a line of its own, and what marks a node is not for people.
+    offered = {
+        name: amount
+        for name, amount in node.resources.items()
+        if name != "object_store_memory" and not name.startswith("node:")
+    }
     return [
-        ("resources", amounts(node.resources)),
+        ("resources", amounts(offered)),
         ("object store", f"{format_bytes(node.store_capacity_bytes)} in {node.store_path}"),
         (
             "memory monitor",
