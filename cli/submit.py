@@ -135,8 +135,7 @@ def submit(
             runtime_env=msgspec.msgpack.encode(env) if env else b"",
             metadata=metadata,
             cwd=cwd,
-            # Output is to be seen when it is printed, and not to be lost at os._exit().
-            environ={"PYTHONUNBUFFERED": "1", **env.get("env_vars", {})},
+            environ={},  # The node's own, with env_vars over it: as in Ray, not the user's.
         )
         cluster.ask_head(
             lambda rid: msgspec.structs.replace(message, rid=rid), JobSubmitted, timeout_s=10.0

@@ -99,7 +99,7 @@ def test_a_script_is_launched_by_this_interpreter_with_its_own_options(
     ]  # fmt: skip
     assert message.display == "job.py --as-ray -- -x"
     assert message.cwd == str(script.parent)
-    assert message.environ["PYTHONUNBUFFERED"] == "1"
+    assert message.environ == {}
 
 
 def test_words_after_dashes_are_a_command(mray, cluster, make_job):
@@ -131,7 +131,6 @@ def test_the_environment_is_merged_checked_and_sent(mray, cluster, make_job, scr
     env = msgspec.msgpack.decode(message.runtime_env)
     assert env == {"env_vars": {"A": "1"}, "working_dir": str(other)}
     assert message.cwd == str(other)
-    assert message.environ["A"] == "1"
     assert message.metadata == {"who": "me"}
     assert message.entrypoint[-1] == "inner.py"
 
