@@ -20,6 +20,7 @@ from mray.remote_function import Signature
 from mray.wire.messages import ActorSpec
 
 _OPTIONS_ATTRIBUTE = "__ray_method_options__"
+_ANY_PARAMETERS = [("args", 2, False), ("kwargs", 4, False)]
 #: Methods every actor has.
 _BUILT_IN = ("__ray_ready__", "__ray_call__", "__ray_terminate__")
 
@@ -156,9 +157,11 @@ def _methods_of(cls: type) -> dict[str, dict[str, Any]]:
             options["retry_exceptions"] = pickled_types(options["retry_exceptions"])
         if inspect.iscoroutinefunction(member) or inspect.isasyncgenfunction(member):
             options["is_async"] = True
+        plain = isinstance(inspect.getattr_static(cls, name), (staticmethod, classmethod))
+        options["parameters"] = Signature(member, skip_first=not plain).parameters()
         methods[name] = options
     for name in _BUILT_IN:
-        methods[name] = {}
+        methods[name] = {"parameters": _ANY_PARAMETERS}
     return methods
 
 
@@ -238,7 +241,10 @@ class ActorMethod:
             options.get("max_task_retries", handle._retries),
             _retry_bytes(options.get("retry_exceptions")),
             b"",
+            options["parameters"],
         )
+        if args or kwargs or template.check.needs_arguments:
+            template.check(args, kwargs)
         ref = handle._ref
         refs = runtime.tasks.call(
             template, args, kwargs, handle._actor_id, ref._entry if ref is not None else None

@@ -49,8 +49,10 @@ def _count(least: int) -> Callable[[str, Any], None]:
 
 
 def _text(name: str, value: Any) -> None:
-    if not isinstance(value, str) or not value:
-        raise TypeError(f"{name} must be a non-empty string, not {value!r}")
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a string, not {value!r}")
+    if not value:
+        raise ValueError(f"{name} must not be empty")
 
 
 def _resources(name: str, value: Any) -> None:

@@ -120,6 +120,36 @@ class Signature:
             for p in parameters
         )
 
+    @classmethod
+    def of_parameters(cls, name: str, parameters: Any) -> Signature:
+        """The same from what ``parameters()`` returned in another process."""
+        made = cls.__new__(cls)
+        made._name = name
+        made._signature = inspect.Signature(
+            [
+                inspect.Parameter(
+                    parameter,
+                    inspect._ParameterKind(kind),
+                    default=None if optional else inspect.Parameter.empty,
+                )
+                for parameter, kind, optional in parameters
+            ]
+        )
+        made._most = -1
+        made.needs_arguments = any(
+            not optional and kind not in (2, 4) for _, kind, optional in parameters
+        )
+        if all(kind == 1 and not optional for _, kind, optional in parameters):
+            made._most = len(parameters)
+        return made
+
+    def parameters(self) -> list[tuple[str, int, bool]]:
+        """(name, kind, has a default) of each parameter: plain values that travel."""
+        return [
+            (p.name, int(p.kind), p.default is not p.empty)
+            for p in self._signature.parameters.values()
+        ]
+
     def __call__(self, args: Any, kwargs: Any) -> None:
         """Raise TypeError if a call with these arguments would."""
         if len(args) == self._most and not kwargs:

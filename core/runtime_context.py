@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 from mray import current
+from mray.actor import ActorHandle, handle_of
 from mray.ids import NIL_ACTOR
 from mray.resources import to_float
 from mray.runtime.executor import running
@@ -63,6 +64,14 @@ class RuntimeContext:
     def was_current_actor_reconstructed(self) -> bool:
         """Whether this actor has been restarted."""
         return current.get().incarnation > 0
+
+    @property
+    def current_actor(self) -> ActorHandle:
+        """A handle of the actor this process is. RuntimeError in a task or driver."""
+        spec = current.get().actor_spec
+        if spec is None:
+            raise RuntimeError("this process is no actor")
+        return handle_of(spec)
 
     @property
     def gcs_address(self) -> str:

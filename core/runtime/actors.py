@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from mray.exceptions import ActorDiedError, ActorUnavailableError, RayError, RayTaskError
 from mray.ownership.references import Entry
+from mray.remote_function import Signature
 from mray.rpc.pump import RequestFailed
 from mray.runtime.arguments import Packed, argument_of, ref_info, spec_of
 from mray.serialization.failures import error_envelope
@@ -96,6 +97,7 @@ class ActorsPart:
         max_task_retries: int,
         retry_exceptions: bytes,
         options: bytes,
+        parameters: Any = None,
     ) -> Template:
         """What calls of one method with these options share; made at first use."""
         key = (class_name, method, num_returns, max_task_retries, retry_exceptions, options)
@@ -106,6 +108,7 @@ class ActorsPart:
                 max_retries=max_task_retries, retry_exceptions=retry_exceptions, method=method,
                 options=options, for_actor=True,
             )  # fmt: skip
+            template.check = Signature.of_parameters(f"{class_name}.{method}", parameters)
             self._templates[key] = template
         return template
 

@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from mray.exceptions import RayError, RayTaskError
+from mray.exceptions import RayError, RayTaskError, TaskCancelledError
 from mray.ids import object_id
 from mray.ownership.references import Entry
 from mray.runtime.arguments import place_arguments
@@ -331,6 +331,8 @@ class Executor:
 
     def _error(self, done: Done, template: TaskTemplate, error: BaseException) -> None:
         refs: list[Any] = []
+        if isinstance(error, KeyboardInterrupt):
+            error = TaskCancelledError(done.spec.task_id.hex(), task_name=template.name)
         data = self.envelope_of(error, template.name, refs)
         count = max(1, template.num_returns)
         done.returns = [(data, None)] * count

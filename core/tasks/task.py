@@ -20,6 +20,7 @@ class Template:
     """Calls of one function (or actor method) with the same options."""
 
     __slots__ = (
+        "check",
         "class_id",
         "depth",
         "max_retries",
@@ -41,6 +42,8 @@ class Template:
         #: Scheduling class, -1 for actor methods.
         self.class_id = class_id
         self.max_retries = max_retries
+        #: Checks the arguments of an actor method against its signature.
+        self.check: Any = None
         self.target_us = target_us
         #: Estimate of the run time, -1 while unknown.
         self.run_us = -1.0
