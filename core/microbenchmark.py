@@ -221,11 +221,11 @@ def _multi_put_gigabytes(bench: Bench) -> Work:
 def _put_gigabytes_warm(bench: Bench) -> Work:
     import numpy as np
 
-    # A store that takes new pages for each object is slow (0.6-2 GB/s) until it has touched all of
-    # its memory, which is 10 s into the row above where the store has 7 GB, and then fast
-    # (25-40 GB/s). 20 puts are 17 GB. Ones, since zeros are copied from a single page.
+    # A put into pages never touched runs at 0.3-2 GB/s, one into warm pages at 20-30, and Ray's
+    # store of 7 GB has touched all of its own only after some 30 puts of this size. Ones, since
+    # zeros are copied from a single page.
     api, array = bench.api, np.ones(100 * 1024 * 1024, dtype=np.int64)
-    return Work(lambda: api.put(array), array.nbytes / 1e9, warmup_count=20)
+    return Work(lambda: api.put(array), array.nbytes / 1e9, warmup_count=40)
 
 
 @_row("single client get object containing 10k refs")

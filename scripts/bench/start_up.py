@@ -80,11 +80,8 @@ def _figure(measurement: Callable[[], float]) -> float | str:
 
 def _median(engine: Engine, code: str, count: int) -> float:
     words = [engine.python, "-P", "-c", code.format(name=engine.name)]
-    runs = [
-        float(engine.run(isolation.inside(words), timeout_s=_TIMEOUT_S).split()[-1])
-        for _ in range(count + 1)
-    ]
-    return statistics.median(runs[1:])
+    runs = [engine.run(isolation.inside(words), timeout_s=_TIMEOUT_S) for _ in range(count + 1)]
+    return statistics.median(float(run.split()[-1]) for run in runs[1:])
 
 
 def _cluster_life(engine: Engine) -> dict[str, float]:

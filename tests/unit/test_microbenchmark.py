@@ -65,7 +65,7 @@ class Here:
 
 
 def test_names_are_unique_and_every_row_has_a_unit() -> None:
-    assert len(microbenchmark.ROWS) == 27
+    assert len(microbenchmark.ROWS) == 28
     assert {unit for unit, _ in microbenchmark.ROWS.values()} == {"/s", "GB/s", "refs/s"}
 
 
@@ -75,7 +75,8 @@ def test_names_are_unique_and_every_row_has_a_unit() -> None:
         (["single client tasks sync"], ["single client tasks sync"]),
         (["1:1 actor calls sync"], ["1:1 actor calls sync"]),
         (["1:n actor calls async", "PUT GIGA"],
-         ["single client put gigabytes", "multi client put gigabytes", "1:n actor calls async"]),
+         ["single client put gigabytes", "multi client put gigabytes",
+          "single client put gigabytes, warm store", "1:n actor calls async"]),
         (["multi client *"],
          ["multi client put calls (Plasma Store)", "multi client put gigabytes",
           "multi client tasks async"]),
@@ -115,6 +116,18 @@ def test_a_row_that_raises_is_reported_and_the_next_one_runs(
     assert seen == results
     assert [r.error for r in results] == ["ValueError: on purpose", "", ""]
     assert "failed: ValueError" in results[0].line()
+
+
+def test_a_row_may_ask_for_calls_before_counting(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = list[int]()
+
+    def counted(bench: Bench) -> microbenchmark.Work:
+        return microbenchmark.Work(lambda: calls.append(1), warmup_count=7)
+
+    monkeypatch.setitem(microbenchmark.ROWS, "1:1 actor calls sync", ("/s", counted))
+    microbenchmark.run(Here(), ["1:1 actor calls sync"], INSTANT)
+    # And one in each round.
+    assert len(calls) == 7 + INSTANT.round_count
 
 
 def test_results_print_as_json() -> None:
