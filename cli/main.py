@@ -17,6 +17,8 @@ from mray.cli.failure import FAILED, INTERRUPTED, USAGE, Failure
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if sys.stdout is None:  # Closed by the caller: `mray status >&-`.
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (until the process ends)
     if words in (["version"], ["--version"]):
         from mray.cli.version import line
 
@@ -30,6 +32,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain("interrupted", INTERRUPTED)
     except BrokenPipeError:
         return _hush()
+    except OSError as error:
+        # Of the machine, not of the command: a full disk, a directory that may not be read.
+        where = f"{error.filename}: " if error.filename else ""
+        return _complain(f"{where}{error.strerror or error}", FAILED)
 
 
 def _run(words: list[str]) -> int:
@@ -78,11 +84,15 @@ def _flush(code: int) -> int:
         sys.stdout.flush()
     except BrokenPipeError:
         return _hush()
+    except OSError as error:
+        _hush()
+        return _complain(f"the output cannot be written: {error.strerror}", FAILED)
     return code
 
 
 def _hush() -> int:
-    """The reader has gone (`mray logs | head`): keep the interpreter from complaining at exit."""
+    """Let go of standard output, which nobody reads any more (`mray logs | head`), so that the
+    interpreter does not complain at its exit."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
     return FAILED

@@ -95,13 +95,40 @@ def test_a_killed_driver_is_128_plus_the_signal(mray: Run, script: Callable[[str
 def test_arguments_environment_and_directory_reach_the_driver(
     mray: Run, script: Callable[[str], str], folder: Path
 ) -> None:
-    name = script("import os, sys; print(sys.argv, os.environ['COLOUR'], os.getcwd(), __name__)\n")
+    name = script(
+        """
+        import os, sys
+        print(sys.argv, os.environ["COLOUR"], os.getcwd(), __name__, "PATH" in os.environ)
+        """
+    )
     (folder / "elsewhere").mkdir(exist_ok=True)
     env = '{"env_vars": {"COLOUR": "red"}}'
     ended = mray("submit", "--runtime-env-json", env, "--working-dir", "elsewhere", name, "-x", "1")
     assert ended.returncode == 0, ended.stdout + ended.stderr
     path = str(folder / "job.py")
-    assert ended.stdout == f"{[path, '-x', '1']} red {folder / 'elsewhere'} __main__\n"
+    assert ended.stdout == f"{[path, '-x', '1']} red {folder / 'elsewhere'} __main__ True\n"
+
+
+def test_environment_and_directory_reach_the_workers(
+    mray: Run, script: Callable[[str], str], folder: Path
+) -> None:
+    name = script(
+        """
+        import os
+        import mray
+        @mray.remote
+        def look():
+            import neighbour
+            return os.environ["COLOUR"], os.getcwd(), neighbour.VALUE
+        print(*mray.get(look.remote()))
+        """
+    )
+    (folder / "workplace").mkdir(exist_ok=True)
+    (folder / "workplace" / "neighbour.py").write_text("VALUE = 7\n")
+    env = '{"env_vars": {"COLOUR": "red"}}'
+    ended = mray("submit", "--runtime-env-json", env, "--working-dir", "workplace", name)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert ended.stdout.splitlines()[-1] == f"red {folder / 'workplace'} 7"
 
 
 def test_a_command_runs_as_it_is(mray: Run) -> None:

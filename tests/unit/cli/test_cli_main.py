@@ -105,7 +105,7 @@ def _imported(*words: str) -> set[str]:
 
 
 def test_version_imports_no_typer():
-    assert not {"typer", "rich", "pydantic", "zmq", "msgspec"} & _imported("version")
+    assert not {"typer", "rich", "pydantic", "zmq"} & _imported("version")
 
 
 def test_a_plain_command_imports_neither_rich_nor_pydantic_nor_asyncio():
@@ -126,6 +126,22 @@ def test_a_reader_that_leaves_is_no_error():
         ["bash", "-c", f'{sys.executable} -c "{program}" | true'], capture_output=True, text=True
     )
     assert ended.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("redirection", "code", "err"),
+    [
+        (">/dev/full", 1, ["No space left on device"]),
+        (">&-", 0, []),
+    ],
+)
+def test_output_that_cannot_be_written_is_no_traceback(redirection, code, ends):
+    ended = subprocess.run(
+        ["bash", "-c", f"{sys.executable} -m mray.cli config list {redirection}"],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert ended.returncode == code
+    assert [line.rpartition(": ")[2] for line in ended.stderr.splitlines()] == ends
 
 
 def test_completion_offers_commands_and_writes_a_script(monkeypatch):
