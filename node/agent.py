@@ -7,21 +7,18 @@ parts, the heartbeat, the orderly end. Decides nothing itself.
 from __future__ import annotations
 
 import os
-import platform
-import socket
 from collections.abc import Callable
 from typing import Any, Final, assert_never
 
 from mray.ids import new_process_id
-from mray.node.daemon import Daemon, StartFailed
+from mray.node.daemon import Daemon
 from mray.node.jobs.runner import JobRunner
 from mray.node.logs.files import LogBook
 from mray.node.logs.service import LogService
 from mray.node.logs.tailer import Tailer
 from mray.node.logs.watch import DirectoryWatch
-from mray.node.objects.arena import Arena, ArenaError
-from mray.node.objects.server import StoreServer
-from mray.node.sched.detect import look, node_resources, store_capacity
+from mray.node.sched.head_link import HeadLink
+from mray.node.sched.identity import open_store
 from mray.node.sched.leases import Effect, Leases, Send, TellHead, workers_max
 from mray.node.workers.child import log_paths
 from mray.node.workers.children import Children
@@ -31,20 +28,14 @@ from mray.node.workers.pool import Key, Kill, Pool, PoolRules, Spawn, Worker
 from mray.node.workers.processes import Process, Processes
 from mray.node.workers.spawner import WORKER_MAIN, Spawner
 from mray.resources import UNIT
-from mray.rpc.pump import RequestFailed, Timer
+from mray.rpc.pump import Timer
 from mray.runtime.params import WorkerParams
-from mray.version import VERSION
 from mray.wire import messages as m
 
-#: How long the head may take to answer. It answers from memory, but may still be starting.
+#: How long the head may take to answer. It answers from memory.
 _HEAD_TIMEOUT_S: Final = 10.0
-_REGISTER_TIMEOUT_S: Final = 30.0
-_TICK_S: Final = 1.0
-#: A heartbeat says something new or is so old; and how soon something new is said.
-_HEARTBEAT_S: Final = 2.0
-_NEWS_S: Final = 0.05
-#: Once the head is gone, workers get this long.
-_HEAD_GONE_GRACE_S: Final = 2.0
+#: An old kill by the kernel must not be taken for the cause of a new end.
+_EVIDENCE_S: Final = 1.0
 #: What a process sent last may still be on its way when its end is seen.
 _LAST_MESSAGES_S: Final = 0.01
 #: Shares of the grace of an orderly end: SIGTERM, then what SIGKILL and cleaning up get.
@@ -61,7 +52,7 @@ class Node:
         self._log = daemon.log
         params = daemon.params
         self._node_id = params.process_id
-        self._head_id = params.head.process_id
+        self._head = HeadLink(daemon, self._heartbeat)
         self._children = Children(self._pump)
         self._spawner = Spawner(self._pump, self._children, self._node_id, worker_main)
         self._spawner.start()  # First of all: it takes longest.
@@ -74,7 +65,7 @@ class Node:
         #: Jobs that the head is being asked about.
         self._asked_jobs: dict[bytes, None] = {}
         self._over_jobs: dict[bytes, None] = {}
-        self._store, self.info = self._open_store()
+        self._store, self.info = open_store(daemon)
         config = daemon.config
         cpus = max(1, -(-self.info.resources.get("CPU", 0) // UNIT))
         rules = PoolRules.for_cpus(
@@ -99,7 +90,7 @@ class Node:
             log_dir=self.info.log_dir,
             logs=config.logs,
             cluster_address=params.head.tcp or daemon.session.path,
-            tell_head=self._tell_head,
+            tell_head=self._head.tell,
             on_log_done=lambda name: self._log_service.changed([name]),
         )  # fmt: skip
         self._log_service = LogService(
@@ -108,49 +99,9 @@ class Node:
         )  # fmt: skip
         self._log_watch = DirectoryWatch(self._pump, self.info.log_dir, self._logs_changed)
         self._timers: dict[str, tuple[float, Timer]] = {}
-        self._beat: tuple[object, ...] = ()
-        self._beat_at = float("-inf")
-        self._head_silent_count = 0
+        self._leases_changed = True
         self._stopping = False
         self._wire()
-
-    def _open_store(self) -> tuple[StoreServer, m.NodeInfo]:
-        """The object store, and what the node says of itself. StartFailed where it cannot be."""
-        daemon, params = self._daemon, self._daemon.params
-        options, session = params.node, daemon.session
-        machine = look(os.environ)
-        try:
-            capacity = store_capacity(
-                machine, daemon.config, options.resources.get("object_store_memory")
-            )
-            arena = Arena.make(session.key, self._node_id.hex(), capacity)
-            resources = node_resources(
-                machine, options.resources, store_bytes=arena.capacity_bytes, ip=options.ip,
-                is_head=params.is_head,
-            )  # fmt: skip
-        except (ValueError, ArenaError) as error:
-            raise StartFailed(type(error).__name__, str(error)) from error
-        store = StoreServer(
-            arena, self._pump.send,
-            warm_bytes=min(daemon.config.object_store.object_store_warm_bytes, capacity),
-        )  # fmt: skip
-        info = m.NodeInfo(
-            node_id=self._node_id,
-            address=m.Address(self._node_id, self._node_id, params.ipc, daemon.tcp),
-            ip=options.ip,
-            hostname=socket.gethostname(),
-            pid=os.getpid(),
-            resources=resources,
-            labels={"ray.io/node-id": self._node_id.hex(), **options.labels},
-            session_dir=session.path,
-            log_dir=session.logs,
-            store_path=arena.path,
-            store_capacity_bytes=arena.capacity_bytes,
-            is_head=params.is_head,
-            mray_version=VERSION,
-            python_version=platform.python_version(),
-        )
-        return store, info
 
     def _wire(self) -> None:
         routes: dict[type[m.Message], Callable[[bytes, Any], None]] = {
@@ -188,37 +139,11 @@ class Node:
         for kind, handler in routes.items():
             self._pump.on(kind, handler)
         self._pump.hooks.append(self._arm)
-        self._pump.every(_TICK_S, self._each_second)
-
-    # -- joining
+        self._pump.every(_EVIDENCE_S, self._processes.refresh_evidence)
 
     def join(self) -> None:
         """Register at the head; the daemon is ready when that has answered."""
-        params = self._daemon.params
-        self._pump.door.dial(params.head, self._node_id)
-        self._pump.request(
-            self._head_id,
-            lambda rid: m.RegisterNode(rid, self.info),
-            self._joined,
-            _REGISTER_TIMEOUT_S,
-        )
-        if params.head_pid:
-            text = f"the head (pid {params.head_pid}) has ended, and the cluster with it"
-            self._daemon.watch_pid(
-                params.head_pid,
-                params.head_start_time,
-                lambda: self._daemon.stop(text, _HEAD_GONE_GRACE_S),
-            )
-
-    def _joined(self, reply: m.Message) -> None:
-        if isinstance(reply, m.NodeRegistered):
-            self._daemon.ready()
-            return
-        kind, text = "RpcError", f"the head answered {type(reply).__name__}"
-        if isinstance(reply, (m.Refused, RequestFailed)):
-            kind, text = reply.kind, f"the head did not let this node in: {reply.text}"
-        self._daemon.fail(kind, text)
-        self._daemon.finish(1)
+        self._head.join(self.info)
 
     # -- the processes of this node
 
@@ -281,7 +206,7 @@ class Node:
         """Tell everybody of the end of a process of this node."""
         self._peers.remove(process_id)
         message = m.ProcessDied(process_id, kind, job_id, cause)
-        self._tell_head(message)
+        self._head.tell(message)
         for peer in self._peers:
             self._pump.send(peer.process_id, message)
         self._store.client_died(process_id)
@@ -336,13 +261,14 @@ class Node:
         self._act(self._leases.start_actor(message, self._now()))
 
     def _act(self, effects: list[Effect]) -> None:
+        self._leases_changed = True
         for effect in effects:
             match effect:
                 case Send(process_id, message):
                     # False: it has ended, which is told to the leases by itself.
                     self._pump.send(process_id, message)
                 case TellHead(message):
-                    self._tell_head(message)
+                    self._head.tell(message)
                 case Spawn(process_id, key):
                     self._spawn(process_id, key)
                 case Kill(process_id, cause, grace_s):
@@ -379,8 +305,7 @@ class Node:
         if job_id in self._jobs or job_id in self._asked_jobs:
             return
         self._asked_jobs[job_id] = None
-        self._pump.request(
-            self._head_id,
+        self._head.ask(
             lambda rid: m.GetJobInfo(rid, job_id),
             lambda reply: self._job_told(job_id, reply),
             _HEAD_TIMEOUT_S,
@@ -438,26 +363,26 @@ class Node:
         return self._pump.clock()
 
     def _arm(self) -> None:
-        """At the end of each round: one timer for each part that wants one; news for the head."""
-        for name, due, tick in (
-            ("leases", self._leases.deadline(), self._tick_leases),
-            ("store", self._store.deadline(), self._tick_store),
-        ):
-            armed = self._timers.get(name)
-            if due is None or (armed is not None and armed[0] <= due):
-                continue
-            if armed is not None:
-                armed[1].cancel()
-            self._timers[name] = (due, self._pump.at(due, tick))
-        beat = self._news()
-        if beat != self._beat and "news" not in self._timers:
-            due = max(self._beat_at + _NEWS_S, self._now())
-            self._timers["news"] = (due, self._pump.at(due, self._tell_news))
+        """At the end of each round: one timer for each machine that wants one."""
+        if self._leases_changed:
+            self._leases_changed = False
+            self._arm_one("leases", self._leases.deadline(), self._tick_leases)
+            self._head.news()
+        self._arm_one("store", self._store.deadline(), self._tick_store)
+
+    def _arm_one(self, name: str, due: float | None, tick: Callable[[], None]) -> None:
+        """Left alone where it fires early: it arms itself again."""
+        armed = self._timers.get(name)
+        if due is None or (armed is not None and armed[0] <= due):
+            return
+        if armed is not None:
+            armed[1].cancel()
+        self._timers[name] = (due, self._pump.at(due, tick))
 
     def _tick_leases(self) -> None:
         del self._timers["leases"]
-        now = self._now()
-        due = self._leases.deadline()
+        self._leases_changed = True
+        due, now = self._leases.deadline(), self._now()
         if due is not None and due <= now:
             self._act(self._leases.tick(now))
 
@@ -467,66 +392,14 @@ class Node:
         if due is not None and due <= self._now():
             self._store.tick(self._now())
 
-    def _each_second(self) -> None:
-        self._processes.refresh_evidence()
-        if self._now() - self._beat_at >= _HEARTBEAT_S - _TICK_S / 2:
-            self._heartbeat()
-        if not self._daemon.params.head_pid:
-            self._check_head()
-
-    # -- the head
-
-    def _tell_head(self, message: m.Message) -> None:
-        self._pump.send(self._head_id, message)
-
-    def _news(self) -> tuple[object, ...]:
-        """What a heartbeat tells at once when it changes."""
-        return (self._leases.free(), self._leases.pending())
-
-    def _tell_news(self) -> None:
-        del self._timers["news"]
-        self._heartbeat()
-
-    def _heartbeat(self) -> None:
-        if not self._daemon.was_ready:
-            return
-        self._beat = self._news()
-        self._beat_at = self._now()
-        beat = m.Heartbeat(
+    def _heartbeat(self) -> m.Heartbeat:
+        return m.Heartbeat(
             self._node_id,
             self._leases.free(),
             self._leases.pending(),
             self._store.used_bytes,
             len(self._processes),
         )
-        self._tell_head(beat)
-
-    def _check_head(self) -> None:
-        """Whether a head on another machine still answers, as the settings of liveness say."""
-        liveness = self._daemon.config.liveness
-        period_s = liveness.health_check_period_ms / 1000
-        if "head" in self._timers or self._stopping:
-            return
-
-        def answered(reply: m.Message) -> None:
-            if isinstance(reply, m.Ack):
-                self._head_silent_count = 0
-                self._timers["head"] = (0.0, self._pump.after(period_s, again))
-                return
-            self._head_silent_count += 1
-            if self._head_silent_count >= liveness.health_check_failure_threshold:
-                text = f"the head has answered none of {self._head_silent_count} health checks"
-                self._daemon.stop(text, _HEAD_GONE_GRACE_S)
-                return
-            del self._timers["head"]
-
-        def again() -> None:
-            del self._timers["head"]
-
-        never = self._pump.at(float("inf"), again)
-        self._timers["head"] = (0.0, never)
-        timeout_s = liveness.health_check_timeout_ms / 1000
-        self._pump.request(self._head_id, m.Ping, answered, timeout_s)
 
     def _node_gone(self, sender: bytes, message: m.NodeGone) -> None:
         if message.node_id == self._node_id:

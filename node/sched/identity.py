@@ -1,0 +1,50 @@
+"""What a node says of itself, and the object store it has: made once, when the daemon starts."""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+
+from mray.node.daemon import Daemon, StartFailed
+from mray.node.objects.arena import Arena, ArenaError
+from mray.node.objects.server import StoreServer
+from mray.node.sched.detect import look, node_resources, store_capacity
+from mray.version import VERSION
+from mray.wire.messages import Address, NodeInfo
+
+
+def open_store(daemon: Daemon) -> tuple[StoreServer, NodeInfo]:
+    """The object store, and what the node says of itself. StartFailed where the store cannot be."""
+    params, session = daemon.params, daemon.session
+    options, node_id = params.node, params.process_id
+    machine = look(os.environ)
+    try:
+        asked = options.resources.get("object_store_memory")
+        capacity = store_capacity(machine, daemon.config, asked)
+        arena = Arena.make(session.name, node_id.hex(), capacity)
+        resources = node_resources(
+            machine, options.resources,
+            store_bytes=arena.capacity_bytes, ip=options.ip, is_head=params.is_head,
+        )  # fmt: skip
+    except (ValueError, ArenaError) as error:
+        raise StartFailed(type(error).__name__, str(error)) from error
+    warm_bytes = min(daemon.config.object_store.object_store_warm_bytes, capacity)
+    store = StoreServer(arena, daemon.pump.send, warm_bytes=warm_bytes)
+    info = NodeInfo(
+        node_id=node_id,
+        address=Address(node_id, node_id, params.ipc, daemon.tcp),
+        ip=options.ip,
+        hostname=socket.gethostname(),
+        pid=os.getpid(),
+        resources=resources,
+        labels={"ray.io/node-id": node_id.hex(), **options.labels},
+        session_dir=session.path,
+        log_dir=session.logs,
+        store_path=arena.path,
+        store_capacity_bytes=arena.capacity_bytes,
+        is_head=params.is_head,
+        mray_version=VERSION,
+        python_version=platform.python_version(),
+    )
+    return store, info
