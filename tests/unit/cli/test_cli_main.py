@@ -129,7 +129,7 @@ def test_a_reader_that_leaves_is_no_error():
 
 
 @pytest.mark.parametrize(
-    ("redirection", "code", "err"),
+    ("redirection", "code", "ends"),
     [
         (">/dev/full", 1, ["No space left on device"]),
         (">&-", 0, []),
