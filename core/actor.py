@@ -60,7 +60,7 @@ class ActorClass:
         self._class = cls
         self._options = options
         self._methods = _methods_of(cls)
-        self._check = Signature(cls.__init__, skip_first=True)
+        self._check = Signature(inspect.getattr_static(cls, "__init__"), skip_first=True)
         self._made: tuple[Any, bytes] = (None, b"")
         self.__name__ = cls.__name__
         self.__doc__ = cls.__doc__
@@ -128,7 +128,7 @@ class ActorClass:
         entry.is_actor = True
         entry.ready = True
         entry.name = self.__name__
-        ref = None
+        ref: ObjectRef[Any] | None = None
         if not detached:
             rt.references.entries[entry.object_id] = entry
             ref = ObjectRef(entry)

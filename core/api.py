@@ -371,7 +371,7 @@ def wait(
     Returns (ready, not ready), in the order given; never more than ``num_returns`` ready ones.
     """
     rt = current.get()
-    if type(ray_waitables) is ObjectRef:
+    if isinstance(ray_waitables, ObjectRef):
         raise TypeError("wait() takes a list of ObjectRefs, not a single one")
     if not isinstance(ray_waitables, (list, tuple)):
         raise TypeError(f"wait() takes a list of ObjectRefs, not {type(ray_waitables).__name__}")

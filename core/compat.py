@@ -1,8 +1,9 @@
 """Lets ``import ray`` mean mray: every name of ``ray`` is the same module object as mray's.
 
 Covers: the import hook and when it may be used. Does not decide for a script (launch.py does) and
-changes no module but for ``__version__``. Identity matters: a class imported by either name is one
-class, so isinstance, except clauses and pickles agree.
+changes no module. Identity matters: a class imported by either name is one class, so isinstance,
+except clauses and pickles agree. So ``mray.__version__`` is also what scripts see as
+``ray.__version__``: a version of Ray with mray's own as its local part (mray.version has that).
 
 An installed real Ray is never shadowed unless the caller forces it.
 """
@@ -17,13 +18,8 @@ from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Final
 
-from mray.version import RAY_VERSION, VERSION
-
 #: The variable that turns the alias on ("1", also beside a real Ray) or off ("0").
 SWITCH: Final = "MRAY_AS_RAY"
-#: What ``ray.__version__`` says: comparisons see a version of Ray, people see whose it is.
-ALIAS_VERSION: Final = f"{RAY_VERSION}+mray{VERSION}"
-
 #: Parts of Ray beyond Ray Core.
 _BEYOND_CORE: Final = frozenset(
     ("air", "autoscaler", "dag", "data", "llm", "rllib", "serve", "train", "tune", "workflow")
@@ -110,7 +106,6 @@ def install(*, force: bool = False) -> None:
             path=place,
         )
     sys.meta_path.insert(0, _Alias())
-    vars(importlib.import_module("mray"))["__version__"] = ALIAS_VERSION
 
 
 def forced(environ: Mapping[str, str]) -> bool | None:

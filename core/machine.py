@@ -11,7 +11,7 @@ from collections import deque
 from typing import Any, Protocol, TypeVar
 
 EventT = TypeVar("EventT", contravariant=True)
-EffectT = TypeVar("EffectT", covariant=True)
+EffectT = TypeVar("EffectT")
 
 
 class Machine(Protocol[EventT, EffectT]):

@@ -19,6 +19,7 @@ import hmac
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import cast
 
 import zmq
 from zmq.utils import z85
@@ -125,7 +126,7 @@ class Door:
         self._listening.set(zmq.HEARTBEAT_IVL, 1000)
         self._listening.set(zmq.HEARTBEAT_TIMEOUT, 5000)
         self._listening.bind(f"tcp://{host}:{port or '*'}")
-        endpoint = self._listening.get(zmq.LAST_ENDPOINT).rstrip(b"\0").decode()
+        endpoint = cast(bytes, self._listening.get(zmq.LAST_ENDPOINT)).rstrip(b"\0").decode()
         return int(endpoint.rpartition(":")[2])
 
     def _open_zap(self) -> None:

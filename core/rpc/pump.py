@@ -30,7 +30,7 @@ OnReply = Callable[[Message], None]
 _COMPLAIN_EVERY_S = 10.0
 
 
-class RequestFailed(Message, tag=0):
+class RequestFailed(Message, frozen=True, tag=0):
     """Given to ``on_reply`` when no reply came: never on the wire."""
 
     kind: str

@@ -133,7 +133,7 @@ class ActorsPart:
             if answer.existing is not None:
                 self.rt.post(lambda: self._forget(creation))
                 return answer.existing
-            self.rt.post(lambda: self._known(spec.actor_id, spec.class_name))
+            self.rt.post(lambda: self._meet(spec.actor_id, spec.class_name))
             return None
         self.rt.post(lambda: self._forget(creation))
         if isinstance(answer, Refused):
@@ -230,6 +230,9 @@ class ActorsPart:
                 self.rt.tell(self.rt.head, WatchActor(actor_id))
         return calls
 
+    def _meet(self, actor_id: bytes, class_name: str) -> None:
+        self._known(actor_id, class_name)
+
     def submit(self, task: Task) -> None:
         """A call from this process."""
         self.rt.tasks.pending[task.task_id] = task
@@ -324,7 +327,7 @@ class ActorsPart:
         if effect.kind == "unavailable":
             error: bytes = error_envelope(
                 ActorUnavailableError(
-                    f"the actor {calls.class_name} is restarting, and whether the call ran is unknown: "
+                    f"the actor {calls.class_name} restarts, and whether the call ran is unknown: "
                     + (state.cause.text if state.cause is not None else ""),
                     calls.actor_id,
                     class_name=calls.class_name,

@@ -29,7 +29,7 @@ from mray.runtime.objects import adopting
 from mray.runtime.tasks import FUNCTIONS
 from mray.serialization.failures import error_envelope, serialize_exception
 from mray.serialization.inspection import unpicklable_error
-from mray.serialization.pickler import deserialize, is_error, pack
+from mray.serialization.pickler import Serialized, deserialize, is_error, pack
 from mray.wire.messages import (
     ActorSpec,
     Address,
@@ -170,7 +170,9 @@ class Executor:
             except BaseException as error:
                 done.status = self._verdict(template, error)
                 self._error(done, template, error)
-            args = kwargs = value = function = None
+            # Not until the next task: what they hold may be waited for.
+            del args, kwargs, function
+            value = None
         done.run_us = (time.perf_counter_ns() - begun_at) // 1000
         running.work = None
         sys.stdout.flush()
@@ -197,16 +199,15 @@ class Executor:
                 return self._call_with_self
             if template.method == "__ray_terminate__":
                 return _terminate
-            method = getattr(self.actor, template.method)
-            assert callable(method)
+            method: Callable[..., Any] = getattr(self.actor, template.method)
             return method
         function = self._functions.get(template.function_key)
         if function is None:
             function = self._functions[template.function_key] = self.fetch(
                 template.function_key, f"the function {template.name}"
             )
-        assert callable(function)
-        return function
+        found: Callable[..., Any] = function
+        return found
 
     def _call_with_self(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         return function(self.actor, *args, **kwargs)
@@ -298,7 +299,7 @@ class Executor:
             done.nested.append([])
             return
         entry = Entry(object_id(done.spec.task_id, index), done.owner, self.rt.mailbox, 0)  # type: ignore[arg-type]
-        refs = [] if type(packed) is bytes else list(packed.refs)
+        refs = list(packed.refs) if isinstance(packed, Serialized) else []
         size = len(packed)
         if size <= self.rt.objects.inline_max:
             assert not isinstance(packed, bytes)

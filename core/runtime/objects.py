@@ -12,6 +12,7 @@ import threading
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
@@ -115,7 +116,7 @@ class ObjectsPart:
         self.store_value(entry, packed)
         self.entries[entry.object_id] = entry
         ref: ObjectRef[Any] = ObjectRef(entry)
-        if type(packed) is not bytes and packed.refs:
+        if isinstance(packed, Serialized) and packed.refs:
             inner = list(packed.refs)
             rt.post(lambda: self._nest_own(entry, inner))
         return ref
@@ -201,8 +202,10 @@ class ObjectsPart:
         done = self._block(waiter, pending, timeout_s)
         if done:
             return
-        failed = [entry for entry in pending if entry.ready and entry.data is not None]
-        if len(failed) == len(pending) or any(is_error(e.data) for e in failed if e.data):
+        # It may have become ready, or failed, between the end of the wait and now.
+        if all(entry.ready for entry in pending):
+            return
+        if any(entry.data is not None and is_error(entry.data) for entry in pending):
             return
         raise GetTimeoutError(
             pending=[
@@ -228,7 +231,7 @@ class ObjectsPart:
             if before is not None:
                 assert self.after_wait is not None
                 self.after_wait()
-        if rt.closed and not all(entry.ready for entry in pending):
+        if rt.is_closed() and not all(entry.ready for entry in pending):
             raise RaySystemError("the cluster went away while get() waited; see `mray logs`")
         if not done:
             rt.post(lambda: self._end_wait(waiter, pending))
@@ -386,7 +389,7 @@ class ObjectsPart:
                 ids = theirs.setdefault(entry.owner.process_id, (entry.owner, []))[1]
                 ids.append(entry.object_id)
         for owner, ids in theirs.values():
-            answer = rt.ask_any(owner, lambda rid, ids=ids: ExplainObjects(rid, ids), 1.0)
+            answer = rt.ask_any(owner, partial(_explain, ids), 1.0)
             if isinstance(answer, ObjectsExplained):
                 reasons.update(zip(ids, answer.reasons, strict=True))
         return [
@@ -428,7 +431,7 @@ class ObjectsPart:
         token: int,
         then: Callable[[], None],
     ) -> None:
-        """Tell the owner that ``borrower`` holds its objects; ``then`` when it knows (or is dead)."""
+        """Tell the owner who holds its objects; ``then`` when it knows (or is dead)."""
         self.rt.pump.door.dial(owner, self.rt.node.node_id)
         self.rt.pump.request(
             owner.process_id,
@@ -560,6 +563,10 @@ class ObjectsPart:
     def _owner_died(self, object_id: bytes, message: ProcessDied | None = None) -> RayError:
         cause = message.cause.text if message is not None else ""
         return OwnerDiedError(object_id.hex(), reason=cause)
+
+
+def _explain(object_ids: list[bytes], rid: int) -> Message:
+    return ExplainObjects(rid, object_ids)
 
 
 def _vanished(object_id: bytes) -> RayError:

@@ -11,6 +11,7 @@ written by the loop in that order. So no lock guards a machine, and a finalizer 
 
 from __future__ import annotations
 
+import concurrent.futures
 import logging
 import os
 import threading
@@ -21,6 +22,7 @@ from typing import Any, TypeVar
 from mray.config import Config
 from mray.exceptions import RaySystemError, RpcError
 from mray.ids import IdMaker, JobId
+from mray.object_ref import ObjectRef
 from mray.ownership.references import Entry, References
 from mray.rpc.door import Door
 from mray.rpc.pump import Pump, RequestFailed, Timer
@@ -121,6 +123,10 @@ class Runtime:
         self.store.close()
         self.pump.door.close()
         self.mailbox.posts.clear()
+
+    def is_closed(self) -> bool:
+        """Whether close() was called, perhaps by another thread."""
+        return self.closed
 
     # -- talking to the daemons, from any thread but the loop's
 
@@ -281,7 +287,7 @@ class Runtime:
 
     # -- what ObjectRef needs
 
-    def adopt_ref(self, object_id: bytes, owner: Address) -> Any:
+    def adopt_ref(self, object_id: bytes, owner: Address) -> ObjectRef[Any]:
         """See objects.py."""
         return self.objects.adopt_ref(object_id, owner)
 
@@ -289,6 +295,6 @@ class Runtime:
         """See objects.py."""
         self.objects.pickled_out_of_band(entry)
 
-    def future(self, ref: Any) -> Any:
+    def future(self, ref: ObjectRef[Any]) -> concurrent.futures.Future[Any]:
         """See objects.py."""
         return self.objects.future(ref)

@@ -180,7 +180,7 @@ class TasksPart:
         task = Task(task_id, template, packed.data, packed.deps, holds, returns)
         task.args_entry = packed.in_store
         task.actor_id = actor_id
-        refs = [ObjectRef(entry) for entry in returns]
+        refs: list[ObjectRef[Any]] = [ObjectRef(entry) for entry in returns]
         mailbox.posts.append(task)
         mailbox.wake()
         return refs

@@ -193,9 +193,9 @@ class Worker:
             if not waiting:
                 self._queue_reply(done, groups)
 
-        for owner, ids, token in self._leftovers(done):
+        for keeper, ids, token in self._leftovers(done):
             waiting += 1
-            self.rt.objects.register_for(owner, ids, self.address, token, go)
+            self.rt.objects.register_for(keeper, ids, self.address, token, go)
         groups: list[list[RefGroup]] = []
         for refs in done.nested:
             mine: list[RefGroup] = []
@@ -261,11 +261,7 @@ class Worker:
 
     def _take_back(self) -> list[bytes]:
         pending = self.executor.pending
-        taken = []
-        for task_id in list(pending):
-            if pending.pop(task_id, None) is not None:
-                taken.append(task_id)
-        return taken
+        return [task_id for task_id in list(pending) if pending.pop(task_id, None) is not None]
 
     def _leaving(self, why: str) -> None:
         """From the executing thread: the process ends on purpose."""

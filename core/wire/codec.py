@@ -6,6 +6,8 @@ the message's type, and nothing here ever unpickles.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 
 from mray.wire.messages import AnyMessage, Message
@@ -17,7 +19,7 @@ _VERSION = bytes([WIRE_VERSION])
 MESSAGE_BYTES_MAX = 512 * 1024 * 1024
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(AnyMessage).decode
+_decode: Callable[[memoryview], Message] = msgspec.msgpack.Decoder(AnyMessage).decode
 
 
 class ProtocolError(ValueError):

@@ -117,11 +117,11 @@ class RefInfo(msgspec.Struct, array_like=True, frozen=True, gc=False):
 # ------------------------------------------------------------------------------------- generic
 
 
-class Ack(Message, tag=1):
+class Ack(Message, frozen=True, tag=1):
     rid: int
 
 
-class Refused(Message, tag=2):
+class Refused(Message, frozen=True, tag=2):
     """A request failed. ``kind`` is an exception name of mray.exceptions or a builtin's."""
 
     rid: int
@@ -129,11 +129,11 @@ class Refused(Message, tag=2):
     text: str
 
 
-class Ping(Message, tag=3):
+class Ping(Message, frozen=True, tag=3):
     rid: int
 
 
-class Shutdown(Message, tag=4):
+class Shutdown(Message, frozen=True, tag=4):
     """End yourself in order, within ``grace_s``; a node ends its workers first."""
 
     rid: int
@@ -144,12 +144,12 @@ class Shutdown(Message, tag=4):
 # ------------------------------------------------------------------------------------- joining
 
 
-class RegisterNode(Message, tag=10):
+class RegisterNode(Message, frozen=True, tag=10):
     rid: int
     node: NodeInfo
 
 
-class NodeRegistered(Message, tag=11):
+class NodeRegistered(Message, frozen=True, tag=11):
     rid: int
     cluster_id: str
     #: msgpack of the cluster's mray.config.Config.
@@ -158,7 +158,7 @@ class NodeRegistered(Message, tag=11):
     nodes: list[NodeInfo]
 
 
-class Heartbeat(Message, tag=12):
+class Heartbeat(Message, frozen=True, tag=12):
     node_id: bytes
     available: dict[str, int]
     pending: list[tuple[dict[str, int], int]]
@@ -166,16 +166,16 @@ class Heartbeat(Message, tag=12):
     workers: int
 
 
-class NodeJoined(Message, tag=13):
+class NodeJoined(Message, frozen=True, tag=13):
     node: NodeInfo
 
 
-class NodeGone(Message, tag=14):
+class NodeGone(Message, frozen=True, tag=14):
     node_id: bytes
     cause: DeathCause
 
 
-class RegisterProcess(Message, tag=15):
+class RegisterProcess(Message, frozen=True, tag=15):
     """``kind`` is driver, worker or client. The node watches ``pid`` from now on."""
 
     rid: int
@@ -186,7 +186,7 @@ class RegisterProcess(Message, tag=15):
     start_time_s: float = 0.0
 
 
-class ProcessRegistered(Message, tag=16):
+class ProcessRegistered(Message, frozen=True, tag=16):
     rid: int
     node: NodeInfo
     head: Address
@@ -194,7 +194,7 @@ class ProcessRegistered(Message, tag=16):
     cluster_id: str
 
 
-class RegisterJob(Message, tag=17):
+class RegisterJob(Message, frozen=True, tag=17):
     """A driver announces itself. ``submission_id`` is set for a driver started by `mray submit`."""
 
     rid: int
@@ -211,26 +211,26 @@ class RegisterJob(Message, tag=17):
     log_to_driver: bool = True
 
 
-class JobRegistered(Message, tag=18):
+class JobRegistered(Message, frozen=True, tag=18):
     rid: int
     job_id: bytes
     namespace: str
 
 
-class FinishJob(Message, tag=19):
+class FinishJob(Message, frozen=True, tag=19):
     """The driver ends in order; its actors, objects and workers go."""
 
     rid: int
     job_id: bytes
 
 
-class JobGone(Message, tag=20):
+class JobGone(Message, frozen=True, tag=20):
     """head -> nodes: end the job's workers, free what its processes owned."""
 
     job_id: bytes
 
 
-class ProcessDied(Message, tag=21):
+class ProcessDied(Message, frozen=True, tag=21):
     process_id: bytes
     process_kind: str
     job_id: bytes
@@ -250,12 +250,12 @@ class JobInfo(msgspec.Struct, array_like=True, frozen=True, gc=False):
     log_to_driver: bool
 
 
-class GetJobInfo(Message, tag=22):
+class GetJobInfo(Message, frozen=True, tag=22):
     rid: int
     job_id: bytes
 
 
-class JobInfoReply(Message, tag=23):
+class JobInfoReply(Message, frozen=True, tag=23):
     rid: int
     job: JobInfo | None
 
@@ -263,7 +263,7 @@ class JobInfoReply(Message, tag=23):
 # -------------------------------------------------------------------------------------- leases
 
 
-class LeaseDemand(Message, tag=30):
+class LeaseDemand(Message, frozen=True, tag=30):
     """How many more leases of one class the owner wants; replaces its former demand.
 
     ``class_id`` is the owner's own number for (resources, job, environment, strategy).
@@ -277,14 +277,14 @@ class LeaseDemand(Message, tag=30):
     label: str = ""
 
 
-class LeaseGranted(Message, tag=31):
+class LeaseGranted(Message, frozen=True, tag=31):
     class_id: int
     lease_id: int
     worker: Address
     worker_pid: int
 
 
-class LeaseRefused(Message, tag=32):
+class LeaseRefused(Message, frozen=True, tag=32):
     """``kind``: infeasible (stays queued; said once), worker_start_failed or env_failed (final)."""
 
     class_id: int
@@ -292,23 +292,23 @@ class LeaseRefused(Message, tag=32):
     text: str
 
 
-class LeaseReturned(Message, tag=33):
+class LeaseReturned(Message, frozen=True, tag=33):
     lease_id: int
     #: False when the worker must not be used again (max_calls reached, broken environment).
     reuse: bool = True
 
 
-class LeasesWanted(Message, tag=34):
+class LeasesWanted(Message, frozen=True, tag=34):
     """Somebody waits for what you hold: return idle leases now and busy ones when they drain."""
 
     waiting: int
 
 
-class WorkerBlocked(Message, tag=35):
+class WorkerBlocked(Message, frozen=True, tag=35):
     """The worker's task waits in get: its CPU is free for others."""
 
 
-class WorkerUnblocked(Message, tag=36):
+class WorkerUnblocked(Message, frozen=True, tag=36):
     """The wait is over: the CPU is taken back, beyond the limit if need be."""
 
 
@@ -360,7 +360,7 @@ class TaskSpec(msgspec.Struct, array_like=True, frozen=True, gc=False):
     attempt: int = 0
 
 
-class PushTasks(Message, tag=40):
+class PushTasks(Message, frozen=True, tag=40):
     owner: Address
     templates: list[TaskTemplate]
     tasks: list[TaskSpec]
@@ -388,7 +388,7 @@ class TaskReply(msgspec.Struct, array_like=True, frozen=True, gc=False):
     run_us: int = 0
 
 
-class TaskReplies(Message, tag=41):
+class TaskReplies(Message, frozen=True, tag=41):
     replies: list[TaskReply]
     #: Tasks handed back unstarted.
     returned: list[bytes] = []
@@ -398,11 +398,11 @@ class TaskReplies(Message, tag=41):
     exiting: bool = False
 
 
-class StealTasks(Message, tag=42):
+class StealTasks(Message, frozen=True, tag=42):
     count: int
 
 
-class CancelTask(Message, tag=43):
+class CancelTask(Message, frozen=True, tag=43):
     task_id: bytes
     force: bool
     recursive: bool
@@ -411,13 +411,13 @@ class CancelTask(Message, tag=43):
 # ------------------------------------------------------------------------------------- objects
 
 
-class WatchObject(Message, tag=50):
+class WatchObject(Message, frozen=True, tag=50):
     """Tell me when the object is there. Answered by ObjectReady, once per watch."""
 
     object_id: bytes
 
 
-class ObjectReady(Message, tag=51):
+class ObjectReady(Message, frozen=True, tag=51):
     """``status``: 0 ready, 1 unknown to its owner (freed or never there)."""
 
     object_id: bytes
@@ -427,7 +427,7 @@ class ObjectReady(Message, tag=51):
     text: str = ""
 
 
-class AddBorrower(Message, tag=52):
+class AddBorrower(Message, frozen=True, tag=52):
     """The sender, who holds the objects, registers ``borrower`` (itself or another) for them."""
 
     rid: int
@@ -437,21 +437,21 @@ class AddBorrower(Message, tag=52):
     token: int
 
 
-class DropBorrower(Message, tag=53):
+class DropBorrower(Message, frozen=True, tag=53):
     """The borrower gives up its registrations: (object, tokens)."""
 
     borrower_id: bytes
     drops: list[tuple[bytes, list[int]]]
 
 
-class ExplainObjects(Message, tag=54):
+class ExplainObjects(Message, frozen=True, tag=54):
     """Why are these not ready? For the text of GetTimeoutError."""
 
     rid: int
     object_ids: list[bytes]
 
 
-class ObjectsExplained(Message, tag=55):
+class ObjectsExplained(Message, frozen=True, tag=55):
     rid: int
     reasons: list[str]
 
@@ -459,14 +459,14 @@ class ObjectsExplained(Message, tag=55):
 # --------------------------------------------------------------------------------------- store
 
 
-class CreateObject(Message, tag=60):
+class CreateObject(Message, frozen=True, tag=60):
     rid: int
     object_id: bytes
     size_bytes: int
     owner_id: bytes
 
 
-class ObjectCreated(Message, tag=61):
+class ObjectCreated(Message, frozen=True, tag=61):
     """The writer may fill ``[offset, offset+size)`` of the arena. ``cold`` are the byte ranges
     (offset, length) inside it that hold no pages yet: the writer claims them with
     posix_fallocate before it touches them."""
@@ -476,46 +476,46 @@ class ObjectCreated(Message, tag=61):
     cold: list[tuple[int, int]]
 
 
-class SealObject(Message, tag=62):
+class SealObject(Message, frozen=True, tag=62):
     object_id: bytes
 
 
-class AbortObject(Message, tag=63):
+class AbortObject(Message, frozen=True, tag=63):
     object_id: bytes
     reason: str = ""
 
 
-class PinObjects(Message, tag=64):
+class PinObjects(Message, frozen=True, tag=64):
     """Pin sealed objects for the sender and tell where they are. Missing ones have offset -1."""
 
     rid: int
     object_ids: list[bytes]
 
 
-class ObjectsPinned(Message, tag=65):
+class ObjectsPinned(Message, frozen=True, tag=65):
     rid: int
     #: (offset, size_bytes) in the order asked.
     places: list[tuple[int, int]]
 
 
-class UnpinObjects(Message, tag=66):
+class UnpinObjects(Message, frozen=True, tag=66):
     """(object, number of pins given up)"""
 
     pins: list[tuple[bytes, int]]
 
 
-class FreeObjects(Message, tag=67):
+class FreeObjects(Message, frozen=True, tag=67):
     """The owner's last reference is gone."""
 
     object_ids: list[bytes]
 
 
-class GetStoreStats(Message, tag=68):
+class GetStoreStats(Message, frozen=True, tag=68):
     rid: int
     objects: bool = False
 
 
-class StoreStats(Message, tag=69):
+class StoreStats(Message, frozen=True, tag=69):
     rid: int
     capacity_bytes: int
     used_bytes: int
@@ -558,27 +558,27 @@ class ActorSpec(msgspec.Struct, array_like=True, frozen=True, gc=False):
     options: bytes = b""
 
 
-class RegisterActor(Message, tag=70):
+class RegisterActor(Message, frozen=True, tag=70):
     rid: int
     spec: ActorSpec
     get_if_exists: bool = False
 
 
-class ActorRegistered(Message, tag=71):
+class ActorRegistered(Message, frozen=True, tag=71):
     """``existing`` is the spec of the actor that already has the name, with get_if_exists."""
 
     rid: int
     existing: ActorSpec | None = None
 
 
-class StartActor(Message, tag=72):
+class StartActor(Message, frozen=True, tag=72):
     """head -> node, and node -> the worker it chose."""
 
     spec: ActorSpec
     incarnation: int
 
 
-class ActorStarted(Message, tag=73):
+class ActorStarted(Message, frozen=True, tag=73):
     """worker -> head. ``error`` is the envelope of the constructor's error, b"" if none."""
 
     actor_id: bytes
@@ -588,7 +588,7 @@ class ActorStarted(Message, tag=73):
     error: bytes = b""
 
 
-class ActorStartFailed(Message, tag=74):
+class ActorStartFailed(Message, frozen=True, tag=74):
     """node -> head: no worker could be had."""
 
     actor_id: bytes
@@ -596,11 +596,11 @@ class ActorStartFailed(Message, tag=74):
     cause: DeathCause
 
 
-class WatchActor(Message, tag=75):
+class WatchActor(Message, frozen=True, tag=75):
     actor_id: bytes
 
 
-class ActorState(Message, tag=76):
+class ActorState(Message, frozen=True, tag=76):
     """``state``: PENDING, ALIVE, RESTARTING, DEAD (Ray's names). ``reason`` says what a pending
     one waits for. ``error`` is the envelope of the constructor's error, if that was the end."""
 
@@ -618,19 +618,19 @@ class ActorState(Message, tag=76):
     restarts_left: int = 0
 
 
-class KillActor(Message, tag=77):
+class KillActor(Message, frozen=True, tag=77):
     rid: int
     actor_id: bytes
     no_restart: bool = True
 
 
-class ActorOutOfScope(Message, tag=78):
+class ActorOutOfScope(Message, frozen=True, tag=78):
     """The last handle is gone: end the actor after the calls it has."""
 
     actor_id: bytes
 
 
-class StopActor(Message, tag=79):
+class StopActor(Message, frozen=True, tag=79):
     """head -> node: end the actor's worker; ``force`` at once, else after queued calls."""
 
     actor_id: bytes
@@ -639,34 +639,34 @@ class StopActor(Message, tag=79):
     cause: DeathCause
 
 
-class TerminateActor(Message, tag=80):
+class TerminateActor(Message, frozen=True, tag=80):
     """node -> worker: finish queued calls, then exit."""
 
     actor_id: bytes
 
 
-class ActorExiting(Message, tag=81):
+class ActorExiting(Message, frozen=True, tag=81):
     """worker -> node: I end on purpose (exit_actor, terminated); not a crash."""
 
     cause: DeathCause
 
 
-class GetActor(Message, tag=82):
+class GetActor(Message, frozen=True, tag=82):
     rid: int
     name: str
     namespace: str
 
 
-class ActorFound(Message, tag=83):
+class ActorFound(Message, frozen=True, tag=83):
     rid: int
     spec: ActorSpec | None
 
 
-class ListActors(Message, tag=84):
+class ListActors(Message, frozen=True, tag=84):
     rid: int
 
 
-class ActorList(Message, tag=85):
+class ActorList(Message, frozen=True, tag=85):
     rid: int
     actors: list[ActorState]
 
@@ -674,7 +674,7 @@ class ActorList(Message, tag=85):
 # ------------------------------------------------------------------------------------------ kv
 
 
-class KvPut(Message, tag=90):
+class KvPut(Message, frozen=True, tag=90):
     rid: int
     namespace: str
     key: bytes
@@ -682,12 +682,12 @@ class KvPut(Message, tag=90):
     overwrite: bool = True
 
 
-class KvPutDone(Message, tag=91):
+class KvPutDone(Message, frozen=True, tag=91):
     rid: int
     added: bool
 
 
-class KvGet(Message, tag=92):
+class KvGet(Message, frozen=True, tag=92):
     """``wait_s`` > 0 holds the reply until the key is there or the time is over."""
 
     rid: int
@@ -696,25 +696,25 @@ class KvGet(Message, tag=92):
     wait_s: float = 0.0
 
 
-class KvValue(Message, tag=93):
+class KvValue(Message, frozen=True, tag=93):
     rid: int
     value: bytes | None
 
 
-class KvDelete(Message, tag=94):
+class KvDelete(Message, frozen=True, tag=94):
     rid: int
     namespace: str
     key: bytes
     prefix: bool = False
 
 
-class KvKeys(Message, tag=95):
+class KvKeys(Message, frozen=True, tag=95):
     rid: int
     namespace: str
     prefix: bytes
 
 
-class KvKeyList(Message, tag=96):
+class KvKeyList(Message, frozen=True, tag=96):
     rid: int
     keys: list[bytes]
 
@@ -722,7 +722,7 @@ class KvKeyList(Message, tag=96):
 # ---------------------------------------------------------------------------------------- jobs
 
 
-class SubmitJob(Message, tag=100):
+class SubmitJob(Message, frozen=True, tag=100):
     rid: int
     submission_id: str
     #: argv of the driver; run without a shell.
@@ -735,12 +735,12 @@ class SubmitJob(Message, tag=100):
     environ: dict[str, str]
 
 
-class JobSubmitted(Message, tag=101):
+class JobSubmitted(Message, frozen=True, tag=101):
     rid: int
     submission_id: str
 
 
-class StartJob(Message, tag=102):
+class StartJob(Message, frozen=True, tag=102):
     submission_id: str
     entrypoint: list[str]
     cwd: str
@@ -748,14 +748,14 @@ class StartJob(Message, tag=102):
     runtime_env: bytes
 
 
-class JobExited(Message, tag=103):
+class JobExited(Message, frozen=True, tag=103):
     """node -> head. All of the job's output is in its log by now."""
 
     submission_id: str
     cause: DeathCause
 
 
-class SignalJob(Message, tag=104):
+class SignalJob(Message, frozen=True, tag=104):
     """head -> node: stop signal, then SIGKILL after ``wait_s``."""
 
     submission_id: str
@@ -782,24 +782,24 @@ class JobDetails(msgspec.Struct, array_like=True, frozen=True, gc=False):
     kind: str = "SUBMISSION"
 
 
-class GetJobs(Message, tag=105):
+class GetJobs(Message, frozen=True, tag=105):
     """All jobs, or those whose submission or job id begins with ``prefix``."""
 
     rid: int
     prefix: str = ""
 
 
-class Jobs(Message, tag=106):
+class Jobs(Message, frozen=True, tag=106):
     rid: int
     jobs: list[JobDetails]
 
 
-class StopJob(Message, tag=107):
+class StopJob(Message, frozen=True, tag=107):
     rid: int
     submission_id: str
 
 
-class JobStarted(Message, tag=108):
+class JobStarted(Message, frozen=True, tag=108):
     """node -> head: the driver process of a submission runs."""
 
     submission_id: str
@@ -810,7 +810,7 @@ class JobStarted(Message, tag=108):
 # ---------------------------------------------------------------------------------------- logs
 
 
-class ListLogs(Message, tag=110):
+class ListLogs(Message, frozen=True, tag=110):
     rid: int
     pattern: str = "*"
 
@@ -823,12 +823,12 @@ class LogFile(msgspec.Struct, array_like=True, frozen=True, gc=False):
     modified_unix_s: float
 
 
-class LogFiles(Message, tag=111):
+class LogFiles(Message, frozen=True, tag=111):
     rid: int
     files: list[LogFile]
 
 
-class ReadLog(Message, tag=112):
+class ReadLog(Message, frozen=True, tag=112):
     """Read from ``offset`` (bytes since the log began, across rotation); a negative ``offset``
     means "the last -offset lines"; ``wait_s`` holds the reply until there is something new."""
 
@@ -839,7 +839,7 @@ class ReadLog(Message, tag=112):
     wait_s: float = 0.0
 
 
-class LogChunk(Message, tag=113):
+class LogChunk(Message, frozen=True, tag=113):
     rid: int
     data: bytes
     next_offset: int
@@ -849,7 +849,7 @@ class LogChunk(Message, tag=113):
     skipped_bytes: int = 0
 
 
-class WorkerLines(Message, tag=114):
+class WorkerLines(Message, frozen=True, tag=114):
     """Output of a worker for its driver. ``is_error``: standard error. ``name`` is the task or
     actor shown in the prefix ``(name pid=…, ip=…)``."""
 
@@ -861,7 +861,7 @@ class WorkerLines(Message, tag=114):
     lines: list[str]
 
 
-class DrainLogs(Message, tag=115):
+class DrainLogs(Message, frozen=True, tag=115):
     rid: int
     job_id: bytes
 
@@ -869,7 +869,7 @@ class DrainLogs(Message, tag=115):
 # ---------------------------------------------------------------------------------- inspection
 
 
-class GetNodes(Message, tag=120):
+class GetNodes(Message, frozen=True, tag=120):
     rid: int
 
 
@@ -886,7 +886,7 @@ class NodeView(msgspec.Struct, array_like=True, frozen=True, gc=False):
     cause: DeathCause | None = None
 
 
-class Nodes(Message, tag=121):
+class Nodes(Message, frozen=True, tag=121):
     rid: int
     cluster_id: str
     head: Address
@@ -907,17 +907,17 @@ class WorkerView(msgspec.Struct, array_like=True, frozen=True, gc=False):
     age_s: float
 
 
-class GetWorkers(Message, tag=122):
+class GetWorkers(Message, frozen=True, tag=122):
     rid: int
 
 
-class Workers(Message, tag=123):
+class Workers(Message, frozen=True, tag=123):
     rid: int
     workers: list[WorkerView]
     drivers: list[WorkerView]
 
 
-class SetWorkerTitle(Message, tag=124):
+class SetWorkerTitle(Message, frozen=True, tag=124):
     """worker -> node: lines from these offsets on (bytes since the log began, across rotation)
     belong to the task or actor ``name``. Sent when the name changes."""
 
