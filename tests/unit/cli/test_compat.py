@@ -15,11 +15,8 @@ from mray.version import VERSION
 @pytest.fixture
 def aliased(monkeypatch):
     """The alias on, and everything as before afterwards."""
-    import mray
-
     monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
     before = set(sys.modules)
-    monkeypatch.setattr(mray, "__version__", getattr(mray, "__version__", ""), raising=False)
     compat.install(force=True)
     yield
     for name in set(sys.modules) - before:
