@@ -43,7 +43,7 @@ def test_every_example_is_tested() -> None:
 @pytest.mark.parametrize("name", sorted(SAYS))
 def test_an_example_runs_by_itself(name: str, tmp_path: Path) -> None:
     done = _run("run", "--as-ray", str(EXAMPLES / name), folder=tmp_path)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
     assert SAYS[name] in done.stdout
 
 
@@ -53,7 +53,7 @@ def test_examples_run_as_jobs_of_one_cluster(tmp_path: Path) -> None:
     try:
         for name in sorted(SAYS):
             done = _run("submit", "--as-ray", str(EXAMPLES / name), folder=tmp_path)
-            assert done.returncode == 0, done.stderr
+            assert done.returncode == 0, done.stdout + done.stderr
             assert SAYS[name] in done.stdout
     finally:
         stopped = _run("stop", folder=tmp_path)
