@@ -1,0 +1,50 @@
+"""What the node daemon reads of a runtime_env."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from mray.node.workers.environment import RuntimeEnv
+
+
+def env(**env_vars: str) -> RuntimeEnv:
+    return RuntimeEnv.read(msgspec.msgpack.encode({"env_vars": env_vars, "pip": ["x"]}))
+
+
+def test_no_environment_changes_nothing() -> None:
+    assert RuntimeEnv.read(b"").over({"A": "1"}) == {"A": "1"}
+    assert not RuntimeEnv.read(b"").acts_early
+
+
+def test_variables_are_laid_over_and_may_hold_their_former_values() -> None:
+    merged = env(PATH="${PATH}:/extra", NEW="${MISSING}x", PLAIN="$PATH costs 5$").over(
+        {"PATH": "/bin", "KEPT": "1"}
+    )
+    assert merged == {
+        "PATH": "/bin:/extra",
+        "KEPT": "1",
+        "NEW": "x",
+        "PLAIN": "$PATH costs 5$",
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "early"),
+    [
+        ("LD_PRELOAD", True), ("OMP_NUM_THREADS", True), ("MKL_NUM_THREADS", True),
+        ("OPENBLAS_NUM_THREADS", True), ("PYTHONPATH", True), ("MALLOC_ARENA_MAX", True),
+        ("GREETING", False), ("PATH", False),
+    ],
+)  # fmt: skip
+def test_variables_that_are_read_at_load_time_need_a_fresh_interpreter(
+    name: str, early: bool
+) -> None:
+    assert env(**{name: "1"}).acts_early == early
+
+
+def test_junk_is_a_value_error() -> None:
+    with pytest.raises(ValueError, match="no runtime_env"):
+        RuntimeEnv.read(b"\xc1")
+    with pytest.raises(ValueError, match="no runtime_env"):
+        RuntimeEnv.read(msgspec.msgpack.encode({"env_vars": 5}))
