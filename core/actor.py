@@ -94,7 +94,6 @@ class ActorClass:
         """Make an actor; its handle, at once. Constructor errors surface in its first calls."""
         from mray.ownership.references import Entry
         from mray.runtime.arguments import pack_arguments
-        from mray.runtime.environment import pack_environment
 
         rt = current.get()
         options = self._options
@@ -122,7 +121,7 @@ class ActorClass:
         spec = ActorSpec(
             actor_id, rt.job_id, rt.address, key, self.__name__, task_id, b"", [], None, None,
             held, placement, options.get("max_restarts") or 0, retries, concurrency, name,
-            namespace, detached, pack_environment(options.get("runtime_env")), is_async, shape,
+            namespace, detached, rt.environment_of(options.get("runtime_env")), is_async, shape,
         )  # fmt: skip
         entry = Entry(object_id(task_id, 1), None, rt.mailbox, 0 if detached else 1)
         entry.is_actor = True

@@ -6,8 +6,6 @@ no lock: it may run in any thread, inside any other code.
 
 from __future__ import annotations
 
-import asyncio
-import concurrent.futures
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -17,6 +15,9 @@ from mray.serialization.context import collector
 from mray.wire.messages import Address
 
 if TYPE_CHECKING:
+    import asyncio
+    import concurrent.futures
+
     from mray.ownership.references import Entry
 
 T = TypeVar("T")
@@ -88,6 +89,8 @@ class ObjectRef(Generic[T]):
 
     def as_future(self, _internal: bool = False) -> asyncio.Future[T]:
         """An asyncio future of the value, on the running loop."""
+        import asyncio
+
         return asyncio.wrap_future(self.future())
 
     def __await__(self) -> Generator[Any, None, T]:

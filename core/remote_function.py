@@ -49,7 +49,6 @@ class RemoteFunction:
         return refs or None
 
     def _template(self, runtime: Any) -> Any:
-        from mray.runtime.environment import pack_environment
         from mray.runtime.tasks import pickled_types
 
         options = self._options
@@ -64,7 +63,7 @@ class RemoteFunction:
             max_retries=runtime.config.tasks.task_max_retries if retries is None else retries,
             retry_exceptions=pickled_types(options.get("retry_exceptions")),
             max_calls=options.get("max_calls") or 0,
-            runtime_env=pack_environment(options.get("runtime_env")),
+            runtime_env=runtime.environment_of(options.get("runtime_env")),
         )
         self._made = (runtime, template)
         return template

@@ -89,7 +89,7 @@ class Node:
             node_id=self._node_id,
             log_dir=self.info.log_dir,
             logs=config.logs,
-            cluster_address=params.head.tcp or daemon.session.path,
+            cluster_address=daemon.session.path,
             tell_head=self._head.tell,
             on_log_done=lambda name: self._log_service.changed([name]),
         )  # fmt: skip

@@ -88,6 +88,7 @@ class Door:
         socket.set(zmq.LINGER, int(LINGER_S * 1000))
         socket.set(zmq.SNDHWM, 0)
         socket.set(zmq.RCVHWM, 0)
+        socket.set(zmq.MAXMSGSIZE, MESSAGE_BYTES_MAX)
         socket.set(zmq.RECONNECT_IVL, 10)
         socket.set(zmq.RECONNECT_IVL_MAX, 500)
         return socket
@@ -121,7 +122,6 @@ class Door:
         self._listening.set_string(zmq.ZAP_DOMAIN, _ZAP_DOMAIN)
         # Without it libzmq lets anyone in who knows the public key while no handler runs.
         self._listening.set(zmq.ZAP_ENFORCE_DOMAIN, 1)
-        self._listening.set(zmq.MAXMSGSIZE, MESSAGE_BYTES_MAX)
         self._listening.set(zmq.HANDSHAKE_IVL, 5000)
         self._listening.set(zmq.HEARTBEAT_IVL, 1000)
         self._listening.set(zmq.HEARTBEAT_TIMEOUT, 5000)
@@ -210,7 +210,10 @@ class Door:
             elif ready is self._zap:
                 self._answer_zap()
             else:
-                self._watched[ready]()
+                # One called before it in this round may have stopped the watch.
+                call = self._watched.get(ready)
+                if call is not None:
+                    call()
 
     def _receive(self, socket: zmq.Socket[bytes]) -> Iterator[tuple[bytes, bytes]]:
         listening = socket is self._listening
@@ -291,6 +294,9 @@ class Door:
             if socket is not None:
                 socket.close()
         self._context.term()
+        # From here on wake() does nothing: references outlive the connection, and the number of
+        # the descriptor may soon be that of a user's file.
+        self._awake = True
         os.close(self._wake_fd)
         if self._ipc_path:
             try:

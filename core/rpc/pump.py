@@ -65,7 +65,8 @@ class Pump:
         self.hooks: list[Callable[[], None]] = []
         self.junk_count = 0
         self._handlers: dict[type, Handler] = {Ping: self._pong}
-        self._requests: dict[int, tuple[OnReply, float, str]] = {}
+        #: By rid: what to call, when to give up, whom was asked and for what.
+        self._requests: dict[int, tuple[OnReply, float, bytes, str]] = {}
         self._rids = itertools.count(1)
         self._calls: deque[Callable[[], None]] = deque()
         self._timers: list[tuple[float, int, Timer]] = []
@@ -124,7 +125,7 @@ class Pump:
         message = make(rid)
         what = type(message).__name__
         deadline = self.clock() + timeout_s
-        self._requests[rid] = (on_reply, deadline, f"{what} to {process_id.hex()[:8]}")
+        self._requests[rid] = (on_reply, deadline, process_id, what)
         self._next_expiry = min(self._next_expiry, deadline)
         if not self.send(process_id, message):
             del self._requests[rid]
@@ -152,7 +153,8 @@ class Pump:
 
     def run_once(self, timeout_s: float | None) -> None:
         """One round: calls, hooks, timers, then wait (at most ``timeout_s``) and dispatch."""
-        while self._calls:
+        # Those that calls add wait for the next round: two that call each other starve nobody.
+        for _ in range(len(self._calls)):
             self._guard(self._calls.popleft())
         now = self.clock()
         if self._timers and self._timers[0][0] <= now:
@@ -190,11 +192,14 @@ class Pump:
                 heapq.heappush(self._timers, (next_at, number, timer))
 
     def _expire(self, now: float) -> None:
-        for rid in [rid for rid, (_, at, _) in self._requests.items() if at <= now]:
-            on_reply, _, what = self._requests.pop(rid)
-            failure = RequestFailed("RpcError", f"{what}: no answer in time")
+        for rid in [rid for rid, pending in self._requests.items() if pending[1] <= now]:
+            pending = self._requests.pop(rid, None)
+            if pending is None:
+                continue  # Forgotten by the callback of one before it.
+            on_reply, _, peer, what = pending
+            failure = RequestFailed("RpcError", f"{what} to {peer.hex()[:8]}: no answer in time")
             self._guard(lambda on_reply=on_reply, failure=failure: on_reply(failure))  # type: ignore[misc]
-        self._next_expiry = min((at for _, at, _ in self._requests.values()), default=float("inf"))
+        self._next_expiry = min((p[1] for p in self._requests.values()), default=float("inf"))
 
     def _dispatch(self, sender: bytes, data: bytes) -> None:
         try:
@@ -213,11 +218,13 @@ class Pump:
                     self.send(sender, Refused(rid, type(error).__name__, str(error)))
             return
         rid = getattr(message, "rid", None)
-        pending = self._requests.pop(rid, None) if rid is not None else None
-        if pending is not None:
+        pending = self._requests.get(rid) if rid is not None else None
+        if pending is not None and pending[2] == sender:
+            del self._requests[rid]
             on_reply = pending[0]
             self._guard(lambda: on_reply(message))
-        elif rid is None:
+        elif rid is None or pending is not None:
+            # The second: numbers of requests are easily guessed, by accident too.
             self._complain(sender, ProtocolError(f"unexpected {type(message).__name__}"))
 
     def _complain(self, sender: bytes, error: ProtocolError) -> None:

@@ -131,6 +131,7 @@ def connect(
         namespace=job.namespace,
         config=Config.from_bytes(registered.config),
     )
+    runtime.environment = job.runtime_env
     printer = None
     if log_to_driver:
         printer = OutputPrinter()

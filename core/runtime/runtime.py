@@ -16,7 +16,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from mray.config import Config
@@ -27,6 +27,7 @@ from mray.ownership.references import Entry, References
 from mray.rpc.door import Door
 from mray.rpc.pump import Pump, RequestFailed, Timer
 from mray.runtime.actors import ActorsPart
+from mray.runtime.environment import merge_environments, pack_environment
 from mray.runtime.mailbox import Mailbox
 from mray.runtime.objects import ObjectsPart
 from mray.runtime.tasks import TasksPart
@@ -89,6 +90,8 @@ class Runtime:
         self._timer_at = float("inf")
         self._thread: threading.Thread | None = None
         self.closed = False
+        #: What tasks submitted here inherit: msgpack as in environment.py.
+        self.environment = b""
         #: In an actor's process: what it is, and its how-manyeth life.
         self.actor_spec: ActorSpec | None = None
         self.incarnation = 0
@@ -127,6 +130,10 @@ class Runtime:
     def is_closed(self) -> bool:
         """Whether close() was called, perhaps by another thread."""
         return self.closed
+
+    def environment_of(self, own: Mapping[str, Any] | None) -> bytes:
+        """The environment of a task or actor submitted here with ``runtime_env=own``."""
+        return merge_environments(self.environment, pack_environment(own))
 
     # -- talking to the daemons, from any thread but the loop's
 

@@ -76,6 +76,7 @@ class Worker:
             namespace=params.job.namespace,
             config=config,
         )
+        self.rt.environment = params.runtime_env
         self.output = OutputFiles(
             params.out_path,
             params.err_path,

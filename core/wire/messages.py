@@ -215,6 +215,8 @@ class JobRegistered(Message, frozen=True, tag=18):
     rid: int
     job_id: bytes
     namespace: str
+    #: The job's environment: the submission's with the driver's own laid over it.
+    runtime_env: bytes = b""
 
 
 class FinishJob(Message, frozen=True, tag=19):

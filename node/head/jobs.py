@@ -29,6 +29,7 @@ from mray.node.head.events import (
     ToNodes,
 )
 from mray.node.head.job_records import Driver, Submission, describe, exit_code_of
+from mray.runtime.environment import merge_environments
 from mray.wire.messages import (
     Ack,
     DeathCause,
@@ -128,22 +129,25 @@ class JobTable:
         known = self._by_process.get(sender)
         if known is not None:
             return [Send(sender, JobRegistered(message.rid, known, message.namespace))]
+        # A variable left over from another cluster names no submission of ours.
+        submission = self._submissions.get(message.submission_id)
+        if submission is not None and submission.ended:
+            submission = None
+        runtime_env = message.runtime_env
+        if submission is not None:
+            runtime_env = merge_environments(submission.request.runtime_env, runtime_env)
         self._number += 1
         job_id = job_id_of(self._number)
         info = JobInfo(
             job_id,
             message.driver,
             message.namespace,
-            message.runtime_env,
+            runtime_env,
             message.sys_path,
             message.cwd,
             message.as_ray,
             message.log_to_driver,
         )
-        # A variable left over from another cluster names no submission of ours.
-        submission = self._submissions.get(message.submission_id)
-        if submission is not None and submission.ended:
-            submission = None
         submission_id = message.submission_id if submission is not None else ""
         self._drivers[job_id] = Driver(info, message.pid, message.entrypoint, submission_id, now)
         self._by_process[sender] = job_id
@@ -151,7 +155,7 @@ class JobTable:
             submission.job_ids.append(job_id)
         of = f" of {submission_id}" if submission_id else ""
         return [
-            Send(sender, JobRegistered(message.rid, job_id, message.namespace)),
+            Send(sender, JobRegistered(message.rid, job_id, message.namespace, runtime_env)),
             Note(f"job {job_id.hex()}{of} began: pid {message.pid}, {message.entrypoint}"),
         ]
 
