@@ -16,6 +16,7 @@ from typing import Final
 
 from mray.machine import InvariantError
 from mray.node.head.actor_records import Actor, Registry
+from mray.node.head.causes import describe
 from mray.node.head.events import (
     Effect,
     From,
@@ -57,7 +58,7 @@ _INTENDED: Final = ("intended", "out_of_scope")
 _DEATHS_MAX: Final = 10_000
 #: A watcher may ask before the owner's registration arrives; longer than this it is a mistake.
 _REGISTRATION_WAIT_S: Final = 10.0
-#: Starts in a row that never got alive are spaced out 0, 1, 2, 4 … s, up to this.
+#: Starts in a row that never got alive are spaced out 0, 0.25, 0.5, 1 … s, up to this.
 _RESTART_DELAY_MAX_S: Final = 30.0
 _KILLED: Final = DeathCause("ray_kill", "it was killed by ray.kill()")
 
@@ -236,13 +237,13 @@ class ActorTable:
         self._registry.set_worker(actor, None, 0)
         note = Note(
             f"actor {actor.name_for_people} restarts as incarnation {actor.incarnation}: "
-            f"{cause.kind}: {cause.text}"
+            f"{describe(cause)}"
         )
         if actor.fruitless_count > 1:
-            delay_s = min(2.0 ** (actor.fruitless_count - 2), _RESTART_DELAY_MAX_S)
+            delay_s = min(2.0 ** (actor.fruitless_count - 4), _RESTART_DELAY_MAX_S)
             self._delay(actor, now + delay_s)
             actor.reason = (
-                f"{actor.fruitless_count} starts in a row failed ({cause.kind}: {cause.text}); "
+                f"{actor.fruitless_count} starts in a row failed ({describe(cause)}); "
                 f"the next is tried after {delay_s:g} s"
             )
             return [note, *self._tell(actor)]
@@ -260,7 +261,9 @@ class ActorTable:
             # Between two incarnations: there is nothing to kill, the next one comes anyway.
             return [ack]
         actor.stopping = True
-        return [ack, self._stop(actor, _KILLED)]
+        # While it starts there may be no worker yet, whose end would be told: kill it when it is
+        # alive.
+        return [ack, self._stop(actor, _KILLED)] if actor.state == "ALIVE" else [ack]
 
     def _out_of_scope(self, actor_id: bytes) -> list[Effect]:
         actor = self._registry.get(actor_id)
@@ -286,7 +289,7 @@ class ActorTable:
         self._delay(actor, None)
         actor.cause, actor.reason = cause, ""
         self._registry.end(actor)
-        note = Note(f"actor {actor.name_for_people} is dead: {cause.kind}: {cause.text}")
+        note = Note(f"actor {actor.name_for_people} is dead: {describe(cause)}")
         told = self._tell(actor)
         actor.watchers = {}
         return [*effects, *told, note]
@@ -393,5 +396,5 @@ class ActorTable:
 
 
 def _owner_died(cause: DeathCause) -> DeathCause:
-    text = f"its owner died: {cause.kind}{': ' if cause.text else ''}{cause.text}"
+    text = f"its owner died: {describe(cause)}"
     return DeathCause("owner_died", text, pid=cause.pid, node_id=cause.node_id)

@@ -18,6 +18,7 @@ import msgspec
 
 from mray.ids import job_id as job_id_of
 from mray.machine import InvariantError
+from mray.node.head.causes import describe, exit_code_of
 from mray.node.head.events import (
     Effect,
     From,
@@ -28,7 +29,7 @@ from mray.node.head.events import (
     Send,
     ToNodes,
 )
-from mray.node.head.job_records import Driver, Submission, describe, exit_code_of
+from mray.node.head.job_records import Driver, Submission
 from mray.runtime.environment import merge_environments
 from mray.wire.messages import (
     Ack,

@@ -15,6 +15,7 @@ from typing import Final
 import msgspec
 
 from mray.machine import InvariantError
+from mray.node.head.causes import describe
 from mray.node.head.events import (
     Effect,
     From,
@@ -213,7 +214,7 @@ class Membership:
             del self._members[key]
         return [
             ToNodes(NodeGone(node_id, cause)),
-            Note(f"node {_short(node_id)} is gone: {cause.kind}: {cause.text}"),
+            Note(f"node {_short(node_id)} is gone: {describe(cause)}"),
             NodeLost(node_id, cause),
         ]
 
