@@ -80,7 +80,8 @@ def clean_stale(
 ) -> list[Session]:
     """Clean up after sessions that nobody holds, and prune ended ones; returns the former.
 
-    Costs a directory listing where nothing is stale.
+    Costs a directory listing where nothing is stale, and a look at all processes where something
+    is.
     """
     now_unix_s = time.time() if now_unix_s is None else now_unix_s
     sessions = all_sessions(tmpdir)
@@ -265,7 +266,7 @@ def _unheld(session: Session) -> bool:
 def _clean(session: Session) -> bool:
     """Kill what is left of a session that we own, and remove its places."""
     try:
-        found = _living(session) if _any_living(session) else []
+        found = _living(session)
         _signal(found, signal.SIGKILL)
         _wait_gone(found, time.monotonic() + _KILL_WAIT_S)
         if any(record.alive for record in found):
@@ -274,11 +275,6 @@ def _clean(session: Session) -> bool:
         return True
     finally:
         session.release()
-
-
-def _any_living(session: Session) -> bool:
-    """Spares the common case (everything died) the look at all processes."""
-    return any(r.alive for r in session.processes() if r.kind != "driver")
 
 
 def _remove_places(session: Session) -> None:

@@ -251,6 +251,15 @@ def test_orphans_of_a_dead_session_are_killed_and_strangers_are_not(
     assert driver.poll() is None
 
 
+def test_orphans_that_were_never_recorded_are_found_by_their_environment(
+    tmpdir: str, session: Session, start: Start
+) -> None:
+    orphan = start(POLITE, session)
+    session.release()
+    assert clean(tmpdir) == [session.name]
+    assert orphan.wait() == -signal.SIGKILL
+
+
 def test_a_held_session_is_left_alone(tmpdir: str, session: Session, start: Start) -> None:
     store, worker = make_store(session), start(POLITE)
     session.record_process("worker", worker.pid)
