@@ -110,16 +110,10 @@ class Node:
             m.LeaseReturned: lambda sender, message: self._act(
                 self._leases.returned(sender, message.lease_id, message.reuse, self._now())
             ),
-            m.WorkerBlocked: lambda sender, message: self._act(
-                self._leases.blocked(sender, True, self._now())
-            ),
-            m.WorkerUnblocked: lambda sender, message: self._act(
-                self._leases.blocked(sender, False, self._now())
-            ),
+            m.WorkerBlocked: lambda sender, message: self._blocked(sender, True),
+            m.WorkerUnblocked: lambda sender, message: self._blocked(sender, False),
             m.StartActor: self._start_actor,
-            m.StopActor: lambda sender, message: self._act(
-                self._leases.stop_actor(message, self._now())
-            ),
+            m.StopActor: lambda sender, message: self._act(self._leases.stop_actor(message)),
             m.ActorExiting: lambda sender, message: self._processes.announce(sender, message.cause),
             m.JobGone: lambda sender, message: self._job_over(message.job_id),
             m.ProcessDied: self._remote_process_died,
@@ -167,7 +161,7 @@ class Node:
         )
         self._pump.send(sender, registered)
         if message.kind == "worker":
-            self._act(self._leases.worker_idle(now))
+            self._leases_changed = True
 
     def _worker_started(self, process: Process) -> None:
         job = self._jobs.get(process.job_id)
@@ -200,7 +194,7 @@ class Node:
             node_id=self._node_id,
         )
         self._tell_death(peer.process_id, peer.kind, peer.job_id, cause)
-        self._act(self._leases.owner_died(peer.process_id, self._now()))
+        self._act(self._leases.owner_died(peer.process_id))
 
     def _tell_death(self, process_id: bytes, kind: str, job_id: bytes, cause: m.DeathCause) -> None:
         """Tell everybody of the end of a process of this node."""
@@ -218,7 +212,7 @@ class Node:
         for peer in self._peers:
             self._pump.send(peer.process_id, message)
         self._store.owner_died(message.process_id)
-        self._act(self._leases.owner_died(message.process_id, self._now()))
+        self._act(self._leases.owner_died(message.process_id))
 
     def _get_workers(self, sender: bytes, message: m.GetWorkers) -> None:
         now = self._now()
@@ -254,11 +248,15 @@ class Node:
             self._log.warning("a lease demand of %s, who is not here", sender.hex()[:8])
             return
         self._need_job(message.job_id)
-        self._act(self._leases.demand(sender, message, self._now()))
+        self._act(self._leases.demand(sender, message))
 
     def _start_actor(self, sender: bytes, message: m.StartActor) -> None:
         self._need_job(message.spec.job_id)
-        self._act(self._leases.start_actor(message, self._now()))
+        self._act(self._leases.start_actor(message))
+
+    def _blocked(self, sender: bytes, is_blocked: bool) -> None:
+        self._leases.blocked(sender, is_blocked)
+        self._leases_changed = True
 
     def _act(self, effects: list[Effect]) -> None:
         self._leases_changed = True
@@ -313,17 +311,17 @@ class Node:
 
     def _job_told(self, job_id: bytes, reply: m.Message) -> None:
         del self._asked_jobs[job_id]
-        now = self._now()
         if not isinstance(reply, m.JobInfoReply):
             self._log.warning("the head did not tell about job %s: %s", job_id.hex(), reply)
             if not self._stopping and self._leases.job_in_use(job_id):
                 self._need_job(job_id)
         elif reply.job is None:
             text = f"job {job_id.hex()} is over, or was never there"
-            self._act(self._leases.job_unknown(job_id, text, now))
+            self._act(self._leases.job_unknown(job_id, text))
         else:
             self._jobs[job_id] = reply.job
-            self._act(self._leases.job_known(job_id, now))
+            self._pool.job_known(job_id)
+            self._leases_changed = True
 
     def _job_over(self, job_id: bytes) -> None:
         job = self._jobs.get(job_id)
@@ -363,8 +361,10 @@ class Node:
         return self._pump.clock()
 
     def _arm(self) -> None:
-        """At the end of each round: one timer for each machine that wants one."""
+        """At the end of each round: what all its messages come to, and one timer for each machine
+        that wants one."""
         if self._leases_changed:
+            self._act(self._leases.settle(self._now()))
             self._leases_changed = False
             self._arm_one("leases", self._leases.deadline(), self._tick_leases)
             self._head.news()

@@ -1,7 +1,8 @@
 """Who gets a worker of this node, and with which resources.
 
-Machine: methods are events, take ``now`` (monotonic seconds) and return effects. Owns the lines of
-those who wait, leases and actors' places. Contains the pool (it asks for workers and gives them
+Machine: methods are events, take ``now`` (monotonic seconds) where it matters, and return effects;
+``settle`` decides, once after any number of events. Owns the lines of those who wait, leases and
+actors' places. Contains the pool (it asks for workers and gives them
 back) and passes its effects on. Sends and starts nothing.
 
 - Owners take turns (turns.py). What does not fit is passed over, but not for ever (lines.py).
@@ -79,7 +80,7 @@ class Leases:
         self.holds = Holds(total)
         self._task_workers_max = task_workers_max
         self._node_name = node_name
-        #: By age. None is empty between two events.
+        #: By age. None is empty after settle().
         self._lines: dict[_LineAt, Line] = {}
         self._line_count = 0
         self._lease_count = 0
@@ -92,7 +93,7 @@ class Leases:
 
     # -- requests of owners
 
-    def demand(self, owner: bytes, message: LeaseDemand, now: float) -> list[Effect]:
+    def demand(self, owner: bytes, message: LeaseDemand) -> list[Effect]:
         """An owner says how many more leases of a class it wants."""
         at: _LineAt = (owner, message.class_id)
         line = self._lines.get(at)
@@ -109,7 +110,7 @@ class Leases:
             line.infeasible = True
             text = infeasible_text(line.label, line.need, self.holds.total, self._node_name)
             effects.append(Send(owner, LeaseRefused(message.class_id, "infeasible", text)))
-        return effects + self._schedule(now)
+        return effects
 
     def returned(self, owner: bytes, lease_id: int, reuse: bool, now: float) -> list[Effect]:
         """An owner gives a lease back."""
@@ -119,19 +120,17 @@ class Leases:
         effects = self._through(self.pool.release(hold.worker, reuse, now))
         if self.pool.workers[hold.worker].state == "idle":
             self.holds.remove(hold)
-        return effects + self._schedule(now)
+        return effects
 
-    def blocked(self, worker: bytes, is_blocked: bool, now: float) -> list[Effect]:
+    def blocked(self, worker: bytes, is_blocked: bool) -> None:
         """A worker begins or ends to wait in get. Idempotent."""
         hold = self.holds.by_worker.get(worker)
-        if hold is None or hold.blocked == is_blocked:
-            return []
-        self.holds.block(hold, is_blocked)
-        return self._schedule(now)
+        if hold is not None:
+            self.holds.block(hold, is_blocked)
 
     # -- actors
 
-    def start_actor(self, message: StartActor, now: float) -> list[Effect]:
+    def start_actor(self, message: StartActor) -> list[Effect]:
         """The head wants an actor here. Idempotent."""
         spec = message.spec
         if self._find_start(spec.actor_id, message.incarnation) is not None:
@@ -153,16 +152,16 @@ class Leases:
             line = self._new_line(at, owner, None, key, need, spec.resources, label)
         line.starts.append(message)
         line.count += 1
-        return self._schedule(now)
+        return []
 
-    def stop_actor(self, message: StopActor, now: float) -> list[Effect]:
+    def stop_actor(self, message: StopActor) -> list[Effect]:
         """The head wants an actor to end, at once or after the calls it has."""
         found = self._find_start(message.actor_id, message.incarnation)
         if found is not None:
             line, start = found
             line.starts.remove(start)
             line.count -= 1
-            return self._schedule(now)
+            return []
         hold = self.holds.place_of(message.actor_id, message.incarnation)
         if hold is None:
             return []
@@ -172,19 +171,15 @@ class Leases:
 
     # -- processes and jobs
 
-    def worker_idle(self, now: float) -> list[Effect]:
-        """A worker has registered (the pool knows)."""
-        return self._schedule(now)
-
     def worker_exited(self, process_id: bytes, last_words: str, now: float) -> list[Effect]:
         """A worker's process is gone, or could not be made."""
         hold = self.holds.by_worker.get(process_id)
         if hold is not None:
             self.holds.remove(hold)
         effects = self._through(self.pool.exited(process_id, last_words, now))
-        return effects + self.owner_died(process_id, now)
+        return effects + self.owner_died(process_id)
 
-    def owner_died(self, process_id: bytes, now: float) -> list[Effect]:
+    def owner_died(self, process_id: bytes) -> list[Effect]:
         """A process is gone: what it asked for is void, what runs for it is ended.
 
         Its actors are the head's to judge.
@@ -198,12 +193,7 @@ class Leases:
             if hold.owner == process_id:
                 effects += self._end(hold, cause, 0.0)
         self._turns.forget(process_id)
-        return effects + self._schedule(now)
-
-    def job_known(self, job_id: bytes, now: float) -> list[Effect]:
-        """Workers of the job can be started from now on."""
-        self.pool.job_known(job_id)
-        return self._schedule(now)
+        return effects
 
     def job_over(self, job_id: bytes, now: float) -> list[Effect]:
         """The job has ended: all that is its goes, but for detached actors and what they run."""
@@ -223,27 +213,25 @@ class Leases:
                 continue
             if hold.worker not in spared and (hold.actor is not None or hold.owner not in spared):
                 effects += self._end(hold, cause, self.pool.rules.grace_s)
-        return effects + self._schedule(now)
+        return effects
 
     def job_in_use(self, job_id: bytes) -> bool:
         """Whether a worker or a line of the job is there."""
         return any(worker.key.job_id == job_id for worker in self.pool.workers.values()) or any(
-            line.key.job_id == job_id for line in self._lines.values()
+            line.key.job_id == job_id and line.count for line in self._lines.values()
         )
 
-    def job_unknown(self, job_id: bytes, text: str, now: float) -> list[Effect]:
+    def job_unknown(self, job_id: bytes, text: str) -> list[Effect]:
         """The head knows no such job: whoever waits for its workers is told."""
         keys = dict.fromkeys(line.key for line in self._lines.values())
-        return self._through(
-            [KeyFailed(k, text) for k in keys if k.job_id == job_id]
-        ) + self._schedule(now)
+        return self._through([KeyFailed(k, text) for k in keys if k.job_id == job_id])
 
     def tick(self, now: float) -> list[Effect]:
-        """Time has passed."""
-        return self._through(self.pool.tick(now)) + self._schedule(now)
+        """Time has passed; settle() follows."""
+        return self._through(self.pool.tick(now))
 
     def deadline(self) -> float | None:
-        """When tick() has something to do (monotonic seconds)."""
+        """When tick() and settle() have something to do (monotonic seconds)."""
         times = [self.pool.deadline(), self._turns.claims_change_at]
         if self._may_ask:
             times.append(self._ask_again_at)
@@ -281,8 +269,9 @@ class Leases:
 
     # -- the decision
 
-    def _schedule(self, now: float) -> list[Effect]:
-        """Grant what can be granted, say which workers would find work, ask for leases back."""
+    def settle(self, now: float) -> list[Effect]:
+        """After one or more events: grant what can be granted, say which workers would find work,
+        ask for leases back."""
         self._lines = {at: line for at, line in self._lines.items() if line.count}
         lines = self._lines.values()
         effects: list[Effect] = []

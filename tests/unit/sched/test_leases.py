@@ -45,9 +45,10 @@ class Node:
         self.to_head: list[Message] = []
         self.spawned: list[bytes] = []
         self.killed: dict[bytes, DeathCause] = {}
-        self.do(self.leases.job_known(JOB, 0.0))
+        self.pool.job_known(JOB)
 
-    def do(self, effects: list[Effect]) -> list[Effect]:
+    def do(self, effects: list[Effect]) -> None:
+        effects = effects + self.leases.settle(self.now)
         self.leases.check()
         for effect in effects:
             match effect:
@@ -59,20 +60,23 @@ class Node:
                     self.spawned.append(process_id)
                 case Kill(process_id, cause, _):
                     self.killed[process_id] = cause
-        return effects
 
     def demand(
         self, owner: bytes, count: int, need: Resources = CPU, class_id: int = 1, env: bytes = b""
-    ) -> list[Effect]:
+    ) -> None:
         message = LeaseDemand(class_id, count, need, JOB, env, "f()")
-        return self.do(self.leases.demand(owner, message, self.now))
+        self.do(self.leases.demand(owner, message))
 
     def start_all(self) -> None:
         while self.spawned:
             worker = self.spawned.pop(0)
             address = Address(worker, b"n")
             assert self.pool.registered(worker, address, 1000, self.now)
-            self.do(self.leases.worker_idle(self.now))
+            self.do([])
+
+    def block(self, worker: bytes, is_blocked: bool = True) -> None:
+        self.leases.blocked(worker, is_blocked)
+        self.do([])
 
     def exit(self, worker: bytes, words: str = "exit code 1") -> None:
         if worker in self.spawned:
@@ -212,14 +216,14 @@ def test_a_blocked_worker_gives_its_cpu_back_and_takes_it_again_beyond_the_limit
     node.demand(A, 2, to_fixed({"CPU": 1, "memory": 500}))
     node.start_all()
     first = node.granted(A)[0].worker.process_id
-    node.do(node.leases.blocked(first, True, node.now))
+    node.block(first, True)
     assert node.leases.free()["CPU"] == CPU["CPU"]
     assert node.leases.free()["memory"] == 0
     node.demand(first, 1)
     node.start_all()
     assert len(node.granted(first)) == 1
-    node.do(node.leases.blocked(first, False, node.now))
-    node.do(node.leases.blocked(first, False, node.now))
+    node.block(first, False)
+    node.block(first, False)
     assert node.leases.holds.available["CPU"] == -CPU["CPU"]
     node.give_back(first, node.granted(first)[0].lease_id)
     assert node.leases.holds.available["CPU"] == 0
@@ -281,7 +285,7 @@ def test_leases_of_a_dead_owner_end_and_free_their_resources_when_the_worker_is_
 ) -> None:
     node.demand(A, 2)
     node.start_all()
-    node.do(node.leases.owner_died(A, node.now))
+    node.do(node.leases.owner_died(A))
     assert {c.kind for c in node.killed.values()} == {"owner_died"}
     assert node.leases.free()["CPU"] == 0
     for worker in list(node.killed):
@@ -291,7 +295,7 @@ def test_leases_of_a_dead_owner_end_and_free_their_resources_when_the_worker_is_
 
 def test_a_dead_owners_demand_is_void(node: Node) -> None:
     node.demand(A, 3)
-    node.do(node.leases.owner_died(A, node.now))
+    node.do(node.leases.owner_died(A))
     assert node.leases.pending() == []
 
 
@@ -339,34 +343,34 @@ def test_while_a_kind_of_worker_does_not_start_others_use_the_resources(node: No
 
 
 def test_an_actor_needs_its_placement_resources_only_at_its_start(node: Node) -> None:
-    node.do(node.leases.start_actor(actor(), node.now))
-    node.do(node.leases.start_actor(actor(), node.now))
+    node.do(node.leases.start_actor(actor()))
+    node.do(node.leases.start_actor(actor()))
     assert node.spawned == [b"w1"]
     node.start_all()
     assert node.sent == [(b"w1", actor())]
     assert node.leases.free()["CPU"] == 2 * CPU["CPU"]
-    node.do(node.leases.start_actor(actor(), node.now))
+    node.do(node.leases.start_actor(actor()))
     assert node.spawned == []
 
 
 def test_an_actor_waits_until_its_placement_fits_and_asks_leases_back(node: Node) -> None:
     node.demand(A, 2)
     node.start_all()
-    node.do(node.leases.start_actor(actor(), node.now))
+    node.do(node.leases.start_actor(actor()))
     assert node.spawned == []
     assert node.wanted(A) == [1]
     assert node.leases.pending() == [(CPU, 1)]
 
 
 def test_an_actor_that_can_never_fit_is_refused_to_the_head(node: Node) -> None:
-    node.do(node.leases.start_actor(actor(held=to_fixed({"GPU": 1})), node.now))
+    node.do(node.leases.start_actor(actor(held=to_fixed({"GPU": 1}))))
     (failed,) = node.to_head
     assert isinstance(failed, ActorStartFailed)
     assert "GPU: asked 1, there 0" in failed.cause.text
 
 
 def test_an_actor_whose_worker_does_not_start_is_refused_to_the_head(node: Node) -> None:
-    node.do(node.leases.start_actor(actor(), node.now))
+    node.do(node.leases.start_actor(actor()))
     while not node.to_head:
         while node.spawned:
             node.exit(node.spawned[0])
@@ -379,22 +383,22 @@ def test_an_actor_whose_worker_does_not_start_is_refused_to_the_head(node: Node)
 def test_stopping_an_actor_kills_it_or_lets_it_finish_or_cancels_its_start(node: Node) -> None:
     cause = DeathCause("ray_kill", "ray.kill()")
     for number in (1, 2):
-        node.do(node.leases.start_actor(actor(number), node.now))
+        node.do(node.leases.start_actor(actor(number)))
     node.start_all()
-    node.do(node.leases.stop_actor(StopActor(b"actor1", 0, True, cause), node.now))
+    node.do(node.leases.stop_actor(StopActor(b"actor1", 0, True, cause)))
     assert node.killed == {b"w1": cause}
-    node.do(node.leases.stop_actor(StopActor(b"actor2", 0, False, cause), node.now))
+    node.do(node.leases.stop_actor(StopActor(b"actor2", 0, False, cause)))
     assert node.sent[-1] == (b"w2", TerminateActor(b"actor2"))
-    node.do(node.leases.start_actor(actor(3), node.now))
-    node.do(node.leases.stop_actor(StopActor(b"actor3", 0, False, cause), node.now))
+    node.do(node.leases.start_actor(actor(3)))
+    node.do(node.leases.stop_actor(StopActor(b"actor3", 0, False, cause)))
     assert node.leases.pending() == []
 
 
 def test_the_end_of_a_job_ends_its_workers_but_not_detached_actors_and_what_they_run(
     node: Node,
 ) -> None:
-    node.do(node.leases.start_actor(actor(1, detached=True), node.now))
-    node.do(node.leases.start_actor(actor(2), node.now))
+    node.do(node.leases.start_actor(actor(1, detached=True)))
+    node.do(node.leases.start_actor(actor(2)))
     node.start_all()
     node.demand(b"w1", 1)
     node.demand(A, 2)
@@ -412,7 +416,7 @@ def test_recursion_in_a_crowd_goes_depth_first() -> None:
     node.start_all()
     for depth in range(20):
         newest = list(node.leases.holds.by_lease.values())[-1].worker
-        node.do(node.leases.blocked(newest, True, node.now))
+        node.block(newest, True)
         node.sent.clear()
         node.demand(newest, 2)
         node.start_all()
@@ -425,7 +429,7 @@ def test_in_a_crowd_tasks_without_cpu_wait() -> None:
     node.demand(A, 50, {})
     node.start_all()
     assert len(node.granted(A)) == 4
-    node.do(node.leases.start_actor(actor(), node.now))
+    node.do(node.leases.start_actor(actor()))
     assert len(node.spawned) == 1
 
 
