@@ -152,6 +152,8 @@ def init(
         if runtime_env is not None:
             runtime_env = dict(runtime_env)
             check_runtime_env("runtime_env", runtime_env)
+            if runtime_env.get("working_dir"):
+                runtime_env["working_dir"] = os.path.abspath(runtime_env["working_dir"])
         if configure_logging:
             _configure_logging(logging_level, logging_format)
         resolved = config_module.load(flags, os.environ, flags_from="init")

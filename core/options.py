@@ -6,7 +6,6 @@ option that Ray has and this version does not is refused by name, never ignored.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -150,6 +149,8 @@ def validate(options: Mapping[str, Any], known: frozenset[str], what: str) -> No
                 raise ValueError(
                     f"{what}: the option {name!r} is not supported by this version of mray"
                 )
+            import difflib
+
             near = difflib.get_close_matches(name, known, 1)
             hint = f"; did you mean {near[0]!r}?" if near else f"; known are {sorted(known)}"
             raise ValueError(f"{what}: there is no option {name!r}{hint}")

@@ -33,6 +33,7 @@ IPC_PATH_BYTES_MAX = 107
 LINGER_S = 1.0
 _ZAP_DOMAIN = "mray"
 _RECEIVE_BATCH_MAX = 1000
+_GONE_MAX = 10_000
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,10 @@ class Keys:
         return cls(pairs[0][0], pairs[0][1], pairs[1][0], pairs[1][1])
 
 
+def _run(call: Callable[[], None]) -> None:
+    call()
+
+
 class Door:
     """One process's way to all others. Not thread-safe, but for wake()."""
 
@@ -74,6 +79,9 @@ class Door:
         #: Peers that dialled us, disjoint from _dialled: a pair of processes keeps to one
         #: connection, so that messages between them never overtake each other.
         self._callers: set[bytes] = set()
+        #: The last ones hung up on. Nobody dials them again: their processes are dead, and libzmq
+        #: aborts on a routing id whose former connection still has messages to get rid of.
+        self._gone: dict[bytes, None] = {}
         self._ipc_path = ""
         self._watched: dict[int, Callable[[], None]] = {}
         self._poller = zmq.Poller()
@@ -138,17 +146,19 @@ class Door:
     def dial(self, address: Address, own_node_id: bytes) -> None:
         """Connect to a process, by unix socket when it lives on our node. Idempotent.
 
-        Messages sent before the connection stands wait in its queue.
+        Messages sent before the connection stands wait in its queue. A process that was hung up
+        on is not dialled: send() will say that it is gone.
         """
-        if address.process_id in self._dialled or address.process_id in self._callers:
+        process_id = address.process_id
+        if process_id in self._dialled or process_id in self._callers or process_id in self._gone:
             return
         if address.ipc and (address.node_id == own_node_id or not address.tcp):
             endpoint = f"ipc://{address.ipc}"
         elif address.tcp:
             endpoint = f"tcp://{address.tcp}"
         else:
-            raise ValueError(f"process {address.process_id.hex()} has no address to dial")
-        self._connect(address.process_id, endpoint)
+            raise ValueError(f"process {process_id.hex()} has no address to dial")
+        self._connect(process_id, endpoint)
 
     def dial_endpoint(self, process_id: bytes, endpoint: str) -> None:
         """Connect to an endpoint whose process id is not known: ``process_id`` is made up."""
@@ -171,8 +181,11 @@ class Door:
         self._dialled[process_id] = endpoint
 
     def hang_up(self, process_id: bytes) -> None:
-        """Drop the connection to a dead peer and what is queued for it."""
+        """Drop the connection to a dead peer and what is queued for it, for good."""
         self._callers.discard(process_id)
+        self._gone[process_id] = None
+        if len(self._gone) > _GONE_MAX:
+            del self._gone[next(iter(self._gone))]
         endpoint = self._dialled.pop(process_id, None)
         if endpoint is not None:
             self._dialling.disconnect(endpoint)
@@ -196,10 +209,15 @@ class Door:
             raise
         return True
 
-    def poll(self, timeout_s: float | None) -> Iterator[tuple[bytes, bytes]]:
+    def poll(
+        self,
+        timeout_s: float | None,
+        run: Callable[[Callable[[], None]], None] = _run,
+    ) -> Iterator[tuple[bytes, bytes]]:
         """Wait for messages, a wake-up, a watched descriptor or the time; yield (sender, data).
 
-        A message that is not one frame is yielded as empty data: its sender speaks no mray.
+        What watches a descriptor is called by way of ``run``. A message that is not one frame is
+        yielded as empty data: its sender speaks no mray.
         """
         timeout_ms = None if timeout_s is None else max(0, int(timeout_s * 1000 + 0.999))
         for ready, _ in self._poller.poll(timeout_ms):
@@ -213,7 +231,7 @@ class Door:
                 # One called before it in this round may have stopped the watch.
                 call = self._watched.get(ready)
                 if call is not None:
-                    call()
+                    run(call)
 
     def _receive(self, socket: zmq.Socket[bytes]) -> Iterator[tuple[bytes, bytes]]:
         listening = socket is self._listening
@@ -229,7 +247,12 @@ class Door:
             if not socket.get(zmq.RCVMORE):
                 yield sender, b""
                 continue
-            if listening and sender not in self._callers and sender not in self._dialled:
+            if (
+                listening
+                and sender not in self._callers
+                and sender not in self._dialled
+                and sender not in self._gone
+            ):
                 self._callers.add(sender)
             data = socket.recv(zmq.NOBLOCK)
             extra = False

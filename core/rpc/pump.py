@@ -172,7 +172,7 @@ class Pump:
             if wake_at != float("inf"):
                 wait_s = max(0.0, wake_at - self.clock())
                 timeout_s = wait_s if timeout_s is None else min(timeout_s, wait_s)
-        for sender, data in self.door.poll(timeout_s):
+        for sender, data in self.door.poll(timeout_s, self._guard):
             self._dispatch(sender, data)
 
     def _guard(self, call: Callable[[], None]) -> None:

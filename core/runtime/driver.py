@@ -14,10 +14,9 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any
 
-import msgspec
-
 from mray import compat
 from mray.config import Config
+from mray.environments import pack_environment
 from mray.exceptions import RaySystemError
 from mray.ids import JobId, new_process_id
 from mray.rpc.door import Door
@@ -164,7 +163,7 @@ def _register(
             " ".join(sys.argv) or sys.executable,
             namespace,
             environ.get("MRAY_JOB_SUBMISSION_ID", ""),
-            msgspec.msgpack.encode(runtime_env) if runtime_env else b"",
+            pack_environment(runtime_env),
             [os.path.abspath(part) for part in sys.path if part != ""] + [os.getcwd()],
             os.getcwd(),
             compat.installed(),

@@ -25,7 +25,7 @@ from mray.exceptions import RayError, RayTaskError, TaskCancelledError
 from mray.ids import object_id
 from mray.ownership.references import Entry
 from mray.runtime.arguments import place_arguments
-from mray.runtime.objects import adopting
+from mray.runtime.borrowing import adopting
 from mray.runtime.tasks import FUNCTIONS
 from mray.serialization.failures import error_envelope, serialize_exception
 from mray.serialization.inspection import unpicklable_error

@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from mray.config import Config
+from mray.environments import merge_environments, pack_environment
 from mray.exceptions import RaySystemError, RpcError
 from mray.ids import IdMaker, JobId
 from mray.object_ref import ObjectRef
@@ -27,7 +28,7 @@ from mray.ownership.references import Entry, References
 from mray.rpc.door import Door
 from mray.rpc.pump import Pump, RequestFailed, Timer
 from mray.runtime.actors import ActorsPart
-from mray.runtime.environment import merge_environments, pack_environment
+from mray.runtime.borrowing import BorrowingPart
 from mray.runtime.mailbox import Mailbox
 from mray.runtime.objects import ObjectsPart
 from mray.runtime.tasks import TasksPart
@@ -82,6 +83,7 @@ class Runtime:
         )
         self.dead_processes: dict[bytes, ProcessDied] = {}
         self.objects = ObjectsPart(self)
+        self.borrowing = BorrowingPart(self)
         self.tasks = TasksPart(self)
         self.actors = ActorsPart(self)
         #: Called with each ProcessDied, after the parts.
@@ -133,6 +135,8 @@ class Runtime:
 
     def environment_of(self, own: Mapping[str, Any] | None) -> bytes:
         """The environment of a task or actor submitted here with ``runtime_env=own``."""
+        if own and own.get("working_dir"):
+            own = {**own, "working_dir": os.path.abspath(own["working_dir"])}
         return merge_environments(self.environment, pack_environment(own))
 
     # -- talking to the daemons, from any thread but the loop's
@@ -240,7 +244,7 @@ class Runtime:
                 else:
                     tasks.submit(note)
             elif kind is tuple:
-                self.objects.adopted(note[0], note[1])
+                self.borrowing.adopted(note[0], note[1])
             else:
                 try:
                     note()
@@ -258,8 +262,8 @@ class Runtime:
         tasks.turn(now)
         actors.turn()
         while references.effects:
-            self.objects.perform()
-        self.objects.flush_registrations()
+            self.borrowing.perform()
+        self.borrowing.flush_registrations()
         if mailbox.resolved:
             mailbox.wake()
         self._arm(tasks.dispatcher.deadline())
@@ -281,7 +285,7 @@ class Runtime:
         self.dead_processes[message.process_id] = message
         while len(self.dead_processes) > 10_000:
             del self.dead_processes[next(iter(self.dead_processes))]
-        self.objects.process_died(message)
+        self.borrowing.process_died(message)
         self.tasks.process_died(message)
         self.actors.process_died(message)
         for call in self.on_death:
@@ -296,11 +300,11 @@ class Runtime:
 
     def adopt_ref(self, object_id: bytes, owner: Address) -> ObjectRef[Any]:
         """See objects.py."""
-        return self.objects.adopt_ref(object_id, owner)
+        return self.borrowing.adopt_ref(object_id, owner)
 
     def pickled_out_of_band(self, entry: Entry) -> None:
         """See objects.py."""
-        self.objects.pickled_out_of_band(entry)
+        self.borrowing.pickled_out_of_band(entry)
 
     def future(self, ref: ObjectRef[Any]) -> concurrent.futures.Future[Any]:
         """See objects.py."""

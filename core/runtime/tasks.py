@@ -338,7 +338,7 @@ class TasksPart:
         references = self.references
         for entry, returned in zip(task.returns, reply.returns, strict=False):
             if returned.refs:
-                self.rt.objects.receive_refs(entry, returned.refs)
+                self.rt.borrowing.receive_refs(entry, returned.refs)
             references.fill(entry, returned.data, returned.located)
             if not entry.local:
                 references.settle(entry)

@@ -196,7 +196,7 @@ class Worker:
 
         for keeper, ids, token in self._leftovers(done):
             waiting += 1
-            self.rt.objects.register_for(keeper, ids, self.address, token, go)
+            self.rt.borrowing.register_for(keeper, ids, self.address, token, go)
         groups: list[list[RefGroup]] = []
         for refs in done.nested:
             mine: list[RefGroup] = []
@@ -212,7 +212,7 @@ class Worker:
                 else:
                     token = self.rt.references.token()
                     waiting += 1
-                    self.rt.objects.register_for(owner, ids, done.owner, token, go)
+                    self.rt.borrowing.register_for(owner, ids, done.owner, token, go)
                     mine.append(RefGroup(owner, ids, token))
             groups.append(mine)
         done.nested = []
@@ -335,7 +335,7 @@ class Worker:
 
         def report() -> None:
             for owner, ids, token in self._leftovers(done):
-                self.rt.objects.register_for(owner, ids, self.address, token, _nothing)
+                self.rt.borrowing.register_for(owner, ids, self.address, token, _nothing)
             self.rt.tell(
                 self.params.head,
                 ActorStarted(spec.actor_id, incarnation, self.address, os.getpid(), error),

@@ -16,6 +16,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
+from mray.environments import merge_environments
 from mray.ids import job_id as job_id_of
 from mray.machine import InvariantError
 from mray.node.head.causes import describe, exit_code_of
@@ -30,7 +31,6 @@ from mray.node.head.events import (
     ToNodes,
 )
 from mray.node.head.job_records import Driver, Submission
-from mray.runtime.environment import merge_environments
 from mray.wire.messages import (
     Ack,
     DeathCause,

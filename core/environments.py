@@ -6,7 +6,6 @@ task's is laid over its parent's, a driver's over that of the submission it belo
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,8 +19,6 @@ def pack_environment(environment: Mapping[str, Any] | None) -> bytes:
     plain: dict[str, Any] = {}
     for key in sorted(environment):
         value = environment[key]
-        if key == "working_dir":
-            value = os.path.abspath(value)
         plain[key] = dict(sorted(value.items())) if isinstance(value, Mapping) else value
     return msgspec.msgpack.encode(plain)
 
