@@ -10,6 +10,7 @@ Whatever is left is ended before the check fails, so that the next file starts c
 from __future__ import annotations
 
 import gc
+import glob
 import os
 import shutil
 import tempfile
@@ -26,7 +27,6 @@ import pytest
 #: programs in a user's environment drop those.
 MARK = "PYTEST_STARTED_BY"
 CHECKED = ("integration", "failure", "conformance")
-SHM = Path("/dev/shm")
 
 #: How long what was told to end may take; nothing waits longer than it must.
 PATIENCE_S = 10.0
@@ -129,7 +129,7 @@ def _files_left(folders: list[Path]) -> list[str]:
             if path.is_symlink():
                 continue
             session = Session(str(path))
-            left += [str(store) for store in SHM.glob(f"mray-{user}-{session.key}-*")]
+            left += glob.glob(f"{glob.escape(session.store_prefix)}*")
             if os.path.isdir(session.sockets):
                 left += [f"{session.sockets}/{name}" for name in os.listdir(session.sockets)]
     return left
