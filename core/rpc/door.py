@@ -152,7 +152,11 @@ class Door:
         process_id = address.process_id
         if process_id in self._dialled or process_id in self._callers or process_id in self._gone:
             return
-        if address.ipc and (address.node_id == own_node_id or not address.tcp):
+        here = address.node_id == own_node_id or (
+            # Another node on this machine: several may share one.
+            not address.tcp and os.path.exists(address.ipc)
+        )
+        if address.ipc and here:
             endpoint = f"ipc://{address.ipc}"
         elif address.tcp:
             endpoint = f"tcp://{address.tcp}"

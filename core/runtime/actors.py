@@ -276,16 +276,16 @@ class ActorsPart:
                 known.add(number)
                 templates.append(task.template.wire)
         assert calls.worker is not None
-        self.rt.tell(
-            calls.worker,
-            PushTasks(
-                self.rt.address,
-                templates,
-                [spec_of(task) for task in out],
-                calls.actor_id,
-                calls.incarnation,
-            ),
-        )
+        specs = [spec_of(task) for task in out]
+        message = PushTasks(self.rt.address, templates, specs, calls.actor_id, calls.incarnation)
+        try:
+            self.rt.tell(calls.worker, message)
+        except ValueError as error:
+            text = f"the actor {calls.class_name} lives, but {error}"
+            gone = ActorUnavailableError(text, calls.actor_id, class_name=calls.class_name)
+            for task in out:
+                calls.inflight.pop(task.task_id, None)
+                self.rt.tasks.fail(task, error_envelope(gone))
 
     def replied(self, worker_id: bytes, replies: list[TaskReply]) -> list[tuple[Task, TaskReply]]:
         """An actor's answers."""
