@@ -273,6 +273,7 @@ def _node_facts(node: NodeInfo, started: Started, resolved: Resolved) -> list[tu
     }
     return [
         ("resources", amounts(offered)),
+        ("memory limit", f"{format_bytes(node.memory_limit_bytes)} by {node.memory_source}"),
         ("object store", f"{format_bytes(node.store_capacity_bytes)} in {node.store_path}"),
         (
             "memory monitor",

@@ -70,6 +70,9 @@ class NodeInfo(msgspec.Struct, array_like=True, frozen=True, gc=False):
     is_head: bool
     mray_version: str
     python_version: str
+    #: The memory this node may use, and where that limit was read.
+    memory_limit_bytes: int = 0
+    memory_source: str = ""
 
 
 class DeathCause(msgspec.Struct, array_like=True, frozen=True, gc=False):

@@ -33,6 +33,8 @@ class Machine:
     memory_available_bytes: int
     shm_free_bytes: int
     gpu_count: int
+    #: The file that memory_total_bytes was read from.
+    memory_source: str = "/proc/meminfo"
 
 
 def look(
@@ -44,7 +46,7 @@ def look(
     affinity: int | None = None,
 ) -> Machine:
     """Look at the machine. ``affinity`` None asks the kernel which CPUs this process may use."""
-    total, available = _memory(proc, cgroup)
+    total, available, source = _memory(proc, cgroup)
     space = os.statvfs(shm)
     if affinity is None:
         affinity = len(os.sched_getaffinity(0))
@@ -54,6 +56,7 @@ def look(
         memory_available_bytes=available,
         shm_free_bytes=space.f_bavail * space.f_frsize,
         gpu_count=_gpu_count(environ),
+        memory_source=source,
     )
 
 
@@ -112,8 +115,8 @@ def node_resources(
 # -- memory
 
 
-def _memory(proc: str, cgroup: str) -> tuple[int, int]:
-    """(limit, free) in bytes: the least of the machine's and of every group above us."""
+def _memory(proc: str, cgroup: str) -> tuple[int, int, str]:
+    """(limit, free, file): the least of the machine's and of every group above us, in bytes."""
     info = {}
     with open(f"{proc}/meminfo", encoding="ascii") as file:
         for line in file:
@@ -121,6 +124,7 @@ def _memory(proc: str, cgroup: str) -> tuple[int, int]:
             info[name] = int(rest.split()[0]) * 1024
     total = info["MemTotal"]
     available = info["MemAvailable"]
+    source = f"{proc}/meminfo"
     for group, version in _groups(proc, cgroup, "memory"):
         limit_name, used_name, cache_name = (
             ("memory.max", "memory.current", "inactive_file")
@@ -131,9 +135,10 @@ def _memory(proc: str, cgroup: str) -> tuple[int, int]:
         if limit is None or limit >= _NO_LIMIT:
             continue
         used = (_number(f"{group}/{used_name}") or 0) - _field(f"{group}/memory.stat", cache_name)
-        total = min(total, limit)
+        if limit < total:
+            total, source = limit, f"{group}/{limit_name}"
         available = min(available, max(0, limit - max(0, used)))
-    return total, available
+    return total, available, source
 
 
 # -- CPUs

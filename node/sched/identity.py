@@ -46,5 +46,7 @@ def open_store(daemon: Daemon) -> tuple[StoreServer, NodeInfo]:
         is_head=params.is_head,
         mray_version=VERSION,
         python_version=platform.python_version(),
+        memory_limit_bytes=machine.memory_total_bytes,
+        memory_source=machine.memory_source,
     )
     return store, info
