@@ -62,7 +62,12 @@ class Client:
             self.pump.door.dial(peer, self.pump.node_id)
             peer = peer.process_id
         box: list[Message] = []
-        rid = self.pump.request(peer, make, box.append, timeout_s)
+
+        def arrived(message: Message) -> None:
+            box.append(message)
+            self.pump.door.wake()  # Else the end of the time would begin another round of waiting.
+
+        rid = self.pump.request(peer, make, arrived, timeout_s)
         give_up_at = time.monotonic() + timeout_s + 1.0
         try:
             while not box and time.monotonic() < give_up_at:

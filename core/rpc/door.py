@@ -117,8 +117,8 @@ class Door:
     def listen_tcp(self, host: str, port: int) -> int:
         """Listen on tcp, encrypted and authenticated by the cluster's keys; returns the port.
 
-        Port 0 takes a free one. OSError (zmq.ZMQError) if the port is in use; ValueError without
-        keys, because an open port without them would run anybody's code.
+        Port 0 takes a free one. zmq.ZMQError if the port is in use; ValueError without keys,
+        because an open port without them would run anybody's code.
         """
         if self._keys is None:
             raise ValueError("a tcp port needs the cluster token")
@@ -162,13 +162,17 @@ class Door:
             endpoint = f"tcp://{address.tcp}"
         else:
             raise ValueError(f"process {process_id.hex()} has no address to dial")
-        self._connect(process_id, endpoint)
+        self._connect(process_id, endpoint, self.process_id)
 
     def dial_endpoint(self, process_id: bytes, endpoint: str) -> None:
-        """Connect to an endpoint whose process id is not known: ``process_id`` is made up."""
-        self._connect(process_id, endpoint)
+        """Connect to an endpoint whose process id is not known: ``process_id`` is made up.
 
-    def _connect(self, process_id: bytes, endpoint: str) -> None:
+        The peer knows us by that name too. It may be one that knows us under ours already, and
+        would ignore a second connection of the same name.
+        """
+        self._connect(process_id, endpoint, process_id)
+
+    def _connect(self, process_id: bytes, endpoint: str, own_name: bytes) -> None:
         if endpoint.startswith("tcp://"):
             if self._keys is None:
                 raise ValueError(f"{endpoint} needs the cluster token")
@@ -180,6 +184,7 @@ class Door:
         else:
             self._dialling.set(zmq.CURVE_SERVER, 0)  # back to no security mechanism
             self._dialling.set(zmq.HEARTBEAT_IVL, 0)
+        self._dialling.set(zmq.ROUTING_ID, own_name)
         self._dialling.set(zmq.CONNECT_ROUTING_ID, process_id)
         self._dialling.connect(endpoint)
         self._dialled[process_id] = endpoint

@@ -218,14 +218,18 @@ class Pump:
                     self.send(sender, Refused(rid, type(error).__name__, str(error)))
             return
         rid = getattr(message, "rid", None)
-        pending = self._requests.get(rid) if rid is not None else None
-        if pending is not None and pending[2] == sender:
-            del self._requests[rid]
-            on_reply = pending[0]
-            self._guard(lambda: on_reply(message))
-        elif rid is None or pending is not None:
-            # The second: numbers of requests are easily guessed, by accident too.
+        pending = None
+        if rid is not None:
+            pending = self._requests.get(rid)
+            if pending is None:
+                return  # An answer that came too late.
+        # Numbers of requests are easily guessed, by accident too: only who was asked may answer.
+        if rid is None or pending is None or pending[2] != sender:
             self._complain(sender, ProtocolError(f"unexpected {type(message).__name__}"))
+            return
+        del self._requests[rid]
+        on_reply = pending[0]
+        self._guard(lambda: on_reply(message))
 
     def _complain(self, sender: bytes, error: ProtocolError) -> None:
         self.junk_count += 1

@@ -38,5 +38,7 @@ def decode(data: bytes | memoryview) -> Message:
         raise ProtocolError(f"not an mray message of version {WIRE_VERSION}: first byte {first}")
     try:
         return _decode(memoryview(data)[1:])
-    except (msgspec.DecodeError, msgspec.ValidationError, RecursionError) as error:
+    except Exception as error:
+        # Not msgspec's errors only: text that is no UTF-8 is a UnicodeDecodeError, for one. No code
+        # of ours runs in there, so whatever it is, it is about the bytes.
         raise ProtocolError(f"not an mray message: {error}") from error
