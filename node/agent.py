@@ -23,6 +23,7 @@ from mray.node.sched.leases import Effect, Leases, Send, TellHead, workers_max
 from mray.node.workers.child import log_paths
 from mray.node.workers.children import Children
 from mray.node.workers.death import describe
+from mray.node.workers.environment import Environments
 from mray.node.workers.peers import Peer, Peers
 from mray.node.workers.pool import Key, Kill, Pool, PoolRules, Spawn, Worker
 from mray.node.workers.processes import Process, Processes
@@ -60,7 +61,8 @@ class Node:
             self._pump, self._children, self._spawner, self._node_id,
             self._worker_started, self._worker_ended,
         )  # fmt: skip
-        self._peers = Peers(daemon.watch_pid, self._driver_gone)
+        self._peers = Peers(self._pump, self._driver_gone)
+        self._environments = Environments()
         self._jobs: dict[bytes, m.JobInfo] = {}
         #: Jobs that the head is being asked about.
         self._asked_jobs: dict[bytes, None] = {}
@@ -187,6 +189,8 @@ class Node:
         self._pump.after(_LAST_MESSAGES_S, lambda: self._driver_ended(peer))
 
     def _driver_ended(self, peer: Peer) -> None:
+        if peer.process_id not in self._peers:
+            return  # Its job was over before.
         cause = self._runner.cause_of_pid(peer.pid) or m.DeathCause(
             "exit",
             "its process has ended; mray did not start it, so how is not known",
@@ -247,11 +251,21 @@ class Node:
             # Read after its end was seen; or it never registered, and we would never see its end.
             self._log.warning("a lease demand of %s, who is not here", sender.hex()[:8])
             return
+        wrong = self._environments.objection(message.runtime_env)
+        if wrong:
+            self._pump.send(sender, m.LeaseRefused(message.class_id, "env_failed", wrong))
+            return
         self._need_job(message.job_id)
         self._act(self._leases.demand(sender, message))
 
     def _start_actor(self, sender: bytes, message: m.StartActor) -> None:
-        self._need_job(message.spec.job_id)
+        spec = message.spec
+        wrong = self._environments.objection(spec.runtime_env)
+        if wrong:
+            cause = m.DeathCause("creation_failed", wrong, node_id=self._node_id)
+            self._head.tell(m.ActorStartFailed(spec.actor_id, message.incarnation, cause))
+            return
+        self._need_job(spec.job_id)
         self._act(self._leases.start_actor(message))
 
     def _blocked(self, sender: bytes, is_blocked: bool) -> None:
@@ -324,14 +338,17 @@ class Node:
             self._leases_changed = True
 
     def _job_over(self, job_id: bytes) -> None:
-        job = self._jobs.get(job_id)
-        if job is None:
-            return
-        self._over_jobs[job_id] = None
-        self._store.owner_died(job.driver.process_id)
-        self._tailer.remove_job(job_id)
-        self._act(self._leases.job_over(job_id, self._now()))
-        self._forget_job(job_id)
+        cause = m.DeathCause("intended", "its job is over", node_id=self._node_id)
+        for peer in self._peers:
+            # The driver's process may live on, and even begin another job under another id.
+            if peer.kind == "driver" and peer.job_id == job_id:
+                self._tell_death(peer.process_id, "driver", job_id, cause)
+                self._act(self._leases.owner_died(peer.process_id))
+        if job_id in self._jobs:
+            self._over_jobs[job_id] = None
+            self._tailer.remove_job(job_id)
+            self._act(self._leases.job_over(job_id, self._now()))
+            self._forget_job(job_id)
 
     def _forget_job(self, job_id: bytes) -> None:
         """Once nothing of a job that is over is left here."""

@@ -18,7 +18,6 @@ back) and passes its effects on. Sends and starts nothing.
 from __future__ import annotations
 
 from collections import deque
-from typing import Final
 
 import msgspec
 
@@ -26,7 +25,7 @@ from mray.machine import InvariantError
 from mray.node.sched.holds import Hold, Holds
 from mray.node.sched.lines import Line, infeasible_text
 from mray.node.sched.plan import StartPlan
-from mray.node.sched.sharing import whom_to_ask
+from mray.node.sched.sharing import Pacing, whom_to_ask
 from mray.node.sched.turns import Turns
 from mray.node.workers.pool import Key, KeyFailed, Kill, Pool, PoolEffect, Spawn, Worker
 from mray.resources import Resources, fits, take
@@ -42,10 +41,6 @@ from mray.wire.messages import (
     StopActor,
     TerminateActor,
 )
-
-#: Between two requests to give back: the first gap, doubled while nothing moves.
-_ASK_BACK_FIRST_S: Final = 0.02
-_ASK_BACK_LAST_S: Final = 0.64
 
 
 def workers_max(cpus: int, soft_limit: int) -> int:
@@ -87,9 +82,9 @@ class Leases:
         self._turns = Turns(self.holds)
         #: Lines that found no room in the last round.
         self._short: list[Line] = []
-        self._ask_again_at = float("-inf")
-        self._ask_gap_s = 0.0
-        self._may_ask = False
+        self._pacing = Pacing()
+        #: When somebody may be asked to give back.
+        self._ask_at: float | None = None
 
     # -- requests of owners
 
@@ -193,6 +188,7 @@ class Leases:
             if hold.owner == process_id:
                 effects += self._end(hold, cause, 0.0)
         self._turns.forget(process_id)
+        self._pacing.forget(process_id)
         return effects
 
     def job_over(self, job_id: bytes, now: float) -> list[Effect]:
@@ -232,9 +228,7 @@ class Leases:
 
     def deadline(self) -> float | None:
         """When tick() and settle() have something to do (monotonic seconds)."""
-        times = [self.pool.deadline(), self._turns.claims_change_at]
-        if self._may_ask:
-            times.append(self._ask_again_at)
+        times = [self.pool.deadline(), self._turns.claims_change_at, self._ask_at]
         return min((at for at in times if at is not None), default=None)
 
     # -- questions
@@ -293,7 +287,7 @@ class Leases:
                         continue
                     worker = self.pool.take_idle(line.key)
                     if worker is not None:
-                        effects.append(self._grant(line, worker))
+                        effects.append(self._grant(line, worker, now))
                         granted.add(line.number)
                         take(line.hold, free)
                     elif plan.start(line, self.holds.is_blocked(line.owner), now):
@@ -322,29 +316,33 @@ class Leases:
 
     def _ask_back(self, moved: bool, now: float) -> list[Effect]:
         if moved:
-            self._ask_gap_s = 0.0
-            self._ask_again_at = min(self._ask_again_at, now + _ASK_BACK_FIRST_S)
-        self._may_ask = bool(self._short)
-        if not self._short or now < self._ask_again_at:
+            self._pacing.moved()
+        self._ask_at = None
+        if not self._short:
             return []
         lent = [
             hold
             for hold in self.holds.by_lease.values()
             if self.pool.workers[hold.worker].state == "leased"
         ]
+        due_at = min((self._pacing.due_at(hold.owner) for hold in lent), default=None)
+        if due_at is None or due_at > now:
+            self._ask_at = due_at
+            return []
         asked = whom_to_ask(self._short, lent)
         for line in self._short:
             line.asked_back = True
-        if not asked:
-            self._may_ask = False
-            return []
-        self._ask_gap_s = min(max(self._ask_gap_s * 2, _ASK_BACK_FIRST_S), _ASK_BACK_LAST_S)
-        self._ask_again_at = now + self._ask_gap_s
-        return [Send(owner, LeasesWanted(count)) for owner, count in asked.items()]
+        effects: list[Effect] = []
+        for owner, count in asked.items():
+            if self._pacing.due_at(owner) <= now:
+                self._pacing.asked(owner, now)
+                effects.append(Send(owner, LeasesWanted(count)))
+        self._ask_at = min(map(self._pacing.due_at, asked), default=None)
+        return effects
 
     # -- changes of state
 
-    def _grant(self, line: Line, worker: Worker) -> Send:
+    def _grant(self, line: Line, worker: Worker, now: float) -> Send:
         assert worker.address is not None
         self._lease_count += 1
         lease_id = self._lease_count
@@ -359,6 +357,7 @@ class Leases:
             self.pool.employ(worker, "actor")
             return Send(worker.process_id, start)
         self.pool.employ(worker, "leased")
+        self._pacing.granted(line.owner, now)
         granted = LeaseGranted(line.class_id, lease_id, worker.address, worker.pid)
         return Send(line.owner, granted)
 

@@ -1,16 +1,58 @@
-"""Whom to ask for leases back, so that everybody has a share.
+"""Whom to ask for leases back, and when, so that everybody has a share.
 
-Pure functions over lines that are short of room and the holds of the moment. How often to ask is
-leases.py's. The unit of sharing between owners is the owner; between the classes of one owner, the
-class.
+The unit of sharing between owners is the owner; between the classes of one owner, the class.
+
+An owner that was just given a lease is asked a moment later, when its task is on its way: it then
+returns the lease as soon as the task is done, instead of keeping it for the next. One that was
+asked is not asked again for 20 ms, then 40 and so on while nothing moves.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 from mray.node.sched.holds import Hold
 from mray.node.sched.lines import Line
+
+#: Longer than an owner takes to push a task to a worker it was given.
+_AFTER_GRANT_S: Final = 0.002
+_GAP_FIRST_S: Final = 0.02
+_GAP_LAST_S: Final = 0.64
+
+
+class Pacing:
+    """When each owner may be asked."""
+
+    def __init__(self) -> None:
+        #: By owner: when it was asked last and the gap after that; when it was granted a lease.
+        self._asked: dict[bytes, tuple[float, float]] = {}
+        self._granted: dict[bytes, float] = {}
+
+    def granted(self, owner: bytes, now: float) -> None:
+        """The owner has a new lease."""
+        self._granted[owner] = now
+
+    def moved(self) -> None:
+        """A lease has changed hands: who was asked in vain may be asked anew."""
+        for owner, (asked_at, _) in self._asked.items():
+            self._asked[owner] = (asked_at, 0.0)
+
+    def asked(self, owner: bytes, now: float) -> None:
+        """It was asked."""
+        _, gap_s = self._asked.get(owner, (now, 0.0))
+        self._asked[owner] = (now, min(max(gap_s * 2, _GAP_FIRST_S), _GAP_LAST_S))
+
+    def due_at(self, owner: bytes) -> float:
+        """When the owner may be asked."""
+        asked_at, gap_s = self._asked.get(owner, (float("-inf"), 0.0))
+        again_at = asked_at + max(gap_s, _GAP_FIRST_S)
+        return max(again_at, self._granted.get(owner, float("-inf")) + _AFTER_GRANT_S)
+
+    def forget(self, owner: bytes) -> None:
+        """The owner is gone."""
+        self._asked.pop(owner, None)
+        self._granted.pop(owner, None)
 
 
 def whom_to_ask(short: Iterable[Line], lent: list[Hold]) -> dict[bytes, int]:
@@ -19,24 +61,38 @@ def whom_to_ask(short: Iterable[Line], lent: list[Hold]) -> dict[bytes, int]:
     Owners with more than their share are asked. In the first round of a line everybody else is,
     even one with an equal share, because a lease may be idle there and only its owner knows.
     """
+    counted: dict[tuple[str, ...], tuple[dict[bytes, int], dict[tuple[bytes, int | None], int]]]
+    counted = {}
     asked: dict[bytes, int] = {}
     for line in short:
-        useful = [one for one in lent if any(name in one.held for name in line.need)]
-        mine = sum(one.owner == line.owner for one in useful)
-        mine_of_class = sum(
-            one.owner == line.owner and one.class_id == line.class_id for one in useful
-        )
-        theirs: dict[bytes, int] = {}
-        for one in useful:
-            if one.owner != line.owner:
-                theirs[one.owner] = theirs.get(one.owner, 0) + 1
-        # One owner's classes share among themselves as owners do.
-        other_classes = mine - mine_of_class
-        if other_classes:
-            theirs[line.owner] = other_classes
-        for owner, count in theirs.items():
-            share = mine_of_class if owner == line.owner else mine
-            if count > share + 1 or share == 0 or not line.asked_back:
+        names = tuple(line.need)
+        if names not in counted:
+            counted[names] = _count([one for one in lent if _any(names, one)])
+        by_owner, by_class = counted[names]
+        mine = by_owner.get(line.owner, 0)
+        for owner, count in by_owner.items():
+            share = mine
+            if owner == line.owner:
+                share = by_class.get((owner, line.class_id), 0)
+                count -= share
+            if count and (count > share + 1 or share == 0 or not line.asked_back):
                 surplus = min(line.count, max(1, (count - share) // 2))
                 asked[owner] = max(asked.get(owner, 0), surplus)
     return asked
+
+
+def _any(names: tuple[str, ...], hold: Hold) -> bool:
+    held = hold.held
+    return any(name in held for name in names)
+
+
+def _count(
+    lent: list[Hold],
+) -> tuple[dict[bytes, int], dict[tuple[bytes, int | None], int]]:
+    by_owner: dict[bytes, int] = {}
+    by_class: dict[tuple[bytes, int | None], int] = {}
+    for one in lent:
+        by_owner[one.owner] = by_owner.get(one.owner, 0) + 1
+        at = (one.owner, one.class_id)
+        by_class[at] = by_class.get(at, 0) + 1
+    return by_owner, by_class

@@ -7,6 +7,7 @@ whoever starts or is the process does.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from string import Template
 from typing import Final
@@ -51,6 +52,29 @@ class RuntimeEnv(msgspec.Struct, frozen=True):
     def acts_early(self) -> bool:
         """Whether a forked worker could not obey it."""
         return any(name.startswith(_EARLY_PREFIXES) for name in self.env_vars)
+
+
+class Environments:
+    """Which environments can be had on this node. Remembers the good ones: demands are frequent."""
+
+    def __init__(self) -> None:
+        self._good: set[bytes] = set()
+
+    def objection(self, runtime_env: bytes) -> str:
+        """Why no worker can have this environment here; "" where one can."""
+        if not runtime_env or runtime_env in self._good:
+            return ""
+        try:
+            env = RuntimeEnv.read(runtime_env)
+        except ValueError as error:
+            return str(error)
+        if env.working_dir and not os.path.isdir(env.working_dir):
+            return (
+                f"the working_dir {env.working_dir!r} of the runtime_env is no directory on this "
+                "machine: name one that is here"
+            )
+        self._good.add(runtime_env)
+        return ""
 
 
 class _Braced(Template):

@@ -6,10 +6,12 @@ pidfd. A process that is not in here is not known to live, and gets nothing.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from mray.process import start_time_of
+from mray.process import open_pidfd, start_time_of
+from mray.rpc.pump import Pump
 from mray.wire.messages import RegisterProcess
 
 #: Dead processes that are remembered: a message of theirs may be read after their end was seen.
@@ -19,7 +21,7 @@ _DEAD_MAX: Final = 10_000
 class Peer:
     """A registered process."""
 
-    __slots__ = ("address", "job_id", "kind", "pid", "process_id", "since")
+    __slots__ = ("address", "job_id", "kind", "pid", "pidfd", "process_id", "since")
 
     def __init__(self, message: RegisterProcess, now: float) -> None:
         self.process_id = message.address.process_id
@@ -28,17 +30,15 @@ class Peer:
         self.pid = message.pid
         self.job_id = message.job_id
         self.since = now
-
-
-#: ``watch_pid(pid, start time, on_death)``
-WatchPid = Callable[[int, int, Callable[[], None]], None]
+        #: Watched; -1 for workers, which are our children.
+        self.pidfd = -1
 
 
 class Peers:
     """The table. ``on_gone(peer)`` for drivers and clients whose process has ended."""
 
-    def __init__(self, watch_pid: WatchPid, on_gone: Callable[[Peer], None]) -> None:
-        self._watch_pid = watch_pid
+    def __init__(self, pump: Pump, on_gone: Callable[[Peer], None]) -> None:
+        self._pump = pump
         self._on_gone = on_gone
         self._peers: dict[bytes, Peer] = {}
         self._dead: dict[bytes, None] = {}
@@ -64,16 +64,32 @@ class Peers:
             return
         self._peers[peer.process_id] = peer
         if peer.kind == "worker":
-            return  # Our child: its end is seen by waitpid.
+            return
         try:
-            start_time = start_time_of(peer.pid)
+            pidfd = open_pidfd(peer.pid, start_time_of(peer.pid))
         except ProcessLookupError:
-            start_time = 0  # It has ended meanwhile, which watching finds out.
-        self._watch_pid(peer.pid, start_time, lambda: self._on_gone(peer))
+            pidfd = None
+        if pidfd is None:
+            self._pump.call_soon(lambda: self._on_gone(peer))
+            return
+        peer.pidfd = pidfd
+        self._pump.door.watch(pidfd, lambda: self._ended(peer))
+
+    def _ended(self, peer: Peer) -> None:
+        self._unwatch(peer)
+        self._on_gone(peer)
+
+    def _unwatch(self, peer: Peer) -> None:
+        if peer.pidfd >= 0:
+            self._pump.door.unwatch(peer.pidfd)
+            os.close(peer.pidfd)
+            peer.pidfd = -1
 
     def remove(self, process_id: bytes) -> Peer | None:
-        """Its end was told to everybody."""
+        """It has ended, or ended its job."""
         peer = self._peers.pop(process_id, None)
+        if peer is not None:
+            self._unwatch(peer)
         self._dead[process_id] = None
         while len(self._dead) > _DEAD_MAX:
             del self._dead[next(iter(self._dead))]

@@ -90,8 +90,16 @@ class Processes:
         """Start a worker."""
         process = Process(params)
         self._workers[params.process_id] = process
-        process.progress.create()
-        self._spawner.spawn(params, lambda pid, why: self._started(process, pid, why))
+
+        def started(pid: int, why_not: str) -> None:
+            self._started(process, pid, why_not)
+
+        try:
+            process.progress.create()
+            self._spawner.spawn(params, started)
+        except (OSError, ValueError) as error:
+            text = f"it cannot be started: {error}"
+            self._pump.call_soon(lambda: started(0, text))
 
     def _started(self, process: Process, pid: int, why_not: str) -> None:
         process_id = process.params.process_id

@@ -12,12 +12,12 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
-from typing import Final
+from typing import BinaryIO, Final
 
 import msgspec
 
 from mray.node.workers.children import Children
-from mray.node.workers.death import cause_of, describe
+from mray.node.workers.death import cause_of, describe, read_tail
 from mray.node.workers.environment import NODE_VARIABLE, RuntimeEnv
 from mray.node.workers.zygote import ANSWER, NUMBER, READY
 from mray.rpc.pump import Pump, Timer
@@ -30,6 +30,7 @@ WORKER_MAIN: Final = "mray.runtime.worker:run_worker"
 #: A zygote that died is started again after so long, doubled each time it dies before it was ready.
 _RESTART_FIRST_S: Final = 0.1
 _RESTART_LAST_S: Final = 10.0
+_WORDS_LINES: Final = 10
 #: Descriptors we hand over sit above those a child expects.
 _HANDED_FD: Final = 3
 #: Python ignores these; a started program must find them as they are by default.
@@ -84,7 +85,10 @@ class Spawner:
         self._pump.door.watch(ours.fileno(), self._hear)
 
     def spawn(self, params: WorkerParams, on_started: OnStarted) -> None:
-        """Start a worker: a fork of the zygote, or an interpreter of its own where it needs one."""
+        """Start a worker: a fork of the zygote, or an interpreter of its own where it needs one.
+
+        ValueError where its runtime_env is none.
+        """
         env = RuntimeEnv.read(params.runtime_env)
         if env.acts_early:
             self._spawn_fresh(params, env, on_started)
@@ -110,19 +114,20 @@ class Spawner:
     # -- fresh
 
     def _spawn_fresh(self, params: WorkerParams, env: RuntimeEnv, on_started: OnStarted) -> None:
-        early = env.over(os.environ)
-        params_fd = _memory_file(params)
         try:
-            pid = self._spawn_python(
-                ["mray.node.workers.fresh", str(_HANDED_FD), self._worker_main], early, params_fd
-            )
+            with _memory_file(params) as file:
+                pid = self._spawn_python(
+                    ["mray.node.workers.fresh", str(_HANDED_FD), self._worker_main],
+                    env.over(os.environ),
+                    file.fileno(),
+                )
         except OSError as error:
-            text = f"no process could be started: {error}"
-            self._pump.call_soon(lambda: on_started(0, text))
+            self._say_later(on_started, 0, f"no process could be started: {error}")
             return
-        finally:
-            os.close(params_fd)
-        self._pump.call_soon(lambda: on_started(pid, ""))
+        self._say_later(on_started, pid, "")
+
+    def _say_later(self, on_started: OnStarted, pid: int, why_not: str) -> None:
+        self._pump.call_soon(lambda: on_started(pid, why_not))
 
     def _spawn_python(self, arguments: list[str], environ: dict[str, str], handed: int) -> int:
         """Start ``python -m`` with ``handed`` as descriptor 3, in a process session of its own."""
@@ -151,15 +156,12 @@ class Spawner:
         assert self._sock is not None
         self._number += 1
         number = self._number
-        params_fd = _memory_file(params)
         try:
-            socket.send_fds(self._sock, [NUMBER.pack(number)], [params_fd])
+            with _memory_file(params) as file:
+                socket.send_fds(self._sock, [NUMBER.pack(number)], [file.fileno()])
         except OSError as error:
-            text = f"the zygote takes no request: {error}"
-            self._pump.call_soon(lambda: on_started(0, text))
+            self._say_later(on_started, 0, f"the zygote takes no request: {error}")
             return
-        finally:
-            os.close(params_fd)
         self._asked[number] = on_started
 
     def _hear(self) -> None:
@@ -204,8 +206,13 @@ class Spawner:
         # Some may have been forked; those report by themselves and are sent away.
         asked, self._asked = self._asked, {}
         waiting, self._waiting = self._waiting, []
+        text = f"the zygote ended ({describe(cause)})"
+        if self._restart_s > _RESTART_FIRST_S:
+            # It did not get ready: what it wrote says why.
+            last = read_tail(os.readlink("/proc/self/fd/2"))[-_WORDS_LINES:]
+            text += "; the end of raylet.err:\n" + "\n".join(last)
         for on_started in [*asked.values(), *(one for _, one in waiting)]:
-            on_started(0, f"the zygote ended ({describe(cause)}); see raylet.err")
+            on_started(0, text)
         self._restart = self._pump.after(self._restart_s, self._start_again)
         self._restart_s = min(self._restart_s * 2, _RESTART_LAST_S)
 
@@ -227,9 +234,8 @@ class Spawner:
             self._sock = None
 
 
-def _memory_file(params: WorkerParams) -> int:
+def _memory_file(params: WorkerParams) -> BinaryIO:
     """A memory file that holds the parameters: of any size, and with no name to clean up."""
-    descriptor = os.memfd_create("mray-worker-params", os.MFD_CLOEXEC)
-    with os.fdopen(os.dup(descriptor), "wb") as file:
-        file.write(msgspec.msgpack.encode(params))
-    return descriptor
+    file = os.fdopen(os.memfd_create("mray-worker-params", os.MFD_CLOEXEC), "wb", buffering=0)
+    file.write(msgspec.msgpack.encode(params))
+    return file

@@ -277,6 +277,8 @@ def test_another_class_of_the_same_owner_gets_its_share_as_well(node: Node) -> N
     node.demand(A, 2)
     node.start_all()
     node.demand(A, 1, to_fixed({"CPU": 0.5}), class_id=2)
+    assert node.wanted(A) == []
+    node.tick(0.002)
     assert node.wanted(A) == [1]
 
 
@@ -358,6 +360,7 @@ def test_an_actor_waits_until_its_placement_fits_and_asks_leases_back(node: Node
     node.start_all()
     node.do(node.leases.start_actor(actor()))
     assert node.spawned == []
+    node.tick(0.002)
     assert node.wanted(A) == [1]
     assert node.leases.pending() == [(CPU, 1)]
 

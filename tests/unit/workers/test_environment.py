@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 import pytest
 
-from mray.node.workers.environment import RuntimeEnv
+from mray.node.workers.environment import Environments, RuntimeEnv
 
 
 def env(**env_vars: str) -> RuntimeEnv:
@@ -41,6 +43,17 @@ def test_variables_that_are_read_at_load_time_need_a_fresh_interpreter(
     name: str, early: bool
 ) -> None:
     assert env(**{name: "1"}).acts_early == early
+
+
+def test_environments_that_cannot_be_had_are_told(tmp_path: Path) -> None:
+    environments = Environments()
+    assert environments.objection(b"") == ""
+    assert "no runtime_env" in environments.objection(b"\xc1")
+    here, gone = (
+        msgspec.msgpack.encode({"working_dir": str(tmp_path / name)}) for name in (".", "gone")
+    )
+    assert environments.objection(here) == ""
+    assert "is no directory" in environments.objection(gone)
 
 
 def test_junk_is_a_value_error() -> None:
