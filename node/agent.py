@@ -338,17 +338,17 @@ class Node:
             self._leases_changed = True
 
     def _job_over(self, job_id: bytes) -> None:
+        if job_id in self._jobs:
+            self._over_jobs[job_id] = None
+            self._tailer.remove_job(job_id)
+            self._act(self._leases.job_over(job_id, self._now()))
+            self._forget_job(job_id)
         cause = m.DeathCause("intended", "its job is over", node_id=self._node_id)
         for peer in self._peers:
             # The driver's process may live on, and even begin another job under another id.
             if peer.kind == "driver" and peer.job_id == job_id:
                 self._tell_death(peer.process_id, "driver", job_id, cause)
                 self._act(self._leases.owner_died(peer.process_id))
-        if job_id in self._jobs:
-            self._over_jobs[job_id] = None
-            self._tailer.remove_job(job_id)
-            self._act(self._leases.job_over(job_id, self._now()))
-            self._forget_job(job_id)
 
     def _forget_job(self, job_id: bytes) -> None:
         """Once nothing of a job that is over is left here."""

@@ -443,7 +443,8 @@ def test_the_end_of_a_job_ends_its_workers(world: World) -> None:
     world.tell_node(m.LeaseReturned(idle.lease_id))
     world.head.pump.send(world.node_id, m.JobGone(JOB))
     world.until(gone(leased.worker_pid, idle.worker_pid))
-    assert world.death_of(leased).kind == "intended"
+    world.until(lambda: len(world.head.all(m.ProcessDied)) == 3)
+    assert {died.cause.kind for died in world.head.all(m.ProcessDied)} == {"intended"}
 
 
 def test_a_new_zygote_takes_over_when_one_dies(world: World) -> None:
