@@ -281,6 +281,12 @@ class ObjectsPart:
         while (call := self._futures.get()) is not None:
             call()
 
+    def lose_all(self, error: bytes) -> None:
+        """No owner can be asked any more: borrowed objects that are awaited are lost."""
+        for entry in list(self.entries.values()):
+            if entry.owner is not None and not entry.ready and entry.watching:
+                self.references.fill(entry, error, None)
+
     def release_all(self) -> None:
         """The process is disconnected: whoever waits is woken, to get an error."""
         for waiter in list(self._waiting.values()):
@@ -322,6 +328,9 @@ class ObjectsPart:
     def _ask_owner(self, entry: Entry) -> None:
         assert entry.owner is not None
         entry.watching = True
+        if self.rt.lost:
+            self.references.fill(entry, self.rt.lost, None)
+            return
         dead = self.rt.dead_processes.get(entry.owner.process_id)
         if dead is not None or not self.rt.tell(entry.owner, WatchObject(entry.object_id)):
             self.references.fill(entry, error_envelope(owner_died(entry.object_id)), None)

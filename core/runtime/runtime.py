@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 from mray.config import Config
 from mray.environments import merge_environments, pack_environment
-from mray.exceptions import RaySystemError, RpcError
+from mray.exceptions import LocalRayletDiedError, RaySystemError, RpcError
 from mray.ids import IdMaker, JobId
 from mray.object_ref import ObjectRef
 from mray.ownership.references import Entry, References
@@ -32,6 +32,7 @@ from mray.runtime.borrowing import BorrowingPart
 from mray.runtime.mailbox import Mailbox
 from mray.runtime.objects import ObjectsPart
 from mray.runtime.tasks import TasksPart
+from mray.serialization.failures import error_envelope
 from mray.store.client import StoreClient
 from mray.tasks.task import Task
 from mray.wire.messages import (
@@ -48,6 +49,7 @@ log = logging.getLogger("mray.runtime")
 ReplyT = TypeVar("ReplyT", bound=Message)
 #: Notes read in one round before sockets get their turn.
 _NOTES_PER_ROUND = 5000
+_NODE_GONE = RequestFailed("LocalRayletDiedError", "the node daemon has ended")
 
 
 class Runtime:
@@ -92,6 +94,11 @@ class Runtime:
         self._timer_at = float("inf")
         self._thread: threading.Thread | None = None
         self.closed = False
+        #: Set when the node daemon is dead: the error that everything pending and new fails with.
+        self.lost = b""
+        self._node_pidfd = -1
+        #: Threads that wait for an answer of the node daemon.
+        self._asked_node: dict[int, Callable[[Message], None]] = {}
         #: What tasks submitted here inherit: msgpack as in environment.py.
         self.environment = b""
         #: In an actor's process: what it is, and its how-manyeth life.
@@ -104,9 +111,35 @@ class Runtime:
 
     def start(self) -> None:
         """Turn the loop in a thread of its own."""
+        self._watch_node()
         self.pump.running = True
         self._thread = threading.Thread(target=self._run, name="mray-loop", daemon=True)
         self._thread.start()
+
+    def _watch_node(self) -> None:
+        """Learn of the node daemon's end from the kernel: no message will tell."""
+        try:
+            self._node_pidfd = os.pidfd_open(self.node.pid)
+        except ProcessLookupError:
+            self.post(self._node_died)
+            return
+        self.pump.door.watch(self._node_pidfd, self._node_died)
+
+    def _node_died(self) -> None:
+        self.pump.door.unwatch(self._node_pidfd)
+        if self.lost:
+            return
+        self.lost = error_envelope(
+            LocalRayletDiedError(
+                node=self.node.node_id.hex()[:8],
+                cause_text=f"pid {self.node.pid} has ended; its last words are in "
+                f"{self.node.log_dir}/raylet.out",
+            )
+        )
+        for arrived in list(self._asked_node.values()):
+            arrived(_NODE_GONE)
+        self.tasks.lose_all(self.lost)
+        self.objects.lose_all(self.lost)
 
     def _run(self) -> None:
         while self.pump.running:
@@ -126,6 +159,8 @@ class Runtime:
             self._thread.join(timeout=5.0)
         self.objects.release_all()
         self.store.close()
+        if self._node_pidfd >= 0:
+            os.close(self._node_pidfd)
         self.pump.door.close()
         self.mailbox.posts.clear()
 
@@ -169,21 +204,29 @@ class Runtime:
             raise RuntimeError("the event loop may not wait for itself")
         if self.closed:
             return RequestFailed("RpcError", "this process is no longer connected")
+        if self.lost and peer.process_id == self.node.node_id:
+            return _NODE_GONE
         lock = threading.Lock()
         lock.acquire()
         box: list[Message] = []
 
         def arrived(message: Message) -> None:
-            box.append(message)
-            lock.release()
+            if not box:
+                box.append(message)
+                lock.release()
+
+        if peer.process_id == self.node.node_id:
+            self._asked_node[id(lock)] = arrived
 
         def begin() -> None:
             self.pump.door.dial(peer, self.node.node_id)
             self.pump.request(peer.process_id, make, arrived, timeout_s)
 
         self.post(begin)
-        # Twice the time: the loop answers in time, or it is gone with the process.
-        if not lock.acquire(timeout=timeout_s * 2 + 5.0):
+        # Longer than the request's own end: the loop answers in time, or it is gone with the process.
+        answered = lock.acquire(timeout=timeout_s + 10.0)
+        self._asked_node.pop(id(lock), None)
+        if not answered:
             return RequestFailed("RpcError", "the event loop of this process does not answer")
         return box[0]
 
@@ -239,7 +282,9 @@ class Runtime:
                 if not note.local:
                     references.settle(note)
             elif kind is Task:
-                if note.actor_id:
+                if self.lost:
+                    tasks.refuse(note, self.lost)
+                elif note.actor_id:
                     actors.submit(note)
                 else:
                     tasks.submit(note)

@@ -356,6 +356,17 @@ class TasksPart:
         for entry in task.holds:
             references.release(entry)
 
+    def lose_all(self, error: bytes) -> None:
+        """Nothing pending can end any more."""
+        for task in list(self.pending.values()):
+            self.fail(task, error)
+
+    def refuse(self, task: Task, error: bytes) -> None:
+        """A task that came too late."""
+        for entry in task.holds:
+            self.references.hold(entry)
+        self.fail(task, error)
+
     def process_died(self, message: ProcessDied) -> None:
         """A worker with our tasks may be dead."""
         self.dispatcher.worker_died(message.process_id, message.cause)
