@@ -11,6 +11,7 @@ An object id is the id of the task that makes it plus a 4-byte little-endian ind
 
 from __future__ import annotations
 
+import itertools
 import os
 from typing import NewType
 
@@ -67,27 +68,25 @@ def actor_id(unique: bytes, job: JobId) -> ActorId:
 class IdMaker:
     """Makes the task, object and actor ids of one process: a count, never a random draw per id."""
 
-    __slots__ = ("_count", "_suffix", "_unique")
+    __slots__ = ("_next", "_suffix", "_unique")
 
     def __init__(self, unique: bytes, job: JobId) -> None:
         if len(unique) != 12:
             raise ValueError(f"an id maker needs 12 unique bytes, got {len(unique)}")
         self._unique = unique
         self._suffix = unique + job
-        self._count = 0
+        # One C call: threads make ids at the same time.
+        self._next = itertools.count(1).__next__
 
     def task(self) -> TaskId:
         """The next task id."""
-        self._count = count = self._count + 1
-        return TaskId(count.to_bytes(8, "little") + self._suffix)
+        return TaskId(self._next().to_bytes(8, "little") + self._suffix)
 
     def put(self) -> ObjectId:
         """The next id of a put object."""
-        self._count = count = self._count + 1
-        return ObjectId(count.to_bytes(8, "little") + self._suffix + b"\0\0\0\0")
+        return ObjectId(self._next().to_bytes(8, "little") + self._suffix + b"\0\0\0\0")
 
     def actor(self) -> ActorId:
         """The next actor id: unique because the count is folded into the maker's unique bytes."""
-        self._count = count = self._count + 1
-        low = (int.from_bytes(self._unique[:8], "little") + count) & (2**64 - 1)
+        low = (int.from_bytes(self._unique[:8], "little") + self._next()) & (2**64 - 1)
         return ActorId(low.to_bytes(8, "little") + self._unique[8:] + self._suffix[12:])

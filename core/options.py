@@ -6,6 +6,7 @@ option that Ray has and this version does not is refused by name, never ignored.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -33,8 +34,8 @@ LATER = frozenset({
 def _number(name: str, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be a number, not {type(value).__name__}: {value!r}")
-    if value < 0:
-        raise ValueError(f"{name} must be 0 or more, not {value!r}")
+    if not 0 <= value < math.inf:
+        raise ValueError(f"{name} must be a finite number, 0 or more, not {value!r}")
 
 
 def _count(least: int) -> Callable[[str, Any], None]:
@@ -58,6 +59,8 @@ def _resources(name: str, value: Any) -> None:
     if not isinstance(value, Mapping):
         raise TypeError(f"{name} must be a dict, not {type(value).__name__}")
     for key, amount in value.items():
+        if not isinstance(key, str) or not key:
+            raise TypeError(f"{name}: names must be strings with something in them, not {key!r}")
         if key in ("CPU", "GPU", "memory"):
             plain = {"CPU": "num_cpus", "GPU": "num_gpus", "memory": "memory"}[key]
             raise ValueError(f"resources: use the {plain} option instead of {key!r}")

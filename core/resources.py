@@ -6,6 +6,7 @@ because 0.1 + 0.2 CPUs must give back exactly what they took.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 #: One unit of a resource in fixed point.
@@ -17,13 +18,15 @@ Resources = dict[str, int]
 def to_fixed(amounts: Mapping[str, float]) -> Resources:
     """Amounts as users give them, in fixed point; zero amounts are left out.
 
-    Raises ValueError for a negative amount or one finer than 1/10000.
+    Raises ValueError for an amount that is negative, not finite, or finer than 1/10000.
     """
     fixed: Resources = {}
     for name, amount in amounts.items():
-        scaled = round(amount * UNIT)
         if amount < 0:
             raise ValueError(f"resource {name!r}: {amount} is negative")
+        if not math.isfinite(amount):
+            raise ValueError(f"resource {name!r}: {amount} is not a finite number")
+        scaled = round(amount * UNIT)
         if amount and not scaled:
             raise ValueError(f"resource {name!r}: {amount} is finer than 0.0001")
         if scaled:

@@ -15,6 +15,13 @@ A borrower registers with the owner under a token before whoever lent it the ref
 the worker that keeps an argument beyond its task registers before it replies; the worker that
 returns references registers the receiver first. A token is added once and dropped once, so adding
 and dropping may arrive in any order, twice, or not at all (the process died: all its tokens go).
+
+Not covered: a worker that registers the receiver and dies before its reply leaves has made a
+registration that the receiver cannot give up; the object stays until the receiver ends.
+
+An entry that was let go can be wanted again by a thread that had looked it up just before. If a
+message has made a second entry of the object by then, the first follows it: it keeps the second
+alive and gets its value.
 """
 
 from __future__ import annotations
@@ -128,6 +135,9 @@ Effect = Free | Unborrow | Ready
 class References:
     """All entries of a process. Effects collect in ``effects`` until ``take()``."""
 
+    #: So many dropped tokens are remembered, for messages that arrive twice.
+    SPENT_MAX = 4096
+
     def __init__(self, token_base: int) -> None:
         #: Every entry that is alive. A fresh owned entry is put in by the thread that made it.
         self.entries: dict[bytes, Entry] = {}
@@ -135,6 +145,10 @@ class References:
         #: Owner side: objects each process borrows from us, for its death.
         self._borrowed_by: dict[bytes, dict[bytes, None]] = {}
         self._dead: dict[bytes, None] = {}
+        #: Owner side: (object, token) of registrations that are over, newest last.
+        self._spent: dict[tuple[bytes, int], None] = {}
+        #: Entries that came back when another had their place; by id(), until they are let go.
+        self._followers: dict[int, Entry] = {}
         self._next_token = token_base
 
     def take(self) -> list[Effect]:
@@ -159,7 +173,20 @@ class References:
         """A reference came back after the entry was dropped: what carried it keeps it alive at
         its owner. An owned object that is freed cannot come back: reading it says so."""
         entry.freed = False
-        self.entries.setdefault(entry.object_id, entry)
+        present = self.entries.setdefault(entry.object_id, entry)
+        if present is entry:
+            return
+        self._followers[id(entry)] = entry
+        present.inside += 1
+        entry.nested = [present]
+        if entry.ready:
+            return
+        if present.ready:
+            self.fill(entry, present.data, present.located)
+            return
+        if present.waiters is None:
+            present.waiters = []
+        present.waiters.append(_Follower(self, entry))
 
     def drop_local(self, entry: Entry) -> None:
         """An ObjectRef is gone."""
@@ -236,9 +263,14 @@ class References:
         """Owner: a process registered (or was registered) under a token."""
         if borrower in self._dead:
             return
+        if (entry.object_id, token) in self._spent:
+            return
         dropped = entry.dropped_tokens
         if dropped is not None and token in dropped:
             dropped.discard(token)
+            if not dropped:
+                entry.dropped_tokens = None
+            self._spend(entry, token)
             return
         if entry.borrowers is None:
             entry.borrowers = {}
@@ -251,13 +283,19 @@ class References:
         for token in tokens:
             if held is not None and token in held:
                 held.discard(token)
-            else:
+                self._spend(entry, token)
+            elif borrower not in self._dead and (entry.object_id, token) not in self._spent:
                 if entry.dropped_tokens is None:
                     entry.dropped_tokens = set()
                 entry.dropped_tokens.add(token)
         if held is not None and not held:
             self._forget_borrower(entry, borrower)
             self.settle(entry)
+
+    def _spend(self, entry: Entry, token: int) -> None:
+        self._spent[entry.object_id, token] = None
+        if len(self._spent) > self.SPENT_MAX:
+            del self._spent[next(iter(self._spent))]
 
     def _forget_borrower(self, entry: Entry, borrower: bytes) -> None:
         assert entry.borrowers is not None
@@ -283,7 +321,7 @@ class References:
         self._borrowed_by.pop(process_id, None)
         orphans = [
             entry
-            for entry in self.entries.values()
+            for entry in [*self.entries.values(), *self._followers.values()]
             if entry.owner is not None and entry.owner.process_id == process_id
         ]
         for entry in orphans:
@@ -305,7 +343,10 @@ class References:
             if entry.owner is None and not entry.ready:
                 continue
             entry.freed = True
-            self.entries.pop(entry.object_id, None)
+            if self.entries.get(entry.object_id) is entry:
+                del self.entries[entry.object_id]
+            elif self._followers:
+                self._followers.pop(id(entry), None)
             if entry.owner is None:
                 if entry.located is not None or entry.is_actor:
                     self.effects.append(Free(entry))
@@ -323,7 +364,7 @@ class References:
     def check(self) -> None:
         """Raise InvariantError on a contradiction."""
         inside: dict[int, int] = {}
-        for entry in self.entries.values():
+        for entry in [*self.entries.values(), *self._followers.values()]:
             for inner in entry.nested or ():
                 inside[id(inner)] = inside.get(id(inner), 0) + 1
         for object_id, entry in self.entries.items():
@@ -340,3 +381,30 @@ class References:
                 raise InvariantError(f"{object_id.hex()}: borrowed from a borrower")
             if entry.ready and entry.data is None and entry.located is None and not entry.is_actor:
                 raise InvariantError(f"{object_id.hex()}: ready without a value")
+            if entry.ready and (entry.waiters or entry.watchers):
+                raise InvariantError(f"{object_id.hex()}: ready, and somebody waits")
+            if entry.borrowers is not None and not all(entry.borrowers.values()):
+                raise InvariantError(f"{object_id.hex()}: a borrower without a token")
+            for borrower in entry.borrowers or ():
+                if object_id not in self._borrowed_by.get(borrower, ()):
+                    raise InvariantError(f"{object_id.hex()}: {borrower.hex()} borrows unfiled")
+        for borrower, objects in self._borrowed_by.items():
+            for object_id in objects:
+                entry_ = self.entries.get(object_id)
+                if entry_ is None or borrower not in (entry_.borrowers or ()):
+                    raise InvariantError(f"{object_id.hex()}: {borrower.hex()} is filed wrongly")
+
+
+class _Follower:
+    """Gives an entry the value of the one that has its place."""
+
+    __slots__ = ("_entry", "_references")
+
+    def __init__(self, references: References, entry: Entry) -> None:
+        self._references = references
+        self._entry = entry
+
+    def fire(self, entry: Any) -> None:
+        """The other is ready."""
+        if not self._entry.ready:
+            self._references.fill(self._entry, entry.data, entry.located)

@@ -6,7 +6,11 @@ Machine. Owns the calls not yet sent, those in flight, and what the caller knows
 
 Calls leave in the order they were made: one that waits for an argument holds back those behind it.
 A call in flight when its incarnation ends is sent again if retries are left, else it fails with the
-head's verdict; until the verdict (the death notice of the worker comes first) it waits.
+head's verdict; until the verdict (the death notice of the worker comes first) it waits. Calls not
+sent yet are kept over a restart free of charge.
+
+Incarnations are numbered from 0 and each is first PENDING or RESTARTING, then ALIVE: what is older
+than what we know is ignored, and so is ALIVE of one whose worker we know to be dead.
 """
 
 from __future__ import annotations
@@ -38,6 +42,7 @@ class ActorCalls:
         "incarnation",
         "inflight",
         "known",
+        "lost_incarnation",
         "out",
         "queue",
         "seq",
@@ -51,6 +56,8 @@ class ActorCalls:
         self.class_name = class_name
         self.state = "PENDING"
         self.incarnation = -1
+        #: The last one whose worker died before the head said so.
+        self.lost_incarnation = -1
         self.worker: Address | None = None
         #: Not sent yet, in call order.
         self.queue: deque[Task] = deque()
@@ -93,7 +100,8 @@ class ActorCalls:
                 inflight[task.task_id] = task
                 out.append(task)
             self.seq = seq
-        return bool(self.out)
+            return bool(out)
+        return False
 
     def replied(self, replies: list[TaskReply]) -> list[tuple[Task, TaskReply]]:
         """Answers of the worker; the finished calls."""
@@ -116,31 +124,34 @@ class ActorCalls:
     def disconnected(self) -> None:
         """The worker is dead; the head will say what becomes of the actor."""
         if self.state == "ALIVE":
+            self.lost_incarnation = self.incarnation
             self.state = "PENDING"
             self.worker = None
+            unsent = [self.inflight.pop(task.task_id) for task in self.out]
+            self.out.clear()
+            self.queue.extendleft(reversed(unsent))
 
     def changed(self, state: ActorState) -> None:
         """The head's word. Older incarnations' words are ignored."""
         if self.state == "DEAD" or state.incarnation < self.incarnation:
             return
+        if state.incarnation == self.incarnation and (
+            (self.state == "ALIVE" and state.state in ("PENDING", "RESTARTING"))
+            or (state.state == "ALIVE" and state.incarnation == self.lost_incarnation)
+        ):
+            return
         self.verdict = state
-        ended = state.state in ("RESTARTING", "DEAD") or state.incarnation > self.incarnation
-        if ended and (self.inflight or self.out):
-            self._end_incarnation(state)
+        if state.incarnation > self.incarnation or state.state == "DEAD":
+            if self.inflight:
+                self._end_incarnation(state)
+            self.known = set()
+            self.seq = 0
         self.state = state.state
-        if state.state == "ALIVE":
-            if state.incarnation != self.incarnation:
-                self.known = set()
-                self.seq = 0
-            self.incarnation = state.incarnation
-            self.worker = state.worker
-        elif state.state == "DEAD":
-            self.incarnation = state.incarnation
-            self.worker = None
+        self.incarnation = state.incarnation
+        self.worker = state.worker if state.state == "ALIVE" else None
+        if state.state == "DEAD":
             while self.queue:
                 self.effects.append(FailCall(self.queue.popleft(), "died", state))
-        elif state.state == "RESTARTING":
-            self.worker = None
 
     def _end_incarnation(self, state: ActorState) -> None:
         again: list[Task] = []
@@ -162,8 +173,18 @@ class ActorCalls:
 
     def check(self) -> None:
         """Raise InvariantError on a contradiction."""
+        who = f"actor {self.actor_id.hex()}"
         if self.state == "DEAD" and (self.queue or self.inflight):
-            raise InvariantError(f"actor {self.actor_id.hex()} is dead and has calls")
+            raise InvariantError(f"{who} is dead and has calls")
+        if (self.state == "ALIVE") != (self.worker is not None):
+            raise InvariantError(f"{who} is {self.state} with the worker {self.worker}")
+        if self.out and self.state != "ALIVE":
+            raise InvariantError(f"{who} is {self.state} and calls leave for it")
         for task in self.out:
             if task.task_id not in self.inflight:
                 raise InvariantError(f"call {task.task_id.hex()} leaves without being in flight")
+        numbers = [task.seq for task in self.inflight.values()]
+        if numbers != sorted(set(numbers)):
+            raise InvariantError(f"{who}: calls in flight out of order: {numbers}")
+        if any(task.task_id in self.inflight for task in self.queue):
+            raise InvariantError(f"{who}: a call is queued and in flight")

@@ -7,7 +7,14 @@ resolved. Sends nothing: it fills ``lease.out`` and collects effects.
 A lease goes
     granted -> busy <-> idle -> returned (idle for ``idle_s``, or at once when others want it)
                 busy -> blocked (its task waits in get: gets nothing more until it replies)
+                any  -> leaving (its worker exits: max_calls) -> returned, not to be used again
                 any  -> gone (worker died)
+
+After a death, what the worker had begun is charged a retry and the rest is not. The evidence is
+``last_seq``, the number of the last task it began. Numbers grow over all leases of a worker, so
+that one from a former lease says that nothing of this one was begun. Where there is no evidence,
+a task that kills its worker must not be run for ever, nor one be run more often than it may: after
+-1 the oldest that was sent is charged, after a node's death all that were.
 
 A worker gets one task until the run time of its function is known, then as many as make about
 5 ms of work. A task that turns out long does not hold those behind it: when another worker is idle
@@ -21,31 +28,40 @@ from collections import deque
 import msgspec
 
 from mray.machine import InvariantError
-from mray.tasks.task import Task, Template
+from mray.tasks.task import Task
 from mray.wire.messages import Address, DeathCause, TaskReply
 
 #: Tasks behind one that has made no progress for so long count as waiting for another worker.
 STUCK_S = 0.02
 #: Tasks given to one worker in one go while others could take some.
 _CHUNK = 64
+#: Task numbers begin at ``lease_id << _SEQ_BITS``: lease ids of a node only grow.
+_SEQ_BITS = 32
+#: An idle worker steals from one that began its task so recently only if much waits behind it:
+#: the tasks would be done before the message is there.
+_STEAL_BACKLOG_US = 1000
+_STEAL_AFTER_S = 0.002
 
 
 class Lease:
     """A worker lent to us."""
 
     __slots__ = (
+        "barren",
         "blocked",
         "draining",
         "idle_since",
         "inflight",
         "known",
         "lease_id",
+        "leaving",
         "out",
         "pid",
         "progress_at",
         "sclass",
         "seq",
         "stealing",
+        "stuck",
         "worker",
     )
 
@@ -58,21 +74,32 @@ class Lease:
         self.inflight: dict[bytes, Task] = {}
         #: Templates the worker has been told.
         self.known: set[int] = set()
-        self.seq = 0
+        self.seq = lease_id << _SEQ_BITS
         #: Tasks to be sent now; each is in inflight already.
         self.out: list[Task] = []
         self.blocked = False
         #: Gets nothing more; returned when empty.
         self.draining = False
+        #: The worker exits when it has run what it began; not among the class's leases any more.
+        self.leaving = False
+        #: A Steal is not answered yet. The lease is not returned meanwhile: the message could find
+        #: the worker at work for somebody else.
         self.stealing = False
+        #: It had nothing to hand back, and nothing has changed since.
+        self.barren = False
+        #: No progress for STUCK_S with tasks waiting: told in the demand.
+        self.stuck = False
         self.idle_since = 0.0
+        #: Of the last reply, or of the first push onto an idle worker.
         self.progress_at = 0.0
 
 
 class SchedulingClass:
     """Tasks that any of the same leases can run."""
 
-    __slots__ = ("class_id", "demand", "job_id", "leases", "queue", "resources", "runtime_env")
+    __slots__ = (
+        "class_id", "demand", "job_id", "leases", "queue", "refused", "resources", "runtime_env",
+    )  # fmt: skip
 
     def __init__(
         self, class_id: int, resources: dict[str, int], job_id: bytes, runtime_env: bytes
@@ -85,6 +112,12 @@ class SchedulingClass:
         self.leases: list[Lease] = []
         #: What the node daemon believes we want.
         self.demand = 0
+        #: No more workers can be had: not asked for again while one of ours takes tasks.
+        self.refused = False
+
+    def open_leases(self) -> list[Lease]:
+        """Those that take tasks."""
+        return [lease for lease in self.leases if not lease.blocked and not lease.draining]
 
 
 class Demand(msgspec.Struct, frozen=True):
@@ -128,6 +161,7 @@ class Dispatcher:
         self.idle_s = idle_s
         self.effects: list[Effect] = []
         self.classes: dict[int, SchedulingClass] = {}
+        #: Every lease, those that are leaving too.
         self.by_worker: dict[bytes, Lease] = {}
         #: Leases with something in ``out``.
         self.touched: dict[int, Lease] = {}
@@ -162,7 +196,8 @@ class Dispatcher:
         """The node daemon lends a worker."""
         sclass = self.classes[class_id]
         sclass.demand = max(0, sclass.demand - 1)
-        if not sclass.queue and not self._stuck(sclass, now):
+        sclass.refused = False
+        if not sclass.queue and not _stuck(sclass):
             self.effects.append(ReturnLease(lease_id, True))
             return
         lease = Lease(lease_id, worker, pid, sclass)
@@ -172,9 +207,13 @@ class Dispatcher:
         self._dirty[class_id] = sclass
 
     def refused(self, class_id: int, kind: str, text: str) -> None:
-        """The node daemon cannot lend for this class, ever: its tasks fail."""
+        """The node daemon cannot lend (more) for this class: its tasks fail, unless a worker that
+        we have can run them. Then more are asked for when no worker of ours takes tasks."""
         sclass = self.classes[class_id]
         sclass.demand = 0
+        if sclass.open_leases():
+            sclass.refused = True
+            return
         while sclass.queue:
             self.effects.append(Fail(sclass.queue.popleft(), kind, text))
 
@@ -199,22 +238,36 @@ class Dispatcher:
             if task is not None:
                 task.template.ran(reply.run_us)
                 done.append((task, reply))
-        lease.progress_at = now
         sclass = lease.sclass
+        if replies:
+            lease.progress_at = now
+            lease.barren = lease.stuck = False
+        elif not blocked and not exiting:
+            # Nothing but an answer to Steal looks like this.
+            lease.stealing = False
+            lease.barren = not returned
         if returned:
             back = [task for task_id in returned if (task := inflight.pop(task_id, None))]
             sclass.queue.extendleft(reversed(back))
-        lease.stealing = False
         if blocked:
             lease.blocked = True
         elif replies:
             lease.blocked = False
-        if exiting:
+        if exiting and not lease.leaving:
+            # Of what is still in flight, some may have been begun before the worker looked, and
+            # some may never have arrived: its replies and its death will tell.
+            unsent = [inflight.pop(task.task_id) for task in lease.out]
+            sclass.queue.extendleft(reversed(unsent))
             self._drop(lease)
-            sclass.queue.extendleft(reversed(inflight.values()))
-            self.effects.append(ReturnLease(lease.lease_id, False))
-        elif not inflight:
-            lease.idle_since = now
+            lease.leaving = True
+            if inflight:
+                self.by_worker[worker_id] = lease
+        if not inflight:
+            if lease.leaving:
+                self.by_worker.pop(worker_id, None)
+                self.effects.append(ReturnLease(lease.lease_id, False))
+            else:
+                lease.idle_since = now
         self._dirty[sclass.class_id] = sclass
         return done
 
@@ -228,12 +281,18 @@ class Dispatcher:
         lease = self.by_worker.get(worker_id)
         if lease is None:
             return
+        unsent = {task.task_id for task in lease.out}
         self._drop(lease)
+        last_seq, oldest = cause.last_seq, cause.last_seq < 0
+        all_sent = oldest and cause.kind == "node_died"
         requeue: list[Task] = []
         for task in lease.inflight.values():
-            if task.seq > cause.last_seq:
+            sent = task.task_id not in unsent
+            if not (task.seq <= last_seq or (sent and (oldest or all_sent))):
                 requeue.append(task)
-            elif task.retries_left != 0:
+                continue
+            oldest = False
+            if task.retries_left != 0:
                 task.retries_left -= 1
                 task.attempt += 1
                 requeue.append(task)
@@ -245,41 +304,48 @@ class Dispatcher:
 
     def wanted(self, waiting: int, now: float) -> None:
         """Others wait for what we hold: idle leases go now, busy ones when they drain."""
-        for sclass in self.classes.values():
-            for lease in list(sclass.leases):
-                if waiting <= 0:
-                    return
-                if not lease.inflight:
-                    self._give_back(lease)
-                    waiting -= 1
-                elif not lease.blocked:
-                    if not lease.draining:
-                        lease.draining = True
-                    waiting -= 1
+        going = [lease for lease in self.by_worker.values() if lease.draining or lease.leaving]
+        staying = [
+            lease
+            for lease in self.by_worker.values()
+            if not (lease.draining or lease.leaving or (lease.blocked and lease.inflight))
+        ]
+        # Stable: the idle ones first, each kind in the order of their granting.
+        staying.sort(key=_is_busy)
+        for lease in staying[: max(0, waiting - len(going))]:
+            if lease.inflight or lease.stealing:
+                lease.draining = True
+            else:
+                self._give_back(lease)
+            self._dirty[lease.sclass.class_id] = lease.sclass
 
     def tick(self, now: float) -> None:
         """Return what has been idle long enough; look again where tasks are stuck."""
-        for sclass in self.classes.values():
-            for lease in list(sclass.leases):
-                if not lease.inflight and now - lease.idle_since >= self.idle_s:
-                    self._give_back(lease)
-                elif len(lease.inflight) > 1 and now - lease.progress_at >= STUCK_S:
-                    self._dirty[sclass.class_id] = sclass
+        for lease in list(self.by_worker.values()):
+            at = self._due(lease)
+            if at is None or now < at:
+                continue
+            if lease.inflight:
+                lease.stuck = True
+            else:
+                self._give_back(lease)
+            self._dirty[lease.sclass.class_id] = lease.sclass
 
     def deadline(self) -> float | None:
         """When tick() has something to do."""
         earliest: float | None = None
-        for sclass in self.classes.values():
-            for lease in sclass.leases:
-                if not lease.inflight:
-                    at = lease.idle_since + self.idle_s
-                elif len(lease.inflight) > 1 and not lease.blocked:
-                    at = lease.progress_at + STUCK_S
-                else:
-                    continue
-                if earliest is None or at < earliest:
-                    earliest = at
+        for lease in self.by_worker.values():
+            at = self._due(lease)
+            if at is not None and (earliest is None or at < earliest):
+                earliest = at
         return earliest
+
+    def _due(self, lease: Lease) -> float | None:
+        if not lease.inflight:
+            return None if lease.stealing else lease.idle_since + self.idle_s
+        if len(lease.inflight) < 2 or lease.stuck or lease.blocked or lease.leaving:
+            return None
+        return lease.progress_at + STUCK_S
 
     # -- decisions
 
@@ -288,20 +354,22 @@ class Dispatcher:
         dirty, self._dirty = self._dirty, {}
         for sclass in dirty.values():
             self._fill(sclass, now)
+            is_idle = False
             for lease in list(sclass.leases):
                 if not lease.inflight:
-                    if lease.draining:
+                    if not lease.draining:
+                        is_idle = is_idle or not lease.blocked
+                    elif not lease.stealing:
                         self._give_back(lease)
-                    elif not sclass.queue:
-                        self._steal_for(sclass, now)
-                        break
-            self._update_demand(sclass, now)
+            if is_idle and not sclass.queue:
+                self._steal_for(sclass, now)
+            self._update_demand(sclass)
 
     def _fill(self, sclass: SchedulingClass, now: float) -> None:
         queue = sclass.queue
         if not queue:
             return
-        open_leases = [lease for lease in sclass.leases if not lease.blocked and not lease.draining]
+        open_leases = sclass.open_leases()
         while queue and open_leases:
             lease = min(open_leases, key=_load)
             room = queue[0].template.depth - len(lease.inflight)
@@ -312,6 +380,8 @@ class Dispatcher:
             inflight, out, seq = lease.inflight, lease.out, lease.seq
             if not inflight:
                 lease.progress_at = now
+                lease.stuck = False
+            lease.barren = False
             for _ in range(count):
                 task = queue.popleft()
                 task.seq = seq
@@ -323,27 +393,30 @@ class Dispatcher:
             lease.seq = seq
             self.touched[lease.lease_id] = lease
 
-    def _stuck(self, sclass: SchedulingClass, now: float) -> int:
-        return sum(
-            len(lease.inflight) - 1
-            for lease in sclass.leases
-            if len(lease.inflight) > 1 and now - lease.progress_at >= STUCK_S
-        )
-
     def _steal_for(self, sclass: SchedulingClass, now: float) -> None:
         """Some worker is idle and nothing queued: take half of the longest backlog."""
-        victim = max(sclass.leases, key=_load)
-        backlog = len(victim.inflight)
-        if backlog < 2 or victim.stealing or victim.blocked:
+        victims = [
+            lease
+            for lease in sclass.leases
+            if len(lease.inflight) > 1 and not (lease.stealing or lease.barren or lease.blocked)
+        ]
+        if not victims:
             return
+        victim = max(victims, key=_load)
+        backlog = len(victim.inflight)
         ahead_us = backlog * max(0.0, next(iter(victim.inflight.values())).template.run_us)
-        if ahead_us < 1000 and now - victim.progress_at < 0.002:
+        if ahead_us < _STEAL_BACKLOG_US and now - victim.progress_at < _STEAL_AFTER_S:
             return
         victim.stealing = True
         self.effects.append(Steal(victim.worker, backlog // 2))
 
-    def _update_demand(self, sclass: SchedulingClass, now: float) -> None:
-        want = len(sclass.queue) + self._stuck(sclass, now)
+    def _update_demand(self, sclass: SchedulingClass) -> None:
+        want = len(sclass.queue) + _stuck(sclass)
+        if sclass.refused:
+            if sclass.open_leases():
+                want = 0
+            else:
+                sclass.refused = False
         have = sclass.demand
         # The daemon needs the order of magnitude only: a message a task would cost more.
         if (want == 0) == (have == 0) and have <= want * 2 and want <= have * 2:
@@ -356,27 +429,61 @@ class Dispatcher:
         self.effects.append(ReturnLease(lease.lease_id, True))
 
     def _drop(self, lease: Lease) -> None:
-        lease.sclass.leases.remove(lease)
+        if not lease.leaving:
+            lease.sclass.leases.remove(lease)
         self.by_worker.pop(lease.worker.process_id, None)
         self.touched.pop(lease.lease_id, None)
         lease.out.clear()
 
     def check(self) -> None:
         """Raise InvariantError on a contradiction."""
+        place: dict[int, str] = {}
+
+        def seen(task: Task, where: str) -> None:
+            before = place.setdefault(id(task), where)
+            if before is not where:
+                raise InvariantError(f"task {task.task_id.hex()} is {before} and {where}")
+
         for sclass in self.classes.values():
-            queued = {id(task) for task in sclass.queue}
+            if len(sclass.queue) != len({id(task) for task in sclass.queue}):
+                raise InvariantError(f"class {sclass.class_id} has a task in its queue twice")
+            for task in sclass.queue:
+                seen(task, "queued")
+            if sclass.demand < 0:
+                raise InvariantError(f"class {sclass.class_id}: a demand of {sclass.demand}")
             for lease in sclass.leases:
-                if self.by_worker.get(lease.worker.process_id) is not lease:
+                if self.by_worker.get(lease.worker.process_id) is not lease or lease.leaving:
                     raise InvariantError(f"lease {lease.lease_id} is not filed by its worker")
-                for task in lease.inflight.values():
-                    if id(task) in queued:
-                        raise InvariantError(f"task {task.task_id.hex()} is queued and in flight")
+        if sum(len(sclass.leases) for sclass in self.classes.values()) != sum(
+            not lease.leaving for lease in self.by_worker.values()
+        ):
+            raise InvariantError("a lease is filed by its worker and not by its class")
+        for lease in self.by_worker.values():
+            where = f"in flight on lease {lease.lease_id}"
+            numbers = [task.seq for task in lease.inflight.values()]
+            if numbers != sorted(set(numbers)) or any(n >= lease.seq for n in numbers):
+                raise InvariantError(f"lease {lease.lease_id}: numbers out of order: {numbers}")
+            for task in lease.inflight.values():
+                seen(task, where)
+            if any(task.task_id not in lease.inflight for task in lease.out):
+                raise InvariantError(f"lease {lease.lease_id} sends what is not in flight")
+            if lease.out and lease.lease_id not in self.touched:
+                raise InvariantError(f"lease {lease.lease_id} has tasks that nobody sends")
+            if lease.leaving and not lease.inflight:
+                raise InvariantError(f"lease {lease.lease_id} is over and was not returned")
 
 
 def _load(lease: Lease) -> int:
     return len(lease.inflight)
 
 
-def describe(template: Template) -> str:
-    """What people call a function's tasks."""
-    return f"{template.name}()"
+def _is_busy(lease: Lease) -> bool:
+    return bool(lease.inflight)
+
+
+def _stuck(sclass: SchedulingClass) -> int:
+    return sum(
+        len(lease.inflight) - 1
+        for lease in sclass.leases
+        if lease.stuck and lease.inflight and not lease.blocked
+    )
