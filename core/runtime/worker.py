@@ -350,6 +350,10 @@ class Worker:
             self.executor.made_actor = True
 
     def _terminate_actor(self, sender: bytes, message: TerminateActor) -> None:
+        spec = self.executor.actor_spec
+        if spec is None or message.actor_id != spec.actor_id:
+            log.warning("refused to end: this worker is not actor %s", message.actor_id.hex())
+            return
         self._leave(DeathCause("out_of_scope", "its last handle is gone"))
         self.executor.queue.put(None)
         self._kick()
