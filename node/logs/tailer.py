@@ -209,7 +209,7 @@ class Tailer:
             if cut:
                 self._lines(stream, stream.cutter.feed(data[cut:]))
                 break
-        text = f"[{lost:,} lines skipped; all of them are in {stream.file_name}]"
+        text = f"[{lost:,} lines skipped, see {stream.file_name}]"
         self._lines(stream, [(stream.cutter.position, text)])
 
     def _lines(self, stream: _Stream, lines: list[tuple[int, str]]) -> None:

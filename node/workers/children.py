@@ -27,8 +27,6 @@ class Children:
         self._pump = pump
         self._watched: dict[int, OnExit] = {}
         self._unclaimed: dict[int, int] = {}
-        #: Called after each round of reaping: orphans may have come to us with it.
-        self.after_reaping: Callable[[], None] = lambda: None
         self._former = signal.signal(signal.SIGCHLD, self._on_signal)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
@@ -65,8 +63,6 @@ class Children:
                 on_exit(status)
         while len(self._unclaimed) > _UNCLAIMED_MAX:
             del self._unclaimed[next(iter(self._unclaimed))]
-        if ended:
-            self.after_reaping()
 
     def close(self) -> None:
         """Give the signal back."""

@@ -71,7 +71,7 @@ class Processes:
         self._workers: dict[bytes, Process] = {}
         #: Other processes that we started and that leave strays: job drivers.
         self.other_makers: dict[int, Maker] = {}
-        self._strays = Strays(self._is_ours)
+        self._strays = Strays(self._is_ours, spawner.hear)
         self._oom_kills = OomKills()
 
     def __len__(self) -> int:
@@ -193,7 +193,7 @@ class Processes:
             node_id=self._node_id,
             intent=process.intent,
             by_kernel_oom=by_kernel,
-            stderr_tail=read_tail(process.err_path),
+            stderr_tail=self._last_words(process),
             last_seq=process.progress.take(),
         )
         maker = self._maker(process)
@@ -202,6 +202,12 @@ class Processes:
         process.start_time = 0
         self.makers_ended([maker])
         self._pump.after(_LAST_MESSAGES_S, lambda: self._tell(process, cause))
+
+    def _last_words(self, process: Process) -> list[str]:
+        """The end of its standard error; of ours, where it ended before it had one of its own."""
+        if os.path.exists(process.err_path):
+            return read_tail(process.err_path)
+        return read_tail(os.readlink("/proc/self/fd/2"))
 
     def _tell(self, process: Process, cause: DeathCause) -> None:
         process_id = process.params.process_id
@@ -217,4 +223,4 @@ class Processes:
         return Maker(process.pid, process.start_time, process.params.process_id.hex())
 
     def _is_ours(self, pid: int) -> bool:
-        return self._children.knows(pid) or pid == self._spawner.zygote_pid
+        return self._children.knows(pid) or self._spawner.started(pid)

@@ -55,15 +55,16 @@ class Spawner:
         self._asked: dict[int, OnStarted] = {}
         #: Requests for a zygote that is not ready yet.
         self._waiting: list[tuple[WorkerParams, OnStarted]] = []
+        #: Workers started anew whose pid was not told yet.
+        self._unannounced: set[int] = set()
         self._restart_s = _RESTART_FIRST_S
         self._restart: Timer | None = None
         self._closed = False
         self._on_gone: Callable[[], None] = lambda: None
 
-    @property
-    def zygote_pid(self) -> int:
-        """0 while there is none."""
-        return self._zygote_pid
+    def started(self, pid: int) -> bool:
+        """Whether a child is the zygote, or a worker that is not announced yet."""
+        return pid == self._zygote_pid or pid in self._unannounced
 
     def start(self) -> None:
         """Start the zygote; requests wait for it. OSError where no process could be made."""
@@ -82,7 +83,7 @@ class Spawner:
             theirs.close()
         self._sock = ours
         self._children.watch(self._zygote_pid, self._zygote_ended)
-        self._pump.door.watch(ours.fileno(), self._hear)
+        self._pump.door.watch(ours.fileno(), self.hear)
 
     def spawn(self, params: WorkerParams, on_started: OnStarted) -> None:
         """Start a worker: a fork of the zygote, or an interpreter of its own where it needs one.
@@ -124,10 +125,15 @@ class Spawner:
         except OSError as error:
             self._say_later(on_started, 0, f"no process could be started: {error}")
             return
+        self._unannounced.add(pid)
         self._say_later(on_started, pid, "")
 
     def _say_later(self, on_started: OnStarted, pid: int, why_not: str) -> None:
-        self._pump.call_soon(lambda: on_started(pid, why_not))
+        def say() -> None:
+            self._unannounced.discard(pid)
+            on_started(pid, why_not)
+
+        self._pump.call_soon(say)
 
     def _spawn_python(self, arguments: list[str], environ: dict[str, str], handed: int) -> int:
         """Start ``python -m`` with ``handed`` as descriptor 3, in a process session of its own."""
@@ -164,8 +170,8 @@ class Spawner:
             return
         self._asked[number] = on_started
 
-    def _hear(self) -> None:
-        assert self._sock is not None
+    def hear(self) -> None:
+        """Read what the zygote has answered."""
         while self._sock is not None:
             try:
                 packet = self._sock.recv(4096)
@@ -193,8 +199,7 @@ class Spawner:
         if self._closed:
             self._on_gone()
             return
-        if self._sock is not None:
-            self._hear()
+        self.hear()
         self._drop_socket()
         cause = cause_of(status, pid=pid, node_id=self._node_id)
         log.error(

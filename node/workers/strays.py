@@ -28,15 +28,19 @@ class Maker(NamedTuple):
 
 
 class Strays:
-    """``knows(pid)``: whether a child of ours is one that we started."""
+    """``knows(pid)``: whether a child of ours is one that we started. ``catch_up()`` is called
+    before it is asked: a worker that was forked for us may be our child before we read its pid."""
 
-    def __init__(self, knows: Callable[[int], bool], proc: str = "/proc") -> None:
+    def __init__(
+        self, knows: Callable[[int], bool], catch_up: Callable[[], None], proc: str = "/proc"
+    ) -> None:
         self._knows = knows
+        self._catch_up = catch_up
         self._proc = proc
 
     def end_those_of(self, dead: Iterable[Maker], living: Iterable[Maker]) -> list[int]:
         """SIGKILL what the dead have left behind; returns the pids."""
-        unknown = [pid for pid in self._children(os.getpid()) if not self._knows(pid)]
+        unknown = self._unknown()
         if not unknown:
             return []
         sessions = {maker.pid for maker in dead}
@@ -56,10 +60,17 @@ class Strays:
     def end_all(self) -> list[int]:
         """SIGKILL all children that we did not start."""
         ended: list[int] = []
-        for pid in self._children(os.getpid()):
-            if not self._knows(pid):
-                ended += self._end(pid)
+        for pid in self._unknown():
+            ended += self._end(pid)
         return ended
+
+    def _unknown(self) -> list[int]:
+        children = self._children(os.getpid())
+        if all(map(self._knows, children)):
+            return []
+        # In this order: whoever is in the list by now has been announced before.
+        self._catch_up()
+        return [pid for pid in children if not self._knows(pid)]
 
     def _end(self, root: int) -> list[int]:
         """Kill a process and its descendants, the ancestors first so that none starts another."""

@@ -447,6 +447,43 @@ def test_the_end_of_a_job_ends_its_workers(world: World) -> None:
     assert {died.cause.kind for died in world.head.all(m.ProcessDied)} == {"intended"}
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(90)
+def test_workers_that_cannot_start_fail_the_demand_with_their_last_words(world: World) -> None:
+    world.register_driver()
+    env = msgspec.msgpack.encode({"env_vars": {"PYTHONHOME": "/nowhere"}})
+    world.tell_node(m.LeaseDemand(0, 1, CPU, JOB, env, "f()"))
+    world.until(lambda: world.driver.all(m.LeaseRefused), 60.0)
+    (refused,) = world.driver.all(m.LeaseRefused)
+    assert refused.kind == "worker_start_failed"
+    assert "in 5 tries" in refused.text
+    assert "No module named 'encodings'" in refused.text
+
+
+def test_an_environment_that_cannot_be_had_is_refused_at_once(world: World) -> None:
+    world.register_driver()
+    env = msgspec.msgpack.encode({"working_dir": "/no/such/directory"})
+    world.tell_node(m.LeaseDemand(0, 1, CPU, JOB, env, "f()"))
+    world.until(lambda: world.driver.all(m.LeaseRefused))
+    assert world.driver.all(m.LeaseRefused)[0].kind == "env_failed"
+
+
+def test_a_newborn_worker_is_not_taken_for_a_leftover(world: World) -> None:
+    world.register_driver()
+    for _ in range(20):
+        # The end of the only worker and the birth of the next fall together.
+        before = len(world.driver.all(m.LeaseGranted))
+        (lease,) = world.lease()
+        world.tell_node(m.LeaseDemand(1000 + before, 1, CPU, JOB, b"", "f()"))
+        world.push(lease, "os._exit(0)")
+        world.until(lambda: len(world.driver.all(m.LeaseGranted)) == before + 2)  # noqa: B023
+        other = world.driver.all(m.LeaseGranted)[-1]
+        assert world.run(other, "result = 5") == 5
+        world.tell_node(m.LeaseReturned(other.lease_id, False))
+    causes = {died.cause.kind for died in world.driver.all(m.ProcessDied)}
+    assert causes == {"exit", "intended"}
+
+
 def test_a_new_zygote_takes_over_when_one_dies(world: World) -> None:
     world.register_driver()
     world.lease()
