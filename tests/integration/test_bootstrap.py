@@ -289,12 +289,17 @@ def node() -> Iterator[Client]:
 
 
 def join_as(node: Client, started: Started, **changes: object) -> bytes:
-    """Register the client as a node; returns the name of the head."""
-    head = node.reach(f"ipc://{started.head.ipc}")
+    """Register the client as a node, under its own name; returns the head's."""
+    head = dial(node, started)
     info = node_info(node.process_id, **changes)
     registered = node.ask(head, lambda rid: RegisterNode(rid, info), NodeRegistered)
     assert registered.nodes == [info]
     return head
+
+
+def dial(node: Client, started: Started) -> bytes:
+    node.pump.door.dial(started.head, node.process_id)
+    return started.head.process_id
 
 
 def test_a_node_of_another_version_is_refused(begin: Callable[..., Started], node: Client) -> None:
@@ -302,7 +307,7 @@ def test_a_node_of_another_version_is_refused(begin: Callable[..., Started], nod
     join_as(node, started)
     with Client() as other:
         info = node_info(other.process_id, mray_version="9.9.9")
-        head = other.reach(f"ipc://{started.head.ipc}")
+        head = dial(other, started)
         with pytest.raises(AskError, match=r"mray 0\.1\.0 on Python 3\.11, the node mray 9\.9\.9"):
             other.ask(head, lambda rid: RegisterNode(rid, info), NodeRegistered)
 
@@ -311,12 +316,13 @@ def test_the_end_of_a_node_daemon_here_is_seen_at_once(
     begin: Callable[..., Started], node: Client
 ) -> None:
     started = begin()
-    daemon = subprocess.Popen(["sleep", "1000"])
-    head = join_as(node, started, pid=daemon.pid, session_dir=started.session.path)
     told: list[NodeGone] = []
     node.pump.on(NodeGone, lambda sender, message: told.append(message))
-    daemon.kill()
-    daemon.wait()
+    with subprocess.Popen(["sleep", "1000"]) as daemon:
+        try:
+            head = join_as(node, started, pid=daemon.pid, session_dir=started.session.path)
+        finally:
+            daemon.kill()
     while not told:
         node.pump.send(head, Heartbeat(node.process_id, {}, [], 0, 0))
         node.pump.run_once(0.05)
