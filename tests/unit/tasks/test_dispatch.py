@@ -75,9 +75,6 @@ class Owner:
         self.machine.worker_died(b"w%d" % number, cause)
         return self.machine.take()
 
-    def deadline(self) -> float | None:
-        return self.machine.deadline()
-
 
 def with_leases(count: int, tasks: int, run_us: int = 10) -> tuple[Owner, list[Task]]:
     """An owner of short tasks, all of them sent to its leases."""
@@ -150,12 +147,12 @@ def test_an_idle_lease_goes_back_after_its_time_and_not_before() -> None:
     owner, tasks = with_leases(1, 1)
     owner.reply(1, tasks, now=1.0)
     assert owner.turn(1.0) == ({}, [])
-    assert owner.deadline() == 1.0 + IDLE_S
+    assert owner.machine.deadline() == 1.0 + IDLE_S
     owner.machine.tick(1.24)
     assert owner.turn(1.24) == ({}, [])
     owner.machine.tick(1.0 + IDLE_S)
     assert owner.turn(1.3) == ({}, [ReturnLease(1, True)])
-    assert owner.deadline() is None
+    assert owner.machine.deadline() is None
 
 
 @pytest.mark.parametrize("idle_since", [0.1, 0.7, 1e6 + 0.1, 123456.789])
@@ -163,7 +160,7 @@ def test_a_tick_at_the_deadline_always_does_something(idle_since: float) -> None
     owner, tasks = with_leases(1, 1)
     owner.reply(1, tasks, now=idle_since)
     owner.turn(idle_since)
-    deadline = owner.deadline()
+    deadline = owner.machine.deadline()
     assert deadline is not None
     owner.machine.tick(deadline)
     assert owner.machine.take() == [ReturnLease(1, True)]
@@ -466,17 +463,17 @@ def test_a_lease_is_not_returned_while_a_steal_is_on_its_way() -> None:
     assert owner.turn(0.02)[1] == [ReturnLease(2, True)]
     owner.machine.tick(10.0)
     assert owner.turn(10.0)[1] == []
-    assert owner.deadline() is None
+    assert owner.machine.deadline() is None
     owner.reply(1, [], now=10.0)
     assert owner.turn(10.0)[1] == [ReturnLease(1, True)]
 
 
 def test_tasks_behind_a_long_one_are_asked_another_worker_for_and_the_clock_then_rests() -> None:
     owner, tasks = with_leases(1, 3)
-    assert owner.deadline() == STUCK_S
+    assert owner.machine.deadline() == STUCK_S
     owner.machine.tick(STUCK_S)
     assert owner.turn(STUCK_S) == ({}, [Demand(owner.class_id, 2)])
-    assert owner.deadline() is None  # or the loop would turn without end
+    assert owner.machine.deadline() is None  # or the loop would turn without end
     owner.grant(2, now=0.1)
     assert owner.turn(0.1)[1] == [Steal(owner.lease(1).worker, 1)]
     owner.reply(1, [], returned=tasks[2:], now=0.1)
