@@ -42,6 +42,7 @@ _LAST_MESSAGES_S: Final = 0.01
 #: Shares of the grace of an orderly end: SIGTERM, then what SIGKILL and cleaning up get.
 _TERM_SHARE: Final = 0.6
 _ZYGOTE_GONE_S: Final = 1.0
+_OVER_JOBS_MAX: Final = 1000
 
 
 class Node:
@@ -66,7 +67,8 @@ class Node:
         self._jobs: dict[bytes, m.JobInfo] = {}
         #: Jobs that the head is being asked about.
         self._asked_jobs: dict[bytes, None] = {}
-        self._over_jobs: dict[bytes, None] = {}
+        #: Jobs that have ended; of some, detached actors live on here.
+        self._over_jobs: dict[bytes, m.JobInfo] = {}
         self._store, self.info = open_store(daemon)
         config = daemon.config
         cpus = max(1, -(-self.info.resources.get("CPU", 0) // UNIT))
@@ -202,7 +204,8 @@ class Node:
 
     def _tell_death(self, process_id: bytes, kind: str, job_id: bytes, cause: m.DeathCause) -> None:
         """Tell everybody of the end of a process of this node."""
-        self._peers.remove(process_id)
+        if self._peers.remove(process_id) is None:
+            return  # A worker that never registered: nobody has heard of it.
         message = m.ProcessDied(process_id, kind, job_id, cause)
         self._head.tell(message)
         for peer in self._peers:
@@ -265,6 +268,8 @@ class Node:
             cause = m.DeathCause("creation_failed", wrong, node_id=self._node_id)
             self._head.tell(m.ActorStartFailed(spec.actor_id, message.incarnation, cause))
             return
+        if spec.detached:
+            self._recall_job(spec.job_id)
         self._need_job(spec.job_id)
         self._act(self._leases.start_actor(message))
 
@@ -339,7 +344,7 @@ class Node:
 
     def _job_over(self, job_id: bytes) -> None:
         if job_id in self._jobs:
-            self._over_jobs[job_id] = None
+            self._over_jobs[job_id] = self._jobs[job_id]
             self._tailer.remove_job(job_id)
             self._act(self._leases.job_over(job_id, self._now()))
             self._forget_job(job_id)
@@ -355,7 +360,15 @@ class Node:
         if not self._leases.job_in_use(job_id):
             self._pool.job_forgotten(job_id)
             self._jobs.pop(job_id, None)
-            self._over_jobs.pop(job_id, None)
+            ended = [j for j in self._over_jobs if j not in self._jobs]
+            for oldest in ended[: max(0, len(ended) - _OVER_JOBS_MAX)]:
+                del self._over_jobs[oldest]
+
+    def _recall_job(self, job_id: bytes) -> None:
+        """A detached actor is started (again) after the end of its job, which we remember."""
+        if job_id not in self._jobs and job_id in self._over_jobs:
+            self._jobs[job_id] = self._over_jobs[job_id]
+            self._pool.job_known(job_id, over=True)
 
     # -- logs
 

@@ -165,9 +165,9 @@ class Pool:
 
     # -- jobs
 
-    def job_known(self, job_id: bytes) -> None:
-        """Workers of the job can be started from now on."""
-        self._jobs.setdefault(job_id, True)
+    def job_known(self, job_id: bytes, *, over: bool = False) -> None:
+        """Workers of the job can be started from now on; ``over``: but none is kept idle."""
+        self._jobs.setdefault(job_id, not over)
 
     def job_over(self, job_id: bytes, now: float) -> list[PoolEffect]:
         """No worker of the job is kept idle any more. What is leased is the scheduler's to end."""

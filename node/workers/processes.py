@@ -28,6 +28,8 @@ log = logging.getLogger("mray.node")
 #: What a process sent last may still be on its way through our socket when its end is seen: a
 #: result sealed just before it must not be lost. A unix socket is read within a millisecond.
 _LAST_MESSAGES_S: Final = 0.01
+#: A SIGKILL so soon after the kernel has counted a kill for memory is taken to be that one.
+_KERNEL_KILL_S: Final = 3.0
 
 OnEnded = Callable[[bytes, DeathCause], None]
 
@@ -73,6 +75,8 @@ class Processes:
         self.other_makers: dict[int, Maker] = {}
         self._strays = Strays(self._is_ours, spawner.hear)
         self._oom_kills = OomKills()
+        #: The last kill of the kernel that was counted, and when.
+        self._oom_kill: tuple[str, float] = ("", 0.0)
 
     def __len__(self) -> int:
         return len(self._workers)
@@ -150,7 +154,18 @@ class Processes:
 
     def refresh_evidence(self) -> None:
         """Look at the kernel's kill counters, so that an old kill is not taken for a new one."""
-        self._oom_kills.look()
+        found = self._oom_kills.look()
+        if found:
+            self._oom_kill = (found, self._pump.clock())
+
+    def _kernel_kill(self) -> str:
+        """Evidence that the kernel has killed for memory just now; "" for none.
+
+        It counts when it kills; a big process takes its time to be gone.
+        """
+        self.refresh_evidence()
+        text, counted_at = self._oom_kill
+        return text if self._pump.clock() - counted_at <= _KERNEL_KILL_S else ""
 
     def makers_ended(self, dead: list[Maker]) -> None:
         """End what processes that have ended left behind."""
@@ -186,7 +201,7 @@ class Processes:
             process.kill_timer.cancel()
         by_kernel = ""
         if os.WIFSIGNALED(status) and process.intent is None:
-            by_kernel = self._oom_kills.look()
+            by_kernel = self._kernel_kill()
         cause = cause_of(
             status,
             pid=process.pid,

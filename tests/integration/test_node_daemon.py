@@ -552,6 +552,22 @@ def test_an_actor_is_started_and_ended_on_behalf_of_the_head(world: World) -> No
     assert (died.kind, died.text, died.signal) == ("ray_kill", "ray.kill()", signal.SIGKILL)
 
 
+def test_a_detached_actor_outlives_its_job_and_can_be_started_again(world: World) -> None:
+    world.register_driver()
+    spec = msgspec.structs.replace(actor_spec(world), detached=True)
+    world.head.pump.send(world.node_id, m.StartActor(spec, 0))
+    world.until(lambda: world.head.all(m.ActorStarted))
+    (lease,) = world.lease()
+    world.head.pump.send(world.node_id, m.JobGone(JOB))
+    world.until(gone(lease.worker_pid))
+    (started,) = world.head.all(m.ActorStarted)
+    assert not gone(started.pid)()
+    os.kill(started.pid, signal.SIGKILL)
+    world.until(lambda: any(d.cause.kind == "signal" for d in world.head.all(m.ProcessDied)))
+    world.head.pump.send(world.node_id, m.StartActor(spec, 1))
+    world.until(lambda: len(world.head.all(m.ActorStarted)) == 2)
+
+
 def test_an_actor_of_a_job_that_is_over_is_refused(world: World) -> None:
     spec = msgspec.structs.replace(actor_spec(world), job_id=job_id(9))
     world.head.pump.send(world.node_id, m.StartActor(spec, 3))
