@@ -26,6 +26,7 @@ alive and gets its value.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import msgspec
@@ -308,8 +309,8 @@ class References:
             if not objects:
                 del self._borrowed_by[borrower]
 
-    def process_died(self, process_id: bytes, lost: bytes) -> None:
-        """A process is dead: its borrows go; what it owned is lost (``lost``: the error)."""
+    def process_died(self, process_id: bytes, lost: Callable[[bytes], bytes]) -> None:
+        """A process is dead: its borrows go, what it owned is lost (``lost``: the error of one)."""
         self._dead[process_id] = None
         while len(self._dead) > 10_000:
             del self._dead[next(iter(self._dead))]
@@ -326,7 +327,7 @@ class References:
         ]
         for entry in orphans:
             if not entry.ready or entry.located is not None:
-                self.fill(entry, lost, None)
+                self.fill(entry, lost(entry.object_id), None)
 
     # -- the end
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
+import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import cast
@@ -90,16 +91,16 @@ class Door:
         self._poller.register(self._wake_fd, zmq.POLLIN)
 
     def _router(self) -> zmq.Socket[bytes]:
-        socket = self._context.socket(zmq.ROUTER)
-        socket.set(zmq.ROUTING_ID, self.process_id)
-        socket.set(zmq.ROUTER_MANDATORY, 1)
-        socket.set(zmq.LINGER, int(LINGER_S * 1000))
-        socket.set(zmq.SNDHWM, 0)
-        socket.set(zmq.RCVHWM, 0)
-        socket.set(zmq.MAXMSGSIZE, MESSAGE_BYTES_MAX)
-        socket.set(zmq.RECONNECT_IVL, 10)
-        socket.set(zmq.RECONNECT_IVL_MAX, 500)
-        return socket
+        router = self._context.socket(zmq.ROUTER)
+        router.set(zmq.ROUTING_ID, self.process_id)
+        router.set(zmq.ROUTER_MANDATORY, 1)
+        router.set(zmq.LINGER, int(LINGER_S * 1000))
+        router.set(zmq.SNDHWM, 0)
+        router.set(zmq.RCVHWM, 0)
+        router.set(zmq.MAXMSGSIZE, MESSAGE_BYTES_MAX)
+        router.set(zmq.RECONNECT_IVL, 10)
+        router.set(zmq.RECONNECT_IVL_MAX, 500)
+        return router
 
     # -- listening and dialling
 
@@ -164,6 +165,20 @@ class Door:
             raise ValueError(f"process {process_id.hex()} has no address to dial")
         self._connect(process_id, endpoint, self.process_id)
 
+    @staticmethod
+    def somebody_listens(address: Address, own_node_id: bytes) -> bool:
+        """False if we would dial a unix socket, and nobody listens there. True says nothing."""
+        if not address.ipc or (address.tcp and address.node_id != own_node_id):
+            return True
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
+            try:
+                probe.connect(address.ipc)
+            except (FileNotFoundError, ConnectionRefusedError):
+                return False
+            except OSError:
+                return True  # It is there, and its queue of connections is full.
+        return True
+
     def dial_endpoint(self, process_id: bytes, endpoint: str) -> None:
         """Connect to an endpoint whose process id is not known: ``process_id`` is made up.
 
@@ -207,10 +222,10 @@ class Door:
 
     def send(self, process_id: bytes, data: bytes) -> bool:
         """Send to a process we dialled or that dialled us. False: it is gone or was never there."""
-        socket = self._dialling if process_id in self._dialled else self._listening
+        router = self._dialling if process_id in self._dialled else self._listening
         try:
-            socket.send(process_id, zmq.SNDMORE | zmq.NOBLOCK)
-            socket.send(data, zmq.NOBLOCK)
+            router.send(process_id, zmq.SNDMORE | zmq.NOBLOCK)
+            router.send(data, zmq.NOBLOCK)
         except zmq.ZMQError as error:
             if error.errno in (zmq.EHOSTUNREACH, zmq.EAGAIN):
                 self._callers.discard(process_id)
@@ -242,18 +257,18 @@ class Door:
                 if call is not None:
                     run(call)
 
-    def _receive(self, socket: zmq.Socket[bytes]) -> Iterator[tuple[bytes, bytes]]:
-        listening = socket is self._listening
+    def _receive(self, router: zmq.Socket[bytes]) -> Iterator[tuple[bytes, bytes]]:
+        listening = router is self._listening
         for _ in range(_RECEIVE_BATCH_MAX):
             try:
-                sender = socket.recv(zmq.NOBLOCK)
+                sender = router.recv(zmq.NOBLOCK)
             except zmq.Again:
                 return
             except zmq.ZMQError as error:
                 if error.errno == zmq.EHOSTUNREACH:
                     continue
                 raise
-            if not socket.get(zmq.RCVMORE):
+            if not router.get(zmq.RCVMORE):
                 yield sender, b""
                 continue
             if (
@@ -263,10 +278,10 @@ class Door:
                 and sender not in self._gone
             ):
                 self._callers.add(sender)
-            data = socket.recv(zmq.NOBLOCK)
+            data = router.recv(zmq.NOBLOCK)
             extra = False
-            while socket.get(zmq.RCVMORE):
-                socket.recv(zmq.NOBLOCK)
+            while router.get(zmq.RCVMORE):
+                router.recv(zmq.NOBLOCK)
                 extra = True
             yield sender, b"" if extra else data
 
@@ -322,9 +337,9 @@ class Door:
 
     def close(self) -> None:
         """Send what is queued (for LINGER_S at most), close all sockets, remove the socket file."""
-        for socket in (self._listening, self._dialling, self._zap):
-            if socket is not None:
-                socket.close()
+        for each in (self._listening, self._dialling, self._zap):
+            if each is not None:
+                each.close()
         self._context.term()
         # From here on wake() does nothing: references outlive the connection, and the number of
         # the descriptor may soon be that of a user's file.

@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from mray.exception_texts import ending, place
 from mray.exceptions import (
     OufOfBandObjectRefSerializationException,
     OwnerDiedError,
@@ -151,7 +152,7 @@ class BorrowingPart:
         then: Callable[[], None],
     ) -> None:
         """Tell the owner who holds its objects; ``then`` when it knows (or is dead)."""
-        self.rt.pump.door.dial(owner, self.rt.node.node_id)
+        self.rt.reach(owner)
         self.rt.pump.request(
             owner.process_id,
             lambda rid: AddBorrower(rid, object_ids, borrower, token),
@@ -225,14 +226,19 @@ class BorrowingPart:
 
     def process_died(self, message: ProcessDied) -> None:
         """Borrows of the dead end; what it owned is lost."""
-        lost = error_envelope(owner_died(b"", message))
-        self.references.process_died(message.process_id, lost)
+        self.references.process_died(
+            message.process_id, lambda object_id: error_envelope(owner_died(object_id, message))
+        )
 
 
 def owner_died(object_id: bytes, message: ProcessDied | None = None) -> RayError:
     """The error of an object whose owner is dead."""
-    cause = message.cause.text if message is not None else ""
-    return OwnerDiedError(object_id.hex(), reason=cause)
+    if message is None:
+        return OwnerDiedError(object_id.hex())
+    cause = message.cause
+    who = f"its owner, a {message.process_kind}{place(cause.pid, cause.node_id.hex()[:8])},"
+    how = ending(cause.exit_code, cause.signal, cause.text, ())
+    return OwnerDiedError(object_id.hex(), reason=f"{who} has ended: {how}")
 
 
 def vanished(object_id: bytes) -> RayError:

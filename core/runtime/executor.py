@@ -17,6 +17,7 @@ import struct
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
@@ -160,6 +161,8 @@ class Executor:
         else:
             try:
                 value = function(*args, **kwargs)
+                if os.getpid() != self.rt.pid:
+                    sys.exit(0)  # A child that the task forked came back: the parent answers.
                 if self.actor is None and inspect.isgenerator(value):
                     value = list(value)
                 self._results(done, template, value)
@@ -168,6 +171,9 @@ class Executor:
                 self._exit(exit_)
                 raise
             except BaseException as error:
+                if os.getpid() != self.rt.pid:
+                    traceback.print_exc()
+                    sys.exit(1)
                 done.status = self._verdict(template, error)
                 self._error(done, template, error)
             # Not until the next task: what they hold may be waited for.

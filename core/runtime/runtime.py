@@ -151,8 +151,8 @@ class Runtime:
 
     def close(self) -> None:
         """Stop the loop and close everything. Waiting threads get an error."""
-        if self.closed:
-            return
+        if self.closed or os.getpid() != self.pid:
+            return  # In a fork, sockets and files are the parent's.
         self.closed = True
         self.pump.stop()
         if self._thread is not None and self._thread is not threading.current_thread():
@@ -219,7 +219,7 @@ class Runtime:
             self._asked_node[id(lock)] = arrived
 
         def begin() -> None:
-            self.pump.door.dial(peer, self.node.node_id)
+            self.reach(peer)
             self.pump.request(peer.process_id, make, arrived, timeout_s)
 
         self.post(begin)
@@ -266,7 +266,24 @@ class Runtime:
 
     def tell(self, peer: Address, message: Message) -> bool:
         """Send; False if the peer is gone."""
-        return self.pump.send_to(peer, message)
+        return self.reach(peer) and self.pump.send(peer.process_id, message)
+
+    def reach(self, peer: Address) -> bool:
+        """Connect to a process that is alive; False if it is dead.
+
+        A process is told of the deaths that come, not of those before its time. So the first
+        connection looks whether anybody is there: sockets listen before their address is known.
+        """
+        door = self.pump.door
+        if door.knows(peer.process_id):
+            return True
+        if peer.process_id in self.dead_processes or not door.somebody_listens(
+            peer, self.node.node_id
+        ):
+            door.hang_up(peer.process_id)
+            return False
+        door.dial(peer, self.node.node_id)
+        return True
 
     def _round(self) -> None:
         mailbox, references = self.mailbox, self.references

@@ -443,6 +443,8 @@ def run_worker(params: WorkerParams) -> NoReturn:
 
 def _leave_in_order(worker: Worker, code: int) -> NoReturn:
     """Run exit hooks, let queued replies leave, and end without joining user threads."""
+    if os.getpid() != worker.rt.pid:
+        os._exit(code)  # A task forked, and this is the child: it has no loop and owns nothing.
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()

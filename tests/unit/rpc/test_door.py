@@ -435,3 +435,18 @@ def test_a_watch_ended_by_another_in_the_same_round_is_not_called(make_door: Mak
     for read, write in pipes:
         os.close(read)
         os.close(write)
+
+
+def test_whether_somebody_listens_is_seen_without_sending_anything(
+    make_door: MakeDoor, ipc: Listen, tmp_path: Path
+) -> None:
+    door = Door(new_process_id())
+    address = ipc(door)
+    assert Door.somebody_listens(address, NODE)
+    assert list(door.poll(0)) == []
+    left = tmp_path / "left"
+    os.link(address.ipc, left)  # as a killed process leaves it
+    door.close()
+    assert not Door.somebody_listens(address, NODE)
+    assert not Door.somebody_listens(Address(b"p", NODE, str(left)), NODE)
+    assert Door.somebody_listens(Address(b"p", b"other", str(left), "127.0.0.1:1"), NODE)
