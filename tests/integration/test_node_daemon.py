@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -628,7 +629,7 @@ def test_log_files_are_listed_and_read(world: World) -> None:
     assert isinstance(chunk, m.LogChunk)
     assert (chunk.data, chunk.next_offset, chunk.at_end) == (b"two\nthree\n", 14, True)
     for name in ("../session.json", "/etc/passwd", "", ".."):
-        refused = world.ask(lambda rid, name=name: m.ReadLog(rid, name, 0))
+        refused = world.ask(partial(m.ReadLog, name=name, offset=0))
         assert isinstance(refused, m.Refused)
         assert refused.kind == "ValueError"
 
