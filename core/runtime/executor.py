@@ -44,6 +44,7 @@ from mray.wire.messages import (
 )
 
 if TYPE_CHECKING:
+    from mray.runtime.turn import Turn
     from mray.runtime.runtime import Runtime
 
 _FETCH_WAIT_S = 20.0
@@ -117,6 +118,8 @@ class Executor:
         self.made_actor = False
         self.loop: asyncio.AbstractEventLoop | None = None
         self._progress = progress
+        #: Set where the main thread turns the loop while it has nothing to run.
+        self.turn: Turn | None = None
         self._functions: dict[bytes, Any] = {}
         self._calls_of: dict[bytes, int] = {}
         self._name = ""
@@ -127,7 +130,10 @@ class Executor:
     def run(self) -> int:
         """Run what the queue gives until told to end; the process's exit code."""
         queue, pending = self.queue, self.pending
+        turn = self.turn if self.turn is not None and self.turn.here() else None
         while True:
+            if turn is not None and queue.empty():
+                turn.lead(lambda: not queue.empty())
             work = queue.get()
             if type(work) is Work:
                 if pending.pop(work.spec.task_id, None) is None:
@@ -392,6 +398,8 @@ class Executor:
 
     def serve_actor(self, spec: ActorSpec) -> int:
         """Run the actor's calls as its kind demands; the process's exit code."""
+        if spec.is_async or spec.max_concurrency > 1:
+            self.turn = None
         if spec.is_async:
             return self._serve_async(spec.max_concurrency)
         threads = [

@@ -30,14 +30,15 @@ class Mailbox:
 class Waiter:
     """A thread's wait for some of several entries. Fired by the event loop only."""
 
-    __slots__ = ("_done", "_fail_fast", "_lock", "left")
+    __slots__ = ("_done", "_fail_fast", "left", "lock")
 
     def __init__(self, left: int, fail_fast: bool) -> None:
         self.left = left
         self._fail_fast = fail_fast
         self._done = False
-        self._lock = threading.Lock()
-        self._lock.acquire()
+        #: Released when the wait is over.
+        self.lock = threading.Lock()
+        self.lock.acquire()
 
     def fire(self, entry: Any) -> None:
         """One of the entries is ready."""
@@ -49,13 +50,7 @@ class Waiter:
         """End the wait."""
         if not self._done:
             self._done = True
-            self._lock.release()
-
-    def wait(self, timeout_s: float | None) -> bool:
-        """Block until fired often enough; False if the time ran out first."""
-        if timeout_s is None:
-            return self._lock.acquire()
-        return self._lock.acquire(timeout=min(max(timeout_s, 0.0), threading.TIMEOUT_MAX))
+            self.lock.release()
 
 
 class Watcher:

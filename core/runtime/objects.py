@@ -188,7 +188,7 @@ class ObjectsPart:
         if before is not None:
             before()
         try:
-            done = waiter.wait(timeout_s)
+            done = rt.block_on(waiter.lock, timeout_s)
         finally:
             self._waiting.pop(id(waiter), None)
             if before is not None:

@@ -33,6 +33,7 @@ from mray.runtime.mailbox import Mailbox
 from mray.runtime.objects import ObjectsPart
 from mray.runtime.tasks import TasksPart
 from mray.serialization.failures import error_envelope
+from mray.runtime.turn import Turn
 from mray.store.client import StoreClient
 from mray.tasks.task import Task
 from mray.wire.messages import (
@@ -96,6 +97,7 @@ class Runtime:
         self.closed = False
         #: Set when the node daemon is dead: the error that everything pending and new fails with.
         self.lost = b""
+        self.turn: Turn | None = None
         self._node_pidfd = -1
         #: Threads that wait for an answer of the node daemon.
         self._asked_node: dict[int, Callable[[Message], None]] = {}
@@ -110,11 +112,35 @@ class Runtime:
     # -- life
 
     def start(self) -> None:
-        """Turn the loop in a thread of its own."""
+        """Turn the loop: in a thread of its own, or by ``turn`` where there is one."""
         self._watch_node()
         self.pump.running = True
-        self._thread = threading.Thread(target=self._run, name="mray-loop", daemon=True)
+        target = self._run if self.turn is None else self.turn.stand_in
+        self._thread = threading.Thread(target=target, name="mray-loop", daemon=True)
         self._thread.start()
+
+    def take_turns(self) -> None:
+        """Worker: let this thread, the main one, turn the loop whenever it waits."""
+        self.turn = turn = Turn(self.pump)
+        wake = self.pump.door.wake
+        locked = turn.lock.locked
+
+        def wake_if_turning() -> None:
+            # Whoever begins to turn the loop reads the notes first.
+            if locked():
+                wake()
+
+        self.mailbox.wake = wake_if_turning
+
+    def block_on(self, lock: threading.Lock, timeout_s: float | None) -> bool:
+        """Acquire a lock that the loop releases; False if the time ran out first."""
+        turn = self.turn
+        if turn is not None and turn.here():
+            deadline = None if timeout_s is None else time.monotonic() + timeout_s
+            return turn.lead(lambda: lock.acquire(blocking=False), deadline)
+        if timeout_s is None:
+            return lock.acquire()
+        return lock.acquire(timeout=min(max(timeout_s, 0.0), threading.TIMEOUT_MAX))
 
     def _watch_node(self) -> None:
         """Learn of the node daemon's end from the kernel: no message will tell."""
@@ -155,6 +181,8 @@ class Runtime:
             return  # In a fork, sockets and files are the parent's.
         self.closed = True
         self.pump.stop()
+        if self.turn is not None:
+            self.turn.stop()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(timeout=5.0)
         self.objects.release_all()
@@ -196,11 +224,16 @@ class Runtime:
             raise RaySystemError(f"expected {reply.__name__}, got {type(answer).__name__}")
         return answer
 
+    def _loop_is_here(self) -> bool:
+        if self.turn is not None:
+            return self.turn.turning == threading.get_ident()
+        return self._thread is threading.current_thread()
+
     def ask_any(
         self, peer: Address, make: Callable[[int], Message], timeout_s: float = 30.0
     ) -> Message:
         """Send a request and block for whatever answers it, RequestFailed included."""
-        if self._thread is threading.current_thread():
+        if self._loop_is_here():
             raise RuntimeError("the event loop may not wait for itself")
         if self.closed:
             return RequestFailed("RpcError", "this process is no longer connected")
@@ -223,8 +256,8 @@ class Runtime:
             self.pump.request(peer.process_id, make, arrived, timeout_s)
 
         self.post(begin)
-        # Longer than the request's own end: the loop answers in time, or it is gone with the process.
-        answered = lock.acquire(timeout=timeout_s + 10.0)
+        # Longer than the request's own end: the loop answers in time, or it is gone.
+        answered = self.block_on(lock, timeout_s + 10.0)
         self._asked_node.pop(id(lock), None)
         if not answered:
             return RequestFailed("RpcError", "the event loop of this process does not answer")
@@ -255,7 +288,7 @@ class Runtime:
             lock = threading.Lock()
             lock.acquire()
             self.post(lock.release)
-            lock.acquire(timeout=timeout_s)
+            self.block_on(lock, timeout_s)
 
     def post(self, call: Callable[[], None]) -> None:
         """Have the loop run ``call``, after the notes left before."""

@@ -128,7 +128,9 @@ class Worker:
             registered,
             30.0,
         )
+        rt.take_turns()
         rt.start()
+        self.executor.turn = rt.turn
         code = self.executor.run()
         spec = self.executor.actor_spec
         if spec is not None and self._serving:
