@@ -174,7 +174,7 @@ def test_the_death_of_a_borrower_ends_its_borrows_and_only_its(refs: References)
     refs.add_borrower(second, b"p2", 3)
     refs.drop_local(first)
     refs.drop_local(second)
-    refs.process_died(b"p1", b"lost")
+    refs.process_died(b"p1", lambda _: b"lost")
     refs.check()
     assert refs.take() == [Free(first)]
     assert second.borrowers == {b"p2": {3}}
@@ -182,7 +182,7 @@ def test_the_death_of_a_borrower_ends_its_borrows_and_only_its(refs: References)
 
 def test_what_arrives_from_the_dead_changes_nothing(refs: References) -> None:
     entry = owned(refs)
-    refs.process_died(b"p1", b"lost")
+    refs.process_died(b"p1", lambda _: b"lost")
     refs.add_borrower(entry, b"p1", 1)
     refs.drop_borrower(entry, b"p1", [2])
     assert (entry.borrowers, entry.dropped_tokens) == (None, None)
@@ -215,7 +215,7 @@ def test_what_a_dead_process_owned_is_lost_unless_the_value_is_here(refs: Refere
     waiting.waiters = [waiter]
     refs.fill(stored, None, PLACE)
     refs.fill(inline, b"value", None)
-    refs.process_died(OTHER.process_id, b"lost")
+    refs.process_died(OTHER.process_id, lambda _: b"lost")
     refs.check()
     assert waiter.fired == [waiting]
     assert [e.data for e in (waiting, stored, inline)] == [b"lost", b"lost", b"value"]
@@ -251,7 +251,7 @@ def test_an_entry_that_comes_back_to_find_another_follows_it(refs: References, w
     if way == "late":
         refs.fill(second, b"value", None)
     if way == "owner dies":
-        refs.process_died(OTHER.process_id, b"lost")
+        refs.process_died(OTHER.process_id, lambda _: b"lost")
     assert first.data == (b"lost" if way == "owner dies" else b"value")
     assert waiter.fired == ([] if way == "ready" else [first])
     refs.check()
