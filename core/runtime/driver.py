@@ -135,6 +135,7 @@ def connect(
     if log_to_driver:
         printer = OutputPrinter()
         runtime.pump.on(WorkerLines, printer.show)
+    runtime.take_turns(guarded=True)
     runtime.start()
     return Driver(runtime, printer, session)
 

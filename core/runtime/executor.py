@@ -44,8 +44,8 @@ from mray.wire.messages import (
 )
 
 if TYPE_CHECKING:
-    from mray.runtime.turn import Turn
     from mray.runtime.runtime import Runtime
+    from mray.runtime.turn import Turn
 
 _FETCH_WAIT_S = 20.0
 _OK, _RAISED, _RETRY, _CANCELLED, _STALE, _NO_ARGUMENTS = 0, 1, 2, 3, 4, 5

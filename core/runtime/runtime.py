@@ -32,8 +32,8 @@ from mray.runtime.borrowing import BorrowingPart
 from mray.runtime.mailbox import Mailbox
 from mray.runtime.objects import ObjectsPart
 from mray.runtime.tasks import TasksPart
-from mray.serialization.failures import error_envelope
 from mray.runtime.turn import Turn
+from mray.serialization.failures import error_envelope
 from mray.store.client import StoreClient
 from mray.tasks.task import Task
 from mray.wire.messages import (
@@ -119,9 +119,9 @@ class Runtime:
         self._thread = threading.Thread(target=target, name="mray-loop", daemon=True)
         self._thread.start()
 
-    def take_turns(self) -> None:
-        """Worker: let this thread, the main one, turn the loop whenever it waits."""
-        self.turn = turn = Turn(self.pump)
+    def take_turns(self, *, guarded: bool) -> None:
+        """Let this thread turn the loop whenever it waits. See turn.py."""
+        self.turn = turn = Turn(self.pump, guarded=guarded)
         wake = self.pump.door.wake
         locked = turn.lock.locked
 
@@ -138,6 +138,8 @@ class Runtime:
         if turn is not None and turn.here():
             deadline = None if timeout_s is None else time.monotonic() + timeout_s
             return turn.lead(lambda: lock.acquire(blocking=False), deadline)
+        if turn is not None:
+            turn.hurry()
         if timeout_s is None:
             return lock.acquire()
         return lock.acquire(timeout=min(max(timeout_s, 0.0), threading.TIMEOUT_MAX))

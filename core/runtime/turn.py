@@ -1,21 +1,28 @@
-"""Who turns a worker's event loop: its main thread when it has nothing else to do.
+"""Who turns the event loop: the main thread while it waits, a stand-in while it does not.
 
-A task's way through a worker is then receive, run, reply in one thread, without handing over to
-another and back (each hand-over costs a wake-up, 10 to 25 us, of a call of 200). While user code
-runs, a stand-in thread takes the loop over after a few milliseconds, so that a long task does not
-keep the process from answering. Exactly one of them turns the loop: whoever holds ``lock``.
+A call's way through a process is then one thread's, without handing over to another and back (each
+hand-over costs a wake-up, 10 to 25 us, of a call of 200). While user code runs, the stand-in takes
+the loop over after a few milliseconds, so that nothing waits for a long task or computation.
+Exactly one of them turns the loop: whoever holds ``lock``.
 
-The stand-in sleeps on a lock while nothing runs, looks every 2 ms while tasks come and go, and
-costs nothing when the worker is idle. Only workers do this: a driver's main thread may be
-interrupted by the user's signal handlers in the middle of a machine's decision.
+The stand-in sleeps on a lock while the main thread turns, looks every 2 ms while it comes and goes,
+and waits in the loop itself while the main thread stays away: it costs nothing when all is idle.
+
+Signals: Python runs handlers in the main thread between any two steps, and one that raises must not
+do so in the middle of a machine's decision. A driver's main thread therefore turns the loop only
+while no signal but SIGINT has a handler of the user's, and puts off KeyboardInterrupt until it has
+left the loop. A worker's handlers are mray's own.
 """
 
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 from mray.rpc.pump import Pump
 
@@ -23,6 +30,11 @@ log = logging.getLogger("mray.runtime")
 
 #: User code that runs for one to two of these is given a stand-in.
 _LOOK_EVERY_S = 0.002
+#: Signals that programs give handlers of their own, which may raise.
+_USER_SIGNALS = (
+    signal.SIGTERM, signal.SIGALRM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP, signal.SIGVTALRM,
+    signal.SIGPROF, signal.SIGQUIT, signal.SIGCHLD,
+)  # fmt: skip
 #: Looks without work before the stand-in goes to sleep.
 _LOOKS_IDLE_MAX = 25
 
@@ -30,8 +42,12 @@ _LOOKS_IDLE_MAX = 25
 class Turn:
     """See the module. Made in the main thread."""
 
-    def __init__(self, pump: Pump) -> None:
+    def __init__(self, pump: Pump, *, guarded: bool) -> None:
         self._pump = pump
+        #: Heed the user's signal handlers.
+        self._guarded = guarded and threading.current_thread() is threading.main_thread()
+        self._pid = os.getpid()
+        self._interrupted = False
         self._main = threading.get_ident()
         #: Held by the thread that turns the loop.
         self.lock = threading.Lock()
@@ -42,16 +58,52 @@ class Turn:
         #: Grows whenever the main thread goes into user code.
         self._departures = 0
         self._asleep = False
+        #: The stand-in waits for its next look; another thread cannot wait for the loop that long.
+        self._looking = False
+        self._urgent = False
         self._sleep = threading.Lock()
         self._sleep.acquire()
 
     def here(self) -> bool:
-        """Whether the present thread is the main thread, and not within the loop already."""
+        """Whether the present thread may turn the loop, and is not within it already."""
         me = threading.get_ident()
-        return me == self._main and me != self.turning
+        if me != self._main or me == self.turning or os.getpid() != self._pid:
+            return False
+        if not self._guarded:
+            return True
+        if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+            return False
+        return not any(callable(signal.getsignal(number)) for number in _USER_SIGNALS)
+
+    def _interrupt(self, number: int, frame: Any) -> None:
+        self._interrupted = True
+        self._pump.door.wake()
 
     def lead(self, until: Callable[[], bool], deadline: float | None = None) -> bool:
-        """In the main thread: turn the loop until something holds or the time is over."""
+        """In the main thread: turn the loop until something holds or the time is over.
+
+        Only when here(). Raises KeyboardInterrupt, in a driver.
+        """
+        if not self._guarded:
+            return self._lead(until, deadline)
+        signal.signal(signal.SIGINT, self._interrupt)
+        try:
+            done = self._lead(lambda: self._interrupted or until(), deadline)
+        finally:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        if self._interrupted:
+            self._interrupted = False
+            raise KeyboardInterrupt
+        return done
+
+    def hurry(self) -> None:
+        """Another thread waits for the loop: the stand-in shall not let it wait."""
+        self._urgent = True
+        if self._looking:
+            self._looking = False
+            self._rouse()
+
+    def _lead(self, until: Callable[[], bool], deadline: float | None) -> bool:
         if not self.lock.acquire(blocking=False):
             self._wanted = True
             self._pump.door.wake()
@@ -73,7 +125,7 @@ class Turn:
             self.lock.release()
             if self._asleep:
                 self._asleep = False
-                self._sleep.release()
+                self._rouse()
 
     def stand_in(self) -> None:
         """The life of the stand-in thread."""
@@ -85,11 +137,14 @@ class Turn:
                 self._asleep = True
                 self._sleep.acquire()
                 seen = -1
-            time.sleep(_LOOK_EVERY_S)
+            self._looking = True
+            if not self._sleep.acquire(timeout=_LOOK_EVERY_S):
+                self._looking = False
             departures = self._departures
             if self.lock.locked():
                 idle_looks += 1
-            elif departures == seen:
+            elif departures == seen or self._urgent:
+                self._urgent = False
                 self._replace()
             else:
                 idle_looks = 0
@@ -106,9 +161,13 @@ class Turn:
 
     def stop(self) -> None:
         """The loop has ended: let the stand-in see it."""
-        if self._asleep:
-            self._asleep = False
+        self._rouse()
+
+    def _rouse(self) -> None:
+        try:
             self._sleep.release()
+        except RuntimeError:
+            return  # roused already
 
     def _once(self, timeout_s: float | None) -> None:
         self.turning = threading.get_ident()

@@ -128,7 +128,7 @@ class Worker:
             registered,
             30.0,
         )
-        rt.take_turns()
+        rt.take_turns(guarded=False)
         rt.start()
         self.executor.turn = rt.turn
         code = self.executor.run()
