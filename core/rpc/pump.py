@@ -151,8 +151,12 @@ class Pump:
         self.running = False
         self.door.wake()
 
-    def run_once(self, timeout_s: float | None) -> None:
-        """One round: calls, hooks, timers, then wait (at most ``timeout_s``) and dispatch."""
+    def run_once(self, timeout_s: float | None, done: Callable[[], bool] | None = None) -> None:
+        """One round: calls, hooks, timers, then wait (at most ``timeout_s``) and dispatch.
+
+        ``done`` is asked before waiting: the round ends there if what the caller is after has
+        come about already.
+        """
         # Those that calls add wait for the next round: two that call each other starve nobody.
         for _ in range(len(self._calls)):
             self._guard(self._calls.popleft())
@@ -163,6 +167,8 @@ class Pump:
             self._expire(now)
         for hook in self.hooks:
             self._guard(hook)
+        if done is not None and done():
+            return
         if self._calls:
             timeout_s = 0.0
         else:

@@ -109,16 +109,24 @@ class Turn:
             self._pump.door.wake()
             self.lock.acquire()
             self._wanted = False
+        over = False
+
+        def done() -> bool:
+            # Asked again after it held: acquiring a lock holds but once.
+            nonlocal over
+            over = over or until()
+            return over
+
         try:
-            while not until():
+            while not done():
                 if not self._pump.running:
-                    return until()
+                    return False
                 left_s = None
                 if deadline is not None:
                     left_s = deadline - time.monotonic()
                     if left_s <= 0:
                         return False
-                self._once(left_s)
+                self._once(left_s, done)
             return True
         finally:
             self._departures += 1
@@ -169,10 +177,10 @@ class Turn:
         except RuntimeError:
             return  # roused already
 
-    def _once(self, timeout_s: float | None) -> None:
+    def _once(self, timeout_s: float | None, done: Callable[[], bool] | None = None) -> None:
         self.turning = threading.get_ident()
         try:
-            self._pump.run_once(timeout_s)
+            self._pump.run_once(timeout_s, done)
         except Exception:
             # One round is lost, not the process: its users would hang without a word.
             log.exception("a round of the event loop failed")
