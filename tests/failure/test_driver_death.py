@@ -98,7 +98,11 @@ def test_a_killed_driver_leaves_no_process_of_its_cluster(run: Run) -> None:
     driver.wait()
     _, alive = psutil.wait_procs(processes, timeout=5)
     assert alive == []
-    eventually(lambda: not left_of(str(driver.args)), what="sockets and stores are removed")
+    folder = str(driver.args)
+    assert [path for path in left_of(folder) if path.startswith("/dev/shm")] == []
+    after = run(BUSY.replace("mray.get(tasks)", "mray.shutdown()"))
+    assert after.wait(10) == 0
+    assert left_of(folder) == []  # nor sockets and locks, once another cluster has begun
 
 
 def test_a_driver_that_exits_without_shutdown_leaves_nothing(run: Run) -> None:
