@@ -175,10 +175,17 @@ class Node:
 
     def _worker_ended(self, process_id: bytes, cause: m.DeathCause) -> None:
         worker = self._pool.workers.get(process_id)
+        hold = self._leases.holds.by_worker.get(process_id)
         # Its last lines before the news of its end.
         self._tailer.remove_worker(process_id)
         job_id = worker.key.job_id if worker is not None else b""
         self._tell_death(process_id, "worker", job_id, cause)
+        if hold is not None and hold.actor is not None:
+            # The head knows an actor's worker only once it has started: which actor died in its
+            # constructor must be said. It ignores news of one it has heard of already.
+            self._head.tell(
+                m.ActorStartFailed(hold.actor.spec.actor_id, hold.actor.incarnation, cause)
+            )
         words = describe(cause)
         if cause.stderr_tail:
             words += "; its last lines:\n" + "\n".join(f"  {line}" for line in cause.stderr_tail)
