@@ -17,8 +17,7 @@ from mray.tasks.dispatch import Demand, Dispatcher, Fail, ReturnLease, Steal
 from mray.tasks.task import Task, Template
 from mray.wire.messages import Address, DeathCause, TaskReply, TaskTemplate
 
-RETRIES = 2
-RUN_US = [5, 400, 2000, 60_000]
+RUN_US = [5, 400, 400, 400, 60_000]
 
 
 class Worker:
@@ -47,10 +46,13 @@ class DispatchLife(RuleBasedStateMachine):
         self.worker_numbers = itertools.count(1)
         self.class_ids = [self.machine.class_of({"CPU": n}, b"job1", b"") for n in (1, 2)]
         self.templates = [
-            Template(TaskTemplate(n, b"k", "f", 1, b"job1", {}), class_id, RETRIES)
+            Template(TaskTemplate(n, b"k", "f", 1, b"job1", {}), class_id, 0)
             for n, class_id in enumerate(self.class_ids)
         ]
+        # Known to be short, so that several are in flight at one worker.
+        self.templates[0].ran(400)
         self.tasks: dict[bytes, Task] = {}
+        self.limit: dict[bytes, int] = {}
         self.begun: dict[bytes, int] = {}
         self.ended: dict[bytes, str] = {}
         #: The node daemon: what it thinks we want, its workers, who is lent.
@@ -102,12 +104,14 @@ class DispatchLife(RuleBasedStateMachine):
 
     # -- the owner
 
-    @rule(which=st.integers(0, 1), count=st.integers(1, 8))
-    def submit(self, which: int, count: int) -> None:
+    @rule(which=st.integers(0, 1), count=st.integers(1, 8), retries=st.integers(0, 2))
+    def submit(self, which: int, count: int, retries: int) -> None:
         for _ in range(count):
             task = Task(next(self.ids).to_bytes(24, "little"), self.templates[which],
                         b"", [], [], [])  # fmt: skip
             self.tasks[task.task_id] = task
+            task.retries_left = retries
+            self.limit[task.task_id] = 1 + retries
             self.machine.submit(task)
         self.turn()
 
@@ -187,6 +191,20 @@ class DispatchLife(RuleBasedStateMachine):
             case _:
                 return [w for w in workers if w.said]
 
+    @precondition(lambda self: self.lent)
+    @rule(data=st.data(), moves=st.lists(st.sampled_from("rbfh"), min_size=4, max_size=12))
+    def a_worker_works(self, data: st.DataObject, moves: list[str]) -> None:
+        worker = data.draw(st.sampled_from(list(self.lent.values())))
+        for move in moves:
+            if move == "r" and worker.inbox:
+                self.read(worker)
+            elif move == "b" and worker in self.with_("work"):
+                self.begin(worker)
+            elif move == "f" and worker.running is not None:
+                self.finish(worker, data.draw(st.sampled_from(RUN_US)), False)
+            elif move == "h" and worker.said:
+                self.hear(worker)
+
     def read(self, worker: Worker) -> None:
         message = worker.inbox.popleft()
         if isinstance(message, int):
@@ -205,13 +223,19 @@ class DispatchLife(RuleBasedStateMachine):
         task_id = next(iter(worker.pending))
         worker.running, worker.progress = task_id, worker.pending.pop(task_id)
         self.begun[task_id] = self.begun.get(task_id, 0) + 1
-        assert self.begun[task_id] <= 1 + RETRIES, "a task runs more often than it may"
+        assert self.begun[task_id] <= self.limit[task_id], "a task runs more often than it may"
         assert task_id not in self.ended, "a task runs that is over"
 
     def finish(self, worker: Worker, run_us: int, exiting: bool) -> None:
         assert worker.running is not None
         reply = TaskReply(worker.running, 0, [], run_us)
         worker.running, worker.blocked = None, False
+        if exiting and worker.pending:
+            # The executing thread is faster than the loop that looks what is not begun.
+            worker.said.append(([reply], [], False, True))
+            worker.leaving = True
+            self.begin(worker)
+            return
         back: list[bytes] = []
         if exiting:
             back, worker.pending, worker.leaving = list(worker.pending), {}, True
@@ -240,7 +264,7 @@ class DispatchLife(RuleBasedStateMachine):
     @rule(
         data=st.data(),
         run_us=st.sampled_from(RUN_US),
-        exiting=st.sampled_from([False] * 5 + [True]),
+        exiting=st.booleans(),
     )
     def worker_finishes(self, data: st.DataObject, run_us: int, exiting: bool) -> None:
         self.finish(data.draw(st.sampled_from(self.with_("running"))), run_us, exiting)
@@ -324,8 +348,8 @@ class DispatchLife(RuleBasedStateMachine):
 
 
 DispatchLife.TestCase.settings = settings(
-    max_examples=100,
-    stateful_step_count=60,
+    max_examples=150,
+    stateful_step_count=80,
     deadline=None,
     derandomize=True,
     phases=(Phase.generate,),

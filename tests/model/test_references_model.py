@@ -201,6 +201,11 @@ class ReferencesLife(RuleBasedStateMachine):
         if data.draw(st.booleans()):
             worker.reach.append(entry)
             self.register(worker, entry, caller, over)
+            if data.draw(st.booleans()):
+                # Its giving up may reach the owner before its registration.
+                worker.reach.remove(entry)
+                worker.refs.drop_local(entry)
+                self.perform(worker)
         else:
             worker.refs.drop_local(entry)
             self.perform(worker)
@@ -372,8 +377,8 @@ class ReferencesLife(RuleBasedStateMachine):
 
 
 ReferencesLife.TestCase.settings = settings(
-    max_examples=100,
-    stateful_step_count=50,
+    max_examples=200,
+    stateful_step_count=60,
     deadline=None,
     derandomize=True,
     phases=(Phase.generate,),
