@@ -19,6 +19,7 @@ holder, also in another container that shares the directory.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -266,7 +267,12 @@ def _write_whole(path: str, data: bytes, *, new: bool = False) -> None:
     temporary = f"{directory}/.{name}.{os.getpid()}"
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
-        os.write(descriptor, data)
+        # Fewer bytes than asked for: there was room for those only.
+        if os.write(descriptor, data) < len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    except OSError as error:
+        os.unlink(temporary)
+        raise OSError(error.errno, error.strerror, path) from None
     finally:
         os.close(descriptor)
     if not new:
