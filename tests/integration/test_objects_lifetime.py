@@ -214,7 +214,7 @@ def test_a_reference_that_comes_back_from_a_borrower() -> None:
     freed()
 
 
-class Carries(Exception):  # noqa: N818
+class Carries(Exception):
     def __init__(self, ref: Any) -> None:
         super().__init__("an error with a reference")
         self.ref = ref
