@@ -97,6 +97,7 @@ LONG_FILES = {
     "core/exceptions.py": "the whole tree of errors, with what each says",
     "core/microbenchmark.py": "one file, to be copied to where only Ray is installed",
     "core/wire/messages.py": "the whole protocol",
+    "tests/integration/test_node_daemon.py": "one daemon, behaviour by behaviour",
     "tests/unit/objects/test_object_store.py": "one machine, behaviour by behaviour",
     "tests/unit/store/test_store_client.py": "one client, behaviour by behaviour",
 }

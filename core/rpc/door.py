@@ -33,6 +33,12 @@ IPC_PATH_BYTES_MAX = 107
 #: How long close() waits for messages already queued to leave.
 LINGER_S = 1.0
 _ZAP_DOMAIN = "mray"
+# As plain numbers: combining and looking up enum members costs 3 us a message.
+_NOBLOCK = int(zmq.NOBLOCK)
+_NOBLOCK_MORE = int(zmq.NOBLOCK | zmq.SNDMORE)
+_RCVMORE = int(zmq.RCVMORE)
+_EVENTS = int(zmq.EVENTS)
+_POLLIN = int(zmq.POLLIN)
 _RECEIVE_BATCH_MAX = 1000
 _GONE_MAX = 10_000
 
@@ -224,8 +230,8 @@ class Door:
         """Send to a process we dialled or that dialled us. False: it is gone or was never there."""
         router = self._dialling if process_id in self._dialled else self._listening
         try:
-            router.send(process_id, zmq.SNDMORE | zmq.NOBLOCK)
-            router.send(data, zmq.NOBLOCK)
+            router.send(process_id, _NOBLOCK_MORE)
+            router.send(data, _NOBLOCK)
         except zmq.ZMQError as error:
             if error.errno in (zmq.EHOSTUNREACH, zmq.EAGAIN):
                 self._callers.discard(process_id)
@@ -259,16 +265,19 @@ class Door:
 
     def _receive(self, router: zmq.Socket[bytes]) -> Iterator[tuple[bytes, bytes]]:
         listening = router is self._listening
-        for _ in range(_RECEIVE_BATCH_MAX):
+        for received in range(_RECEIVE_BATCH_MAX):
+            # Asking is four times cheaper than recv's exception.
+            if received and not router.getsockopt(_EVENTS) & _POLLIN:  # type: ignore[operator]
+                return
             try:
-                sender = router.recv(zmq.NOBLOCK)
+                sender = router.recv(_NOBLOCK)
             except zmq.Again:
                 return
             except zmq.ZMQError as error:
                 if error.errno == zmq.EHOSTUNREACH:
                     continue
                 raise
-            if not router.get(zmq.RCVMORE):
+            if not router.getsockopt(_RCVMORE):
                 yield sender, b""
                 continue
             if (
@@ -278,10 +287,10 @@ class Door:
                 and sender not in self._gone
             ):
                 self._callers.add(sender)
-            data = router.recv(zmq.NOBLOCK)
+            data = router.recv(_NOBLOCK)
             extra = False
-            while router.get(zmq.RCVMORE):
-                router.recv(zmq.NOBLOCK)
+            while router.getsockopt(_RCVMORE):
+                router.recv(_NOBLOCK)
                 extra = True
             yield sender, b"" if extra else data
 

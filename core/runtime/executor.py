@@ -124,6 +124,8 @@ class Executor:
         self._calls_of: dict[bytes, int] = {}
         self._name = ""
         self._exit_code: int | None = None
+        #: max_calls was reached: nothing more is begun.
+        self.exiting = False
 
     # -- the executing threads
 
@@ -136,7 +138,8 @@ class Executor:
                 turn.lead(lambda: not queue.empty())
             work = queue.get()
             if type(work) is Work:
-                if pending.pop(work.spec.task_id, None) is None:
+                # What is left after the last allowed call stays for the loop to hand back.
+                if self.exiting or pending.pop(work.spec.task_id, None) is None:
                     continue
                 self.execute(work)
             elif work is None:
@@ -192,7 +195,7 @@ class Executor:
         if template.max_calls:
             count = self._calls_of.get(template.function_key, 0) + 1
             self._calls_of[template.function_key] = count
-            done.exiting = count >= template.max_calls
+            done.exiting = self.exiting = count >= template.max_calls
         self.finished(done)
 
     def _exit(self, exit_: SystemExit) -> None:

@@ -16,6 +16,7 @@ left the loop. A worker's handlers are mray's own.
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]
 import logging
 import os
 import signal
@@ -32,9 +33,15 @@ log = logging.getLogger("mray.runtime")
 _LOOK_EVERY_S = 0.002
 #: Signals that programs give handlers of their own, which may raise.
 _USER_SIGNALS = (
-    signal.SIGTERM, signal.SIGALRM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP, signal.SIGVTALRM,
-    signal.SIGPROF, signal.SIGQUIT, signal.SIGCHLD,
+    int(signal.SIGTERM), int(signal.SIGALRM), int(signal.SIGUSR1), int(signal.SIGUSR2),
+    int(signal.SIGHUP), int(signal.SIGVTALRM), int(signal.SIGPROF), int(signal.SIGQUIT),
+    int(signal.SIGCHLD),
 )  # fmt: skip
+# The C functions behind signal's: turning numbers into enum members and back costs 15 us a get().
+_SIGINT = int(signal.SIGINT)
+_getsignal: Callable[[int], Any] = _signal.getsignal
+_set_signal: Callable[[int, Any], Any] = _signal.signal
+_default_int_handler = signal.default_int_handler
 #: Looks without work before the stand-in goes to sleep.
 _LOOKS_IDLE_MAX = 25
 
@@ -71,9 +78,10 @@ class Turn:
             return False
         if not self._guarded:
             return True
-        if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        if _getsignal(_SIGINT) is not _default_int_handler:
             return False
-        return not any(callable(signal.getsignal(number)) for number in _USER_SIGNALS)
+        # Handlers that run no Python are plain numbers, or None.
+        return not any(map(callable, map(_getsignal, _USER_SIGNALS)))
 
     def _interrupt(self, number: int, frame: Any) -> None:
         self._interrupted = True
@@ -86,11 +94,11 @@ class Turn:
         """
         if not self._guarded:
             return self._lead(until, deadline)
-        signal.signal(signal.SIGINT, self._interrupt)
+        _set_signal(_SIGINT, self._interrupt)
         try:
             done = self._lead(lambda: self._interrupted or until(), deadline)
         finally:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+            _set_signal(_SIGINT, _default_int_handler)
         if self._interrupted:
             self._interrupted = False
             raise KeyboardInterrupt

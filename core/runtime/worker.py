@@ -170,14 +170,11 @@ class Worker:
     def _steal(self, sender: bytes, message: StealTasks) -> None:
         """Hand back the last of what is not begun."""
         pending = self.executor.pending
-        returned: list[bytes] = []
-        while len(returned) < message.count:
-            try:
-                task_id, _ = pending.popitem()
-            except KeyError:
-                break
-            returned.append(task_id)
-        returned.reverse()
+        theirs = [
+            task_id for task_id, work in list(pending.items()) if work.owner.process_id == sender
+        ]
+        last = theirs[-message.count :] if message.count > 0 else []
+        returned = [task_id for task_id in last if pending.pop(task_id, None) is not None]
         self.rt.pump.send(sender, TaskReplies([], returned))
 
     # -- replies out
@@ -295,6 +292,7 @@ class Worker:
         if not self._waiting or self._blocked:
             return
         self._blocked = True
+        self._flush()  # Replies first: one that came after would say the block is over.
         self.rt.tell(self.params.node.address, WorkerBlocked())
         if self.executor.actor_spec is None:
             by_owner: dict[bytes, list[bytes]] = {}
@@ -445,6 +443,7 @@ def run_worker(params: WorkerParams) -> NoReturn:
 
 def _leave_in_order(worker: Worker, code: int) -> NoReturn:
     """Run exit hooks, let queued replies leave, and end without joining user threads."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # It is ending: nothing may cut that short.
     if os.getpid() != worker.rt.pid:
         os._exit(code)  # A task forked, and this is the child: it has no loop and owns nothing.
     atexit._run_exitfuncs()

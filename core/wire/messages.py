@@ -355,7 +355,7 @@ class TaskSpec(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
     task_id: bytes
     template: int
-    #: Order of pushes from this owner to this worker, from 0.
+    #: Order of pushes from this owner to this worker: grows, over all leases of the worker.
     seq: int
     args: bytes = b""
     deps: list[Argument] = []
