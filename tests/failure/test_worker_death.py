@@ -190,13 +190,25 @@ class Owner:
         return self.kept
 
 
+def kill(actor: Any) -> None:
+    """Kill an actor and wait until it is gone: kill() does not."""
+
+    def is_dead() -> bool:
+        try:
+            mray.get(actor.pid.remote(), timeout=20)
+        except ActorDiedError:
+            return True
+        return False
+
+    mray.kill(actor)
+    eventually(is_dead)
+
+
 @pytest.mark.parametrize("what", ["small", "big"])
 def test_get_of_an_object_whose_owner_is_dead_raises_at_once(what: str) -> None:
     owner = Owner.remote()
     (ref,) = mray.get(getattr(owner, what).remote())
-    mray.kill(owner)
-    with pytest.raises(ActorDiedError):
-        mray.get(owner.pid.remote(), timeout=20)
+    kill(owner)
     with pytest.raises(OwnerDiedError, match=ref.hex()):
         mray.get(ref, timeout=5)
 
@@ -210,10 +222,10 @@ def test_a_get_that_waits_is_woken_by_the_owners_death(tmp_path: Path) -> None:
     assert ready == []
 
     @mray.remote
-    def kill(pid: int) -> None:
+    def send_kill(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
 
-    killed = kill.remote(pid)
+    killed = send_kill.remote(pid)
     with pytest.raises(OwnerDiedError):
         mray.get(ref, timeout=10)
     mray.get(killed)
@@ -222,9 +234,7 @@ def test_a_get_that_waits_is_woken_by_the_owners_death(tmp_path: Path) -> None:
 def test_a_task_that_takes_an_object_of_a_dead_owner_fails() -> None:
     owner = Owner.remote()
     (ref,) = mray.get(owner.small.remote())
-    mray.kill(owner)
-    with pytest.raises(ActorDiedError):
-        mray.get(owner.pid.remote(), timeout=20)
+    kill(owner)
 
     @mray.remote
     def take(x: int) -> int:
@@ -237,9 +247,7 @@ def test_a_task_that_takes_an_object_of_a_dead_owner_fails() -> None:
 def test_references_of_a_dead_owner_can_be_passed_on_and_dropped() -> None:
     owner = Owner.remote()
     refs = mray.get(owner.big.remote())
-    mray.kill(owner)
-    with pytest.raises(ActorDiedError):
-        mray.get(owner.pid.remote(), timeout=20)
+    kill(owner)
 
     @mray.remote
     def keeps(inside: list[Any]) -> list[Any]:
