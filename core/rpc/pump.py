@@ -129,14 +129,24 @@ class Pump:
         self._next_expiry = min(self._next_expiry, deadline)
         if not self.send(process_id, message):
             del self._requests[rid]
-            failure = RequestFailed("RpcError", f"{what}: the peer is gone")
-            self._calls.append(lambda: on_reply(failure))
-            self.door.wake()
+            self._fail_soon(on_reply, what)
         return rid
 
     def forget_request(self, rid: int) -> None:
         """Drop a pending request; its reply will be ignored."""
         self._requests.pop(rid, None)
+
+    def hang_up(self, process_id: bytes) -> None:
+        """A process is dead: drop its connection; what it was asked fails in the next round."""
+        self.door.hang_up(process_id)
+        for rid, (on_reply, _, peer, what) in list(self._requests.items()):
+            if peer == process_id:
+                del self._requests[rid]
+                self._fail_soon(on_reply, what)
+
+    def _fail_soon(self, on_reply: OnReply, what: str) -> None:
+        failure = RequestFailed("RpcError", f"{what}: the peer is gone")
+        self.call_soon(lambda: on_reply(failure))
 
     # -- the loop
 

@@ -387,7 +387,7 @@ class Runtime:
         self.actors.process_died(message)
         for call in self.on_death:
             call(message)
-        self.pump.door.hang_up(message.process_id)
+        self.pump.hang_up(message.process_id)
 
     def now(self) -> float:
         """Monotonic seconds."""

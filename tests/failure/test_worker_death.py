@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 import mray
-from mray.exceptions import ActorDiedError, OwnerDiedError, RayTaskError, WorkerCrashedError
+from mray.exceptions import OwnerDiedError, RayTaskError, WorkerCrashedError
 
 from ..waiting import eventually
 
@@ -191,17 +192,10 @@ class Owner:
 
 
 def kill(actor: Any) -> None:
-    """Kill an actor and wait until it is gone: kill() does not."""
-
-    def is_dead() -> bool:
-        try:
-            mray.get(actor.pid.remote(), timeout=20)
-        except ActorDiedError:
-            return True
-        return False
-
+    """Kill an actor and wait until its process is gone: kill() does not."""
+    process = psutil.Process(mray.get(actor.pid.remote(), timeout=20))
     mray.kill(actor)
-    eventually(is_dead)
+    psutil.wait_procs([process], timeout=10)
 
 
 @pytest.mark.parametrize("what", ["small", "big"])

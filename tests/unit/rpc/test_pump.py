@@ -137,6 +137,18 @@ def test_a_request_to_the_dead_fails_at_once(pumps: tuple[Pump, Pump]) -> None:
     assert isinstance(got[0], RequestFailed)
 
 
+def test_what_a_process_was_asked_fails_when_it_dies(pumps: tuple[Pump, Pump]) -> None:
+    a, b = pumps
+    got: list[Message] = []
+    a.request(name(b), Ping, got.append, timeout_s=100)
+    a.hang_up(name(b))
+    assert got == []
+    a.run_once(None)
+    assert isinstance(got[0], RequestFailed)
+    assert got[0].text == "Ping: the peer is gone"
+    assert a._requests == {}
+
+
 def test_a_forgotten_request_calls_nobody(pumps: tuple[Pump, Pump], clock: Clock) -> None:
     a, b = pumps
     got: list[Message] = []
