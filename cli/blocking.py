@@ -21,14 +21,16 @@ class _Told(Exception):
         self.number = number
 
 
-def wait_for_end(names: Mapping[int, str]) -> int:
+def wait_for_end(names: Mapping[int, str], begun: str = "") -> int:
     """Wait until one of the children of this process ends, or a signal comes, and say which.
 
-    ``names`` tells by pid what each child is. Returns the exit code: 1 where a child ended, 128 +
+    ``names`` tells by pid what each child is. ``begun`` is printed once signals are caught. Returns the exit code: 1 where a child ended, 128 +
     the number of the signal else. A second signal is not caught any more.
     """
     before = {number: signal.signal(number, _raise_told) for number in _SIGNALS}
     try:
+        if begun:
+            print(begun, flush=True)
         ended = os.waitid(os.P_ALL, 0, os.WEXITED)
         if ended is not None:
             name = names.get(ended.si_pid, "child")

@@ -289,9 +289,8 @@ def _block(started: Started) -> int:
     """Stay until a daemon ends or a signal comes; then end the session."""
     from mray.cli.blocking import wait_for_end
 
-    print("\nStaying in the foreground: Ctrl-C stops the session.", flush=True)
     names = {pid: kind for kind, pid in started.pids.items()}
-    code = wait_for_end(names)
+    code = wait_for_end(names, "\nStaying in the foreground: Ctrl-C stops the session.")
     report = end_session(started.session, reason="mray start --block ended")
     if report.survivors:
         pids = ", ".join(f"{p.kind} {p.pid}" for p in report.survivors)

@@ -237,8 +237,7 @@ class ActorsPart:
         """A call from this process."""
         self.rt.tasks.pending[task.task_id] = task
         calls = self._known(task.actor_id, task.template.name.rpartition(".")[0])
-        self.rt.tasks.await_arguments(task)
-        if task.deps and not task.unresolved:
+        if self.rt.tasks.await_arguments(task) and task.deps:
             error = self.rt.tasks.failed_dependency(task)
             if error is not None:
                 self.rt.tasks.fail(task, error)

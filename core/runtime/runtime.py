@@ -132,6 +132,12 @@ class Runtime:
 
         self.mailbox.wake = wake_if_turning
 
+    def send_now(self) -> None:
+        """Send what this thread has left to be sent, before it goes on to something long."""
+        turn = self.turn
+        if turn is not None and turn.here() and not turn.lock.locked():
+            turn.lead(lambda: not self.mailbox.posts)
+
     def block_on(self, lock: threading.Lock, timeout_s: float | None) -> bool:
         """Acquire a lock that the loop releases; False if the time ran out first."""
         turn = self.turn

@@ -194,17 +194,23 @@ class TasksPart:
             self.resolved(task)
 
     def await_arguments(self, task: Task) -> bool:
-        """Hold what the task needs; whether all of it is there already."""
+        """Hold what the task needs; whether all of it is there already.
+
+        If not, the task comes up in mailbox.resolved when it is: perhaps at once, when an owner
+        turns out to be dead.
+        """
+        there = True
         for entry in task.holds:
             self.references.hold(entry)
         for entry in task.deps:
             if not entry.ready:
+                there = False
                 task.unresolved += 1
                 if entry.waiters is None:
                     entry.waiters = []
                 entry.waiters.append(task)
                 self.rt.objects.watch_for(entry)
-        return not task.unresolved
+        return there
 
     def failed_dependency(self, task: Task) -> bytes | None:
         """The error that one of the arguments is, if any: the task fails with it unrun."""

@@ -367,6 +367,7 @@ class Worker:
         out, err = self.output.offsets()
         title = SetWorkerTitle(name, out, err)
         self.rt.post_to(self.params.node.address, title)
+        self.rt.send_now()
         _set_process_name(f"ray::{name}")
 
 

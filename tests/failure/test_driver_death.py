@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -129,10 +130,13 @@ def test_a_start_after_everything_was_killed_cleans_up(run: Run) -> None:
     folder = str(driver.args)
     processes = eventually(lambda: (p := of_session(folder)) and len(p) >= 4 and p)
     for process in [psutil.Process(driver.pid), *processes]:
-        # Stopped first, so that none of them sees another's end and cleans up.
-        process.suspend()
+        # Stopped first, so that none of them sees another's end and cleans up. One between two
+        # forks (a worker being made) may be gone by now.
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.suspend()
     for process in [psutil.Process(driver.pid), *processes]:
-        process.kill()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
     driver.wait()
     psutil.wait_procs(processes, timeout=5)
     assert left_of(folder)
