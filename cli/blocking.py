@@ -24,9 +24,9 @@ class _Told(Exception):
 def wait_for_end(names: Mapping[int, str], begun: str = "") -> int:
     """Wait until one of the children of this process ends, or a signal comes, and say which.
 
-    ``names`` tells by pid what each child is. ``begun`` is printed once signals are
-    caught. Returns the exit code: 1 where a child ended, 128 + the number of the signal else. A second
-    signal is not caught any more.
+    ``names`` tells by pid what each child is. ``begun`` is printed once signals are caught. Returns
+    the exit code: 1 where a child ended, 128 + the number of the signal else. A second signal is
+    not caught any more.
     """
     before = {number: signal.signal(number, _raise_told) for number in _SIGNALS}
     try:
