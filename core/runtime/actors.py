@@ -14,7 +14,7 @@ from mray.exceptions import ActorDiedError, ActorUnavailableError, RayError, Ray
 from mray.ownership.references import Entry
 from mray.remote_function import Signature
 from mray.rpc.pump import RequestFailed
-from mray.runtime.arguments import Packed, argument_of, ref_info, spec_of
+from mray.runtime.arguments import Packed, argument_of, ref_info, spec_of, unknown_templates
 from mray.serialization.failures import error_envelope
 from mray.serialization.pickler import deserialize, is_error
 from mray.tasks.actor_calls import ActorCalls, FailCall
@@ -267,13 +267,7 @@ class ActorsPart:
 
     def _push(self, calls: ActorCalls) -> None:
         out, calls.out = calls.out, []
-        known = calls.known
-        templates = []
-        for task in out:
-            number = task.template.number
-            if number not in known:
-                known.add(number)
-                templates.append(task.template.wire)
+        templates = unknown_templates(out, calls.known)
         assert calls.worker is not None
         specs = [spec_of(task) for task in out]
         message = PushTasks(self.rt.address, templates, specs, calls.actor_id, calls.incarnation)

@@ -14,7 +14,7 @@ from mray.object_ref import ObjectRef, owner_tuple
 from mray.ownership.references import Entry
 from mray.serialization.inspection import unpicklable_arguments_error
 from mray.serialization.pickler import Serialized, deserialize, pack
-from mray.wire.messages import Argument, RefInfo, TaskSpec
+from mray.wire.messages import Argument, RefInfo, TaskSpec, TaskTemplate
 
 if TYPE_CHECKING:
     from mray.runtime.runtime import Runtime
@@ -108,6 +108,17 @@ def spec_of(task: Task) -> TaskSpec:
         in_store.located if in_store is not None else None,
         task.attempt,
     )
+
+
+def unknown_templates(tasks: list[Task], known: set[int]) -> list[TaskTemplate]:
+    """The templates of tasks that a worker has not been told; it has, once they are sent."""
+    templates = []
+    for task in tasks:
+        number = task.template.number
+        if number not in known:
+            known.add(number)
+            templates.append(task.template.wire)
+    return templates
 
 
 def argument_of(entry: Entry) -> Argument:

@@ -78,17 +78,8 @@ class BorrowingPart:
 
     def adopt_ref(self, object_id: bytes, owner: Address) -> ObjectRef[Any]:
         """The reference unpickled in this process."""
-        rt = self.rt
-        entry = self.entries.get(object_id)
-        if entry is None:
-            mine = owner.process_id == rt.process_id
-            entry = Entry(object_id, None if mine else owner, rt.mailbox, 0)
-            if mine:
-                # It was freed: only an untracked reference can bring it back.
-                entry.data = error_envelope(vanished(object_id))
-                entry.ready = True
-            entry = self.entries.setdefault(object_id, entry)
-        rt.mailbox.posts.append((entry, adopting.context))
+        entry = self.entry_for(object_id, owner)
+        self.rt.mailbox.posts.append((entry, adopting.context))
         return ObjectRef(entry)
 
     def pickled_out_of_band(self, entry: Entry) -> None:
@@ -194,12 +185,13 @@ class BorrowingPart:
             self.register_for(batch.owner, batch.object_ids, self.rt.address, batch.token, done)
 
     def entry_for(self, object_id: bytes, owner: Address) -> Entry:
-        """The entry of a reference that arrived in a message."""
+        """The entry of a reference that came from elsewhere; from any thread."""
         entry = self.entries.get(object_id)
         if entry is None:
             mine = owner.process_id == self.rt.process_id
             entry = Entry(object_id, None if mine else owner, self.rt.mailbox, 0)
             if mine:
+                # It was freed: only an untracked reference can bring it back.
                 entry.data = error_envelope(vanished(object_id))
                 entry.ready = True
             entry = self.entries.setdefault(object_id, entry)

@@ -1,12 +1,14 @@
 """The runtime of one driver or worker: assembles its parts and turns the event loop.
 
-Owns the pump thread, the mailbox, the address of this process, its connections to node daemon and
-head, and the order in which a round of work is done. The parts own their dialogues: objects.py
-(values, waits, borrowing), tasks.py (submitting, leases), actors.py (calls, creation).
+Owns the pump, the mailbox, the address of this process, its connections to node daemon and head,
+and the order in which a round of work is done. The parts own their dialogues: objects.py (values,
+waits), borrowing.py (references that come and go), tasks.py (submitting, leases), actors.py
+(calls, creation).
 
-One thread, the loop, owns every machine. Other threads leave notes in the mailbox and wait on
-locks that the loop releases; what they read without asking (an entry's ``ready`` and value) is
-written by the loop in that order. So no lock guards a machine, and a finalizer never blocks.
+Whoever turns the loop, one thread at a time (turn.py says which), owns every machine. Other
+threads leave notes in the mailbox and wait on locks that the loop releases; what they read without
+asking (an entry's ``ready`` and value) is written by the loop in that order. So no lock guards a
+machine, and a finalizer never blocks.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ from mray.ids import object_id
 from mray.object_ref import ObjectRef
 from mray.ownership.references import Entry
 from mray.rpc.pump import RequestFailed
-from mray.runtime.arguments import pack_arguments, spec_of
+from mray.runtime.arguments import pack_arguments, spec_of, unknown_templates
 from mray.serialization.context import collector
 from mray.serialization.failures import error_envelope
 from mray.serialization.inspection import unpicklable_error
@@ -250,13 +250,7 @@ class TasksPart:
 
     def _push(self, lease: Lease) -> None:
         out, lease.out = lease.out, []
-        known = lease.known
-        templates = []
-        for task in out:
-            number = task.template.number
-            if number not in known:
-                known.add(number)
-                templates.append(task.template.wire)
+        templates = unknown_templates(out, lease.known)
         message = PushTasks(self.rt.address, templates, [spec_of(task) for task in out])
         # A worker that is gone is reported dead by the node daemon, and its tasks come back then.
         self.rt.tell(lease.worker, message)
