@@ -13,6 +13,7 @@ import os
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from mray import config as config_module
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from mray.runtime.driver import Driver
 
 log = logging.getLogger("mray")
+_entry_of = attrgetter("_entry")
 T = TypeVar("T")
 
 #: Arguments of Ray's init() that mean nothing here when they have these values, and are refused
@@ -380,14 +382,19 @@ def wait(
     if timeout is not None and timeout < 0:
         raise ValueError(f"the timeout must be 0 or more, not {timeout}")
     refs = list(ray_waitables)
-    for ref in refs:
-        if type(ref) is not ObjectRef:
-            raise TypeError(
-                f"wait() was given a list with {type(ref).__name__} in it: {ref!r} is no ObjectRef"
-            )
+    # A loop that takes one result after the other waits on all that are left each time: what is
+    # done for every reference is done by C code.
+    try:
+        distinct = len(set(map(_entry_of, refs)))
+    except AttributeError:
+        stranger = next(ref for ref in refs if type(ref) is not ObjectRef)
+        raise TypeError(
+            f"wait() was given a list with {type(stranger).__name__} in it: {stranger!r} is no "
+            "ObjectRef"
+        ) from None
     if not refs:
         return [], []
-    if len({id(ref._entry) for ref in refs}) != len(refs):
+    if distinct != len(refs):
         raise ValueError("wait() was given the same ObjectRef more than once")
     if num_returns <= 0:
         raise ValueError(f"num_returns must be 1 or more, not {num_returns}")

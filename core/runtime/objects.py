@@ -220,16 +220,29 @@ class ObjectsPart:
         self, refs: list[ObjectRef[Any]], num_returns: int, timeout_s: float | None
     ) -> tuple[list[ObjectRef[Any]], list[ObjectRef[Any]]]:
         """Split into the first ``num_returns`` ready ones and the rest, order kept."""
+        found = self._first_ready(refs, num_returns)
+        if len(found[0]) == num_returns:
+            return found
         pending = [ref._entry for ref in refs if not ref._entry.ready]
-        ready_count = len(refs) - len(pending)
-        if ready_count < num_returns and (timeout_s is None or timeout_s > 0):
-            waiter = Waiter(num_returns - ready_count, fail_fast=False)
-            self._block(waiter, pending, timeout_s)
-        elif ready_count < num_returns:
+        missing = num_returns - (len(refs) - len(pending))
+        if timeout_s is None or timeout_s > 0:
+            if missing > 0:
+                waiter = Waiter(missing, fail_fast=False)
+                self._block(waiter, pending, timeout_s)
+                if len(pending) > missing:
+                    self.rt.post(lambda: self._end_wait(waiter, pending))
+        elif missing > 0:
             # An object of another owner becomes ready here only if somebody asked for it.
-            waiter = Waiter(len(pending) + 1, fail_fast=False)
-            self.rt.post(lambda: self._begin_wait(waiter, pending))
-            self.rt.post(lambda: self._end_wait(waiter, pending))
+            asking = Waiter(len(pending) + 1, fail_fast=False)
+            self.rt.post(lambda: self._begin_wait(asking, pending))
+            self.rt.post(lambda: self._end_wait(asking, pending))
+        return self._first_ready(refs, num_returns)
+
+    @staticmethod
+    def _first_ready(
+        refs: list[ObjectRef[Any]], num_returns: int
+    ) -> tuple[list[ObjectRef[Any]], list[ObjectRef[Any]]]:
+        """The first ready references, at most ``num_returns``, and all others."""
         ready: list[ObjectRef[Any]] = []
         rest: list[ObjectRef[Any]] = []
         for position, ref in enumerate(refs):
