@@ -48,7 +48,9 @@ class Entry:
     """One object as this process knows it."""
 
     __slots__ = (
+        "born",
         "borrowers",
+        "call_site",
         "data",
         "dropped_tokens",
         "freed",
@@ -99,6 +101,11 @@ class Entry:
         self.is_actor = False
         #: What makes the object, for people: a task's name, "put", an actor's class.
         self.name = ""
+        #: Where user code asked for it, as call_sites.capture() gives it; None: not recorded, or
+        #: unpickled here.
+        self.call_site: Any = None
+        #: Monotonic seconds when this process made or first received it; 0: not recorded.
+        self.born = 0.0
 
     @property
     def kept(self) -> bool:
