@@ -31,6 +31,7 @@ from mray.runtime.tasks import FUNCTIONS
 from mray.serialization.failures import error_envelope, serialize_exception
 from mray.serialization.inspection import unpicklable_error
 from mray.serialization.pickler import Serialized, deserialize, is_error, pack
+from mray.store.lingering import Lingering
 from mray.wire.messages import (
     ActorSpec,
     Address,
@@ -118,6 +119,7 @@ class Executor:
         self.made_actor = False
         self.loop: asyncio.AbstractEventLoop | None = None
         self._progress = progress
+        self._lingering = Lingering(runtime.post, runtime.pump.after)
         #: Set where the main thread turns the loop while it has nothing to run.
         self.turn: Turn | None = None
         self._functions: dict[bytes, Any] = {}
@@ -270,7 +272,12 @@ class Executor:
             adopting.context = None
 
     def _value(self, ref: RefInfo, data: bytes | None, located: Located | None) -> Any:
-        payload: bytes | memoryview = data if data is not None else self._read(ref)
+        payload: bytes | memoryview
+        if data is not None:
+            payload = data
+        else:
+            payload = self._read(ref)
+            self._lingering.keep(ref.object_id, payload)
         value = deserialize(payload)
         if is_error(payload):
             assert isinstance(value, BaseException)
