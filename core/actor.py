@@ -7,18 +7,22 @@ it, by the same counting as any object's; one from get_actor() does not.
 from __future__ import annotations
 
 import inspect
+import time
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
 from mray import current
+from mray.call_sites import capture
 from mray.ids import object_id
 from mray.object_ref import ObjectRef
 from mray.options import ACTOR_OPTIONS, METHOD_OPTIONS, resources_of, validate
 from mray.remote_function import Signature
 from mray.wire.messages import ActorSpec
 
+#: See call_sites.py.
+CALLS_FOR_USERS = True
 _OPTIONS_ATTRIBUTE = "__ray_method_options__"
 _ANY_PARAMETERS = [("args", 2, False), ("kwargs", 4, False)]
 #: Methods every actor has.
@@ -127,6 +131,9 @@ class ActorClass:
         entry.is_actor = True
         entry.ready = True
         entry.name = self.__name__
+        entry.born = time.monotonic()
+        if rt.objects.records_sites:
+            entry.call_site = capture(1)
         ref: ObjectRef[Any] | None = None
         if not detached:
             rt.references.entries[entry.object_id] = entry

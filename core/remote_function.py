@@ -10,6 +10,9 @@ from typing import Any
 from mray import current
 from mray.options import TASK_OPTIONS, resources_of, validate
 
+#: See call_sites.py.
+CALLS_FOR_USERS = True
+
 
 class RemoteFunction:
     """A function whose ``.remote()`` runs it as a task."""

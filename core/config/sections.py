@@ -232,6 +232,16 @@ class Serialization(_Section, frozen=True):
     )] = "warn"
 
 
+class References(_Section, frozen=True):
+    """What is recorded of references, for `mray memory`."""
+
+    record_ref_creation_sites: Annotated[bool, Key(
+        "Whether put() and .remote() note the line of user code that they are called from.",
+        "On by default, unlike in Ray: it costs 0.1 us a call. Off leaves call sites empty.",
+        scope="cluster", ray=("RAY_record_ref_creation_sites",),
+    )] = True
+
+
 class Logs(_Section, frozen=True):
     """Log files, and what a driver prints of them."""
 
@@ -311,6 +321,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     workers: Workers = Workers()
     liveness: Liveness = Liveness()
     serialization: Serialization = Serialization()
+    references: References = References()
     logs: Logs = Logs()
     jobs: Jobs = Jobs()
     auth: Auth = Auth()

@@ -8,8 +8,10 @@ keyword where its value goes; the reference itself is left out and travels as an
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from mray.call_sites import capture
 from mray.object_ref import ObjectRef, owner_tuple
 from mray.ownership.references import Entry
 from mray.serialization.inspection import unpicklable_arguments_error
@@ -84,6 +86,9 @@ def pack_arguments(
             return Packed(packed.to_bytes(), deps, holds)
     entry = Entry(runtime.ids.put(), None, runtime.mailbox, 0)
     entry.name = f"arguments of {name}"
+    entry.born = monotonic()
+    if runtime.objects.records_sites:
+        entry.call_site = capture(1)
     runtime.objects.store_value(entry, packed)
     runtime.references.entries[entry.object_id] = entry
     result = Packed(b"", deps, [*holds, entry])

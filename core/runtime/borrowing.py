@@ -11,6 +11,7 @@ import threading
 import traceback
 import warnings
 from collections.abc import Callable
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from mray.exception_texts import ending, place
@@ -190,6 +191,7 @@ class BorrowingPart:
         if entry is None:
             mine = owner.process_id == self.rt.process_id
             entry = Entry(object_id, None if mine else owner, self.rt.mailbox, 0)
+            entry.born = monotonic()
             if mine:
                 # It was freed: only an untracked reference can bring it back.
                 entry.data = error_envelope(vanished(object_id))

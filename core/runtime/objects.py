@@ -12,8 +12,10 @@ import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from queue import SimpleQueue
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from mray.call_sites import capture
 from mray.exceptions import (
     GetTimeoutError,
     ObjectLostError,
@@ -55,6 +57,7 @@ class ObjectsPart:
         self.references = runtime.references
         self.entries = runtime.references.entries
         self.inline_max = runtime.config.object_store.max_direct_call_object_size
+        self.records_sites = runtime.config.references.record_ref_creation_sites
         #: Set by a worker: called around a wait of a thread that runs a task.
         self.before_wait: Callable[[], None] | None = None
         self.after_wait: Callable[[], None] | None = None
@@ -76,6 +79,9 @@ class ObjectsPart:
             raise unpicklable_error(value, "the value given to put()", error) from error
         entry = Entry(rt.ids.put(), None, rt.mailbox, 1)
         entry.name = "put"
+        entry.born = monotonic()
+        if self.records_sites:
+            entry.call_site = capture(2)
         self.store_value(entry, packed)
         self.entries[entry.object_id] = entry
         ref: ObjectRef[Any] = ObjectRef(entry)

@@ -11,10 +11,12 @@ import itertools
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import cloudpickle
 
+from mray.call_sites import capture
 from mray.exceptions import (
     RayError,
     RuntimeEnvSetupError,
@@ -56,6 +58,8 @@ log = logging.getLogger("mray.runtime")
 
 #: Namespace of exported functions and classes in the head's KV.
 FUNCTIONS = "fn"
+#: See call_sites.py.
+CALLS_FOR_USERS = True
 _EXPORT_TIMEOUT_S = 30.0
 _EXPORT_WARN_BYTES = 10 * 1024 * 1024
 
@@ -67,6 +71,7 @@ class TasksPart:
         self.rt = runtime
         self.references = runtime.references
         config = runtime.config
+        self.records_sites = config.references.record_ref_creation_sites
         self.target_us = int(config.tasks.pipeline_target_ms * 1000)
         self.dispatcher = Dispatcher(config.tasks.lease_idle_ms / 1000)
         self._numbers = itertools.count(1)
@@ -171,9 +176,13 @@ class TasksPart:
         mailbox = rt.mailbox
         returns = []
         name = template.name
+        born = monotonic()
+        site = capture(2) if self.records_sites else None
         for index in range(1, template.num_returns + 1):
             entry = Entry(object_id(task_id, index), None, mailbox, 1)
             entry.name = name
+            entry.born = born
+            entry.call_site = site
             entries[entry.object_id] = entry
             returns.append(entry)
         holds = packed.holds if keep is None else [*packed.holds, keep]
