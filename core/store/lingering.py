@@ -42,10 +42,6 @@ class Lingering:
             self._armed = True
             self._post(self._arm)
 
-    def drop_all(self) -> None:
-        """Keep nothing any more."""
-        self._kept.clear()
-
     def _arm(self) -> None:
         self._after(LINGER_S, self._look)
 

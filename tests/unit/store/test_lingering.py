@@ -74,11 +74,3 @@ def test_what_is_kept_during_the_last_look_is_looked_at_again() -> None:
     loop.turn()
     assert len(lingering) == 0
     assert not loop.timers
-
-
-def test_everything_can_be_dropped_at_once() -> None:
-    loop = Loop()
-    lingering = Lingering(loop.post, loop.after)
-    lingering.keep(b"a", VIEW)
-    lingering.drop_all()
-    assert len(lingering) == 0
