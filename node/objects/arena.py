@@ -1,13 +1,7 @@
-"""The arena: one sparse file in shared memory, its directory and its lock.
+"""The arena: one sparse file in shared memory.
 
-Owns the files <base>/mray-<uid>-<session>-<node>/{arena,lock}: making them, punching holes, taking
-them away, and clearing those of dead daemons. Does not know what lies where: allocator.py does.
-
-A daemon holds its lock file (flock) for life; the kernel lets go of it when the daemon dies,
-however it dies. So a directory whose lock can be taken belongs to nobody, and one whose lock cannot
-be taken is never touched, whatever its name. A maker and a clearer of the same directory meet at
-the lock: whoever gets it looks whether the lock file is still the one in the directory, and the
-maker starts over if it is not.
+Owns the file <base>/mray-<uid>-<session>-<node>/arena: making it, punching holes, taking it away.
+Does not know what lies where (allocator.py) nor whose directories are stale (directory.py).
 
 Memory is claimed by writers with posix_fallocate, so that a full file system is an error and not
 SIGBUS: on a 1 MiB tmpfs, ftruncate and a touch of the second MiB kill the process.
@@ -17,32 +11,34 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import fcntl
 import mmap
 import os
 from collections.abc import Iterable
 
 from mray.node.objects.allocator import ADDRESS_MULTIPLE
+from mray.node.objects.directory import (
+    ARENA_NAME,
+    ArenaError,
+    clean_stale,
+    directory_name,
+    lock_new,
+    remove,
+)
 from mray.node.objects.ranges import Range
 from mray.units import MIB, TIB, format_bytes
 
+__all__ = ["Arena", "ArenaError", "check_room", "clean_stale", "default_capacity", "free_bytes"]
+
 DEFAULT_BASE = "/dev/shm"
-ARENA_NAME = "arena"
-LOCK_NAME = "lock"
 #: What every offset and length in an arena is a multiple of, so that any range can be mapped.
 PAGE_BYTES = mmap.ALLOCATIONGRANULARITY
 
 #: File systems and address spaces end somewhere (ext4: 16 TiB a file, x86: 128 TiB mapped).
 _VIRTUAL_BYTES_MAX = 8 * TIB
-_MAKE_ATTEMPTS = 10
 _KEEP_SIZE_PUNCH_HOLE = 0x01 | 0x02
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
-
-
-class ArenaError(RuntimeError):
-    """The arena cannot be made. The text says why and what to do."""
 
 
 class Arena:
@@ -70,11 +66,8 @@ class Arena:
         """
         capacity_bytes -= capacity_bytes % PAGE_BYTES
         check_room(base, capacity_bytes)
-        name = f"mray-{os.getuid()}-{session}-{node[:8]}"
-        if "/" in name:
-            raise ArenaError(f"{name!r} cannot name a directory: it contains a slash")
-        directory = os.path.join(base, name)
-        lock_fd = _lock_new(directory)
+        directory = os.path.join(base, directory_name(session, node))
+        lock_fd = lock_new(directory)
         fd = -1
         virtual_bytes = max(
             capacity_bytes, min(capacity_bytes * ADDRESS_MULTIPLE, _VIRTUAL_BYTES_MAX)
@@ -88,7 +81,7 @@ class Arena:
         except OSError as error:
             if fd >= 0:
                 os.close(fd)
-            _remove(directory)
+            remove(directory)
             os.close(lock_fd)
             raise ArenaError(
                 f"the object store cannot be made in {base}: {error.strerror}. Its file needs a "
@@ -112,7 +105,7 @@ class Arena:
         """Take the files away and let go of the lock. What clients still map lives on."""
         if self._fd < 0:
             return
-        _remove(self.directory)
+        remove(self.directory)
         os.close(self._fd)
         os.close(self._lock_fd)
         self._fd = self._lock_fd = -1
@@ -158,105 +151,6 @@ def check_room(base: str, capacity_bytes: int) -> None:
             f"{format_bytes(free)} free: set object_store_memory to {fits} or less, or enlarge it "
             f"(mount -o remount,size=... {base}; docker run --shm-size=...)"
         )
-
-
-def clean_stale(base: str = DEFAULT_BASE) -> list[str]:
-    """Remove the store directories of this user whose daemons are dead; returns their paths.
-
-    Looks at directories mray-<uid>-* that this user owns, and removes one only after it has taken
-    its lock and found nothing in it but a store's files.
-    """
-    uid = os.getuid()
-    prefix = f"mray-{uid}-"
-    removed = []
-    with os.scandir(base) as entries:
-        paths = sorted(entry.path for entry in entries if entry.name.startswith(prefix))
-    for path in paths:
-        try:
-            # Not by name alone: another user may have put a directory or a link there.
-            place = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except OSError:
-            continue
-        try:
-            if os.fstat(place).st_uid != uid or not _is_store(place):
-                continue
-            lock_fd = _lock(place, wait=False)
-            if lock_fd is None:
-                continue
-            try:
-                _remove(path)
-            finally:
-                os.close(lock_fd)
-            removed.append(path)
-        finally:
-            os.close(place)
-    return removed
-
-
-def _is_store(place: int) -> bool:
-    return set(os.listdir(place)) <= {ARENA_NAME, LOCK_NAME}
-
-
-def _lock(place: int, *, wait: bool) -> int | None:
-    """Lock the directory ``place``; None if it is gone, or (unless ``wait``) somebody has it."""
-    try:
-        fd = os.open(
-            LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600, dir_fd=place
-        )
-    except FileNotFoundError:
-        return None
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.path.samestat(os.fstat(fd), os.stat(LOCK_NAME, dir_fd=place)):
-            return fd
-    except (BlockingIOError, FileNotFoundError):
-        os.close(fd)
-        return None
-    os.close(fd)
-    return None
-
-
-def _lock_new(directory: str) -> int:
-    """Make ``directory`` and lock it, against anyone who clears it at the same time."""
-    for _ in range(_MAKE_ATTEMPTS):
-        try:
-            os.mkdir(directory, 0o700)
-        except FileExistsError:
-            clean_stale(os.path.dirname(directory))
-            if os.path.lexists(directory):
-                raise ArenaError(
-                    f"{directory} exists and is in use, or is not this user's store: a node of the "
-                    "same name runs; stop it or start this one in another session"
-                ) from None
-            continue
-        except OSError as error:
-            raise ArenaError(f"cannot make {directory}: {error.strerror}") from error
-        try:
-            place = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            continue
-        try:
-            # Only one who clears stale directories can have it, and not for long.
-            fd = _lock(place, wait=True)
-        finally:
-            os.close(place)
-        if fd is not None:
-            return fd
-    raise ArenaError(f"{directory} was cleared {_MAKE_ATTEMPTS} times while it was being made")
-
-
-def _remove(directory: str) -> None:
-    """Remove a store's files and its directory. The caller holds the lock."""
-    # The lock last: while it is there, nobody else takes the directory for free.
-    for name in (ARENA_NAME, LOCK_NAME):
-        try:
-            os.unlink(os.path.join(directory, name))
-        except FileNotFoundError:
-            continue
-    try:
-        os.rmdir(directory)
-    except FileNotFoundError:
-        return
 
 
 def _punch(fd: int, start: int, length: int) -> None:

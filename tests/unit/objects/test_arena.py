@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from mray.node.objects import arena as arena_module
+from mray.node.objects import directory as directory_module
 from mray.node.objects.allocator import ADDRESS_MULTIPLE
 from mray.node.objects.arena import (
     PAGE_BYTES,
@@ -156,7 +157,7 @@ def test_a_maker_whose_directory_is_cleared_under_it_makes_it_again(
         if not cleared:
             cleared.append(clean_stale(str(base)))
 
-    monkeypatch.setattr(arena_module.os, "mkdir", mkdir_then_cleared)
+    monkeypatch.setattr(directory_module.os, "mkdir", mkdir_then_cleared)
     made = Arena.make("s1", NODE, 8 * MIB, str(base))
     assert cleared == [[made.directory]]
     assert clean_stale(str(base)) == []
@@ -185,7 +186,7 @@ def test_a_maker_waits_for_one_who_is_clearing_and_starts_over(
             clearers[0].start()
         flock(fd, operation)
 
-    monkeypatch.setattr(arena_module.fcntl, "flock", flock_behind_a_clearer)
+    monkeypatch.setattr(directory_module.fcntl, "flock", flock_behind_a_clearer)
     made = Arena.make("s1", NODE, 8 * MIB, str(base))
     clearers[0].join()
     assert os.path.exists(made.path)
