@@ -28,6 +28,7 @@ jobs        cli: SubmitJob / head: JobSubmitted; head -> node: StartJob; node ->
             cli: GetJobs / head: Jobs; cli: StopJob / head: Ack; head -> node: SignalJob
 logs        anyone: ListLogs / node: LogFiles; ReadLog / LogChunk; node -> driver: WorkerLines
             driver: DrainLogs / node: Ack (every line written so far has been sent)
+memory      anyone: GetMemory / node: MemoryReport; node: GetReferences / process: ReferenceViews
 """
 
 from __future__ import annotations
@@ -931,6 +932,91 @@ class SetWorkerTitle(Message, frozen=True, tag=124):
     err_offset: int
 
 
+class ReferenceView(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """One object as one process knows it, for `mray memory`.
+
+    ``kinds``: how often the process holds it in which way (mray.memory_report.KINDS).
+    ``state``: ready, error (the value is one) or pending, with ``reason``.
+    """
+
+    object_id: bytes
+    #: The owner; b"" where the process does not know it (it only reads the value in place).
+    owner_id: bytes
+    #: What makes it: a task's name, "put", an actor's class; "" where only the owner knows.
+    name: str
+    #: -1: not known here.
+    size_bytes: int
+    state: str
+    reason: str
+    in_store: bool
+    kinds: dict[str, int]
+    #: Owner: processes that registered, and under how many tokens.
+    borrowers: list[tuple[bytes, int]]
+    #: -1: not recorded.
+    age_s: float
+    call_site: str
+
+
+class GetReferences(Message, frozen=True, tag=150):
+    """node -> process: what do you hold? At most ``limit`` objects, the biggest."""
+
+    rid: int
+    limit: int
+
+
+class ReferenceViews(Message, frozen=True, tag=151):
+    """The totals are over all objects of the process, the views are of the biggest."""
+
+    rid: int
+    #: The task it runs, or its actor's class; "" for a driver.
+    title: str
+    object_count: int
+    views: list[ReferenceView]
+    #: How many objects are held in each way.
+    kinds: dict[str, int]
+    #: (call site, objects, bytes) of the process's own objects, most bytes first; bounded.
+    sites: list[tuple[str, int, int]]
+
+
+class GetMemory(Message, frozen=True, tag=152):
+    """What fills this node's store and tables. Processes get ``wait_s`` to answer."""
+
+    rid: int
+    limit: int
+    wait_s: float = 2.0
+
+
+class StoredView(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """An object in a node's store. ``pins``: (process, how often)."""
+
+    object_id: bytes
+    owner_id: bytes
+    size_bytes: int
+    state: str
+    pins: list[tuple[bytes, int]]
+
+
+class ProcessReferences(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A process of the node. ``views`` is None when it did not answer."""
+
+    process_id: bytes
+    pid: int
+    #: driver or worker.
+    kind: str
+    job_id: bytes
+    title: str
+    actor_id: bytes
+    views: ReferenceViews | None
+
+
+class MemoryReport(Message, frozen=True, tag=153):
+    rid: int
+    store: StoreStats
+    #: The biggest.
+    stored: list[StoredView]
+    processes: list[ProcessReferences]
+
+
 AnyMessage = Union[  # noqa: UP007 (a type written with | would need 90 of them)
     Ack, Refused, Ping, Shutdown,
     RegisterNode, NodeRegistered, Heartbeat, NodeJoined, NodeGone, RegisterProcess,
@@ -949,4 +1035,5 @@ AnyMessage = Union[  # noqa: UP007 (a type written with | would need 90 of them)
     SubmitJob, JobSubmitted, StartJob, JobExited, SignalJob, GetJobs, Jobs, StopJob, JobStarted,
     ListLogs, LogFiles, ReadLog, LogChunk, WorkerLines, DrainLogs,
     GetNodes, Nodes, GetWorkers, Workers, SetWorkerTitle,
+    GetReferences, ReferenceViews, GetMemory, MemoryReport,
 ]  # fmt: skip
