@@ -134,17 +134,18 @@ class StoreServer:
 
     def get_store_stats(self, sender: bytes, message: GetStoreStats) -> None:
         """Answered by StoreStats."""
+        self._send(sender, self.stats(message.rid, objects=message.objects))
+
+    def stats(self, rid: int, *, objects: bool) -> StoreStats:
+        """The store in figures, with its objects if asked for."""
         store = self.store
         listed = [
             (copy.object_id, copy.size, copy.state, copy.pin_count, copy.owner_id)
-            for copy in (store.copies() if message.objects else ())
+            for copy in (store.copies() if objects else ())
         ]
-        self._send(
-            sender,
-            StoreStats(
-                message.rid, store.capacity_bytes, store.used_bytes, store.warm_bytes,
-                store.object_count, listed,
-            ),
+        return StoreStats(
+            rid, store.capacity_bytes, store.used_bytes, store.warm_bytes, store.object_count,
+            listed,
         )  # fmt: skip
 
     def client_died(self, process_id: bytes) -> None:
