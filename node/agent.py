@@ -17,6 +17,7 @@ from mray.node.logs.files import LogBook
 from mray.node.logs.service import LogService
 from mray.node.logs.tailer import Tailer
 from mray.node.logs.watch import DirectoryWatch
+from mray.node.objects.report import MemoryReports
 from mray.node.sched.head_link import HeadLink
 from mray.node.sched.identity import open_store
 from mray.node.sched.leases import Effect, Leases, Send, TellHead, workers_max
@@ -102,6 +103,9 @@ class Node:
             self._pump.send,
         )  # fmt: skip
         self._log_watch = DirectoryWatch(self._pump, self.info.log_dir, self._logs_changed)
+        self._memory = MemoryReports(
+            self._pump, self._store, self._peers, self._pool.workers, self._leases.holds
+        )
         self._timers: dict[str, tuple[float, Timer]] = {}
         self._leases_changed = True
         self._stopping = False
@@ -124,6 +128,7 @@ class Node:
             m.NodeGone: self._node_gone,
             m.NodeJoined: lambda sender, message: None,  # One node: nobody to tell.
             m.GetWorkers: self._get_workers,
+            m.GetMemory: self._memory.get_memory,
             m.SetWorkerTitle: lambda sender, message: self._tailer.title(
                 sender, message.name, message.out_offset, message.err_offset
             ),

@@ -33,6 +33,7 @@ from mray.runtime.actors import ActorsPart
 from mray.runtime.borrowing import BorrowingPart
 from mray.runtime.mailbox import Mailbox
 from mray.runtime.objects import ObjectsPart
+from mray.runtime.reference_report import ReferenceReports
 from mray.runtime.tasks import TasksPart
 from mray.runtime.turn import Turn
 from mray.serialization.failures import error_envelope
@@ -91,6 +92,7 @@ class Runtime:
         self.borrowing = BorrowingPart(self)
         self.tasks = TasksPart(self)
         self.actors = ActorsPart(self)
+        self.reports = ReferenceReports(self)
         #: Called with each ProcessDied, after the parts.
         self.on_death: list[Callable[[ProcessDied], None]] = []
         self._timer: Timer | None = None
@@ -108,6 +110,8 @@ class Runtime:
         #: In an actor's process: what it is, and its how-manyeth life.
         self.actor_spec: ActorSpec | None = None
         self.incarnation = 0
+        #: In a worker: the task it runs or its actor's class, for people.
+        self.title = ""
         self.pump.hooks.append(self._round)
         self.pump.on(ProcessDied, self._process_died)
 

@@ -362,6 +362,7 @@ class Worker:
 
     def _announce(self, name: str) -> None:
         """From the executing thread: output from here on belongs to ``name``."""
+        self.rt.title = name
         sys.stdout.flush()
         sys.stderr.flush()
         out, err = self.output.offsets()

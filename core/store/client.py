@@ -256,6 +256,13 @@ class StoreClient:
             self._sweep()
             return sum(pin() is not None for pin in self._pins.values())
 
+    def in_place(self) -> list[tuple[bytes, int]]:
+        """The objects with buffers in this process, and how many bytes each has."""
+        with self._changed:
+            self._sweep()
+            alive = [(pin.object_id, pin()) for pin in self._pins.values()]
+        return [(object_id, base.nbytes) for object_id, base in alive if base is not None]
+
     def close(self) -> None:
         """End the helper threads and let go of the arena; buffers in use stay readable.
 

@@ -1,0 +1,121 @@
+"""What fills this node: its store, joined with what each of its processes holds.
+
+Owns asking the processes and putting their answers beside the store's tables. Decides nothing about
+objects. A process whose interpreter is busy with a long computation answers late or never: it is
+named, and the others are reported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from heapq import nlargest
+
+import msgspec
+
+from mray.node.objects.server import StoreServer
+from mray.node.sched.holds import Holds
+from mray.node.workers.peers import Peers
+from mray.node.workers.pool import Worker
+from mray.rpc.pump import Pump
+from mray.wire.messages import (
+    GetMemory,
+    GetReferences,
+    MemoryReport,
+    Message,
+    ProcessReferences,
+    ReferenceViews,
+    StoredView,
+)
+
+#: Views asked of one process at most: about 300 bytes each.
+_LIMIT_MAX = 20_000
+_WAIT_MAX_S = 30.0
+
+
+class MemoryReports:
+    """Answers GetMemory."""
+
+    def __init__(
+        self,
+        pump: Pump,
+        store: StoreServer,
+        peers: Peers,
+        workers: Mapping[bytes, Worker],
+        holds: Holds,
+    ) -> None:
+        self._pump = pump
+        self._store = store
+        self._peers = peers
+        self._workers = workers
+        self._holds = holds
+        #: Questions that are being answered; asked again they are not begun again.
+        self._open: set[tuple[bytes, int]] = set()
+
+    def get_memory(self, sender: bytes, message: GetMemory) -> None:
+        """Ask all processes at once; the answer leaves when the last has answered or run late."""
+        key = sender, message.rid
+        if key in self._open:
+            return
+        self._open.add(key)
+        limit = max(0, min(message.limit, _LIMIT_MAX))
+        wait_s = max(0.0, min(message.wait_s, _WAIT_MAX_S))
+        processes = self._processes()
+        answers: dict[bytes, ReferenceViews | None] = {}
+
+        def arrived(process_id: bytes, reply: Message) -> None:
+            answers[process_id] = reply if isinstance(reply, ReferenceViews) else None
+            if len(answers) == len(processes):
+                finish()
+
+        def finish() -> None:
+            self._open.discard(key)
+            told = [_with_views(process, answers.get(process.process_id)) for process in processes]
+            report = MemoryReport(
+                message.rid,
+                self._store.stats(message.rid, objects=False),
+                self._stored(limit),
+                told,
+            )
+            self._pump.send(sender, report)
+
+        if not processes:
+            finish()
+        for process in processes:
+            self._pump.request(
+                process.process_id,
+                lambda rid: GetReferences(rid, limit),
+                lambda reply, asked=process.process_id: arrived(asked, reply),  # type: ignore[misc]
+                wait_s,
+            )
+
+    def _stored(self, limit: int) -> list[StoredView]:
+        biggest = nlargest(limit, self._store.store.copies(), key=lambda copy: copy.size)
+        return [
+            StoredView(
+                copy.object_id, copy.owner_id, copy.size, copy.state, list(copy.pins.items())
+            )
+            for copy in biggest
+        ]
+
+    def _processes(self) -> list[ProcessReferences]:
+        """The drivers and workers that live here: clients hold no references."""
+        found = []
+        for peer in self._peers:
+            if peer.kind not in ("driver", "worker"):
+                continue
+            hold = self._holds.by_worker.get(peer.process_id)
+            spec = hold.actor.spec if hold is not None and hold.actor is not None else None
+            title, actor_id = ("", b"") if spec is None else (spec.class_name, spec.actor_id)
+            worker = self._workers.get(peer.process_id)
+            job_id = peer.job_id if worker is None else worker.key.job_id
+            found.append(
+                ProcessReferences(
+                    peer.process_id, peer.pid, peer.kind, job_id, title, actor_id, None
+                )
+            )
+        return found
+
+
+def _with_views(process: ProcessReferences, views: ReferenceViews | None) -> ProcessReferences:
+    title = views.title if views is not None and views.title else process.title
+    return msgspec.structs.replace(process, title=title, views=views)
