@@ -11,21 +11,23 @@ first      kind        then
 =========  ==========  =============================================================
 80 05      PICKLE      the pickle, whole
 'B' 01     RAW         the bytes of a ``bytes`` value
-'V' 01     VECTORED    u16 0, u32 count, u64 pickle length; per buffer u64 offset and
-                       u64 length; the pickle; the buffers
+'V' 01     VECTORED    u16 flags, u32 count, u64 pickle length; per buffer u64 offset
+                       and u64 length; the pickle; the buffers
 'E' 01     ERROR       pickle of an exception (failures.py)
 =========  ==========  =============================================================
 
-Numbers are little-endian. Buffers start at multiples of 64 bytes from the start of the envelope
-(a cache line, and what AVX-512 loads want); an envelope in shared memory starts at one itself. All
-buffers lie outside the pickle, small ones too: keeping those below 1 KiB inside was measured at
-under 6 % of the cost of an array, and would give writable arrays where all others are read-only.
+Numbers are little-endian. A buffer whose offset has bit 0 set is to be read in private writable
+memory (tensors.py); flag 1 says that there are such. Buffers start at multiples of 64 bytes from
+the start of the envelope (a cache line, and what AVX-512 loads want); an envelope in shared memory
+starts at one itself. All buffers lie outside the pickle, small ones too: keeping those below 1 KiB
+inside was measured at under 6 % of the cost of an array, and would give writable arrays where all
+others are read-only.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 ALIGNMENT = 64
 
@@ -38,6 +40,8 @@ PREFIX_BYTES = 2
 RAW_PREFIX = b"B\x01"
 ERROR_PREFIX = b"E\x01"
 _VECTORED_VERSION = 1
+#: Flag: there are private buffers. Also the bit in the offset of each.
+_PRIVATE = 1
 
 #: The envelope of None, the commonest return value.
 NONE = b"\x80\x05N."
@@ -54,8 +58,15 @@ def is_error(data: bytes | memoryview) -> bool:
     return data[0] == KIND_ERROR
 
 
-def vectored_head(inband_bytes: int, lengths: Sequence[int]) -> tuple[bytes, list[int], int]:
-    """Lay out a pickle with out-of-band buffers.
+def wants_private_memory(data: bytes | memoryview) -> bool:
+    """Whether a value has buffers that its reader may write to. Does not unpickle."""
+    return data[0] == KIND_VECTORED and data[2] == _PRIVATE
+
+
+def vectored_head(
+    inband_bytes: int, lengths: Sequence[int], private: Collection[int] = ()
+) -> tuple[bytes, list[int], int]:
+    """Lay out a pickle with out-of-band buffers; ``private`` are the indices of private ones.
 
     Returns the head (prefix and table; the pickle follows at once), the offset of each buffer, and
     the size of the whole envelope in bytes. The gaps before the buffers are zeros.
@@ -69,19 +80,27 @@ def vectored_head(inband_bytes: int, lengths: Sequence[int]) -> tuple[bytes, lis
         offsets.append(start)
         table += (start, length)
         end = start + length
-    head = _HEAD.pack(KIND_VECTORED, _VECTORED_VERSION, 0, count, inband_bytes)
+    for index in private:
+        table[2 * index] |= _PRIVATE
+    flags = _PRIVATE if private else 0
+    head = _HEAD.pack(KIND_VECTORED, _VECTORED_VERSION, flags, count, inband_bytes)
     return head + struct.pack(f"<{2 * count}Q", *table), offsets, end
 
 
-def split_vectored(view: memoryview) -> tuple[memoryview, list[memoryview]]:
+def split_vectored(
+    view: memoryview, *, writable: bool = False
+) -> tuple[memoryview, list[memoryview | bytearray]]:
     """The pickle and the buffers of a VECTORED envelope, as slices of ``view``.
+
+    They are read-only unless ``writable`` is set, but for private ones: those are writable slices
+    of a writable ``view``, which must be the reader's own, and copies of a read-only one.
 
     Raises EnvelopeError when the bytes are cut short or of another version.
     """
     size = len(view)
     if size < _HEAD.size:
         raise EnvelopeError(f"a value of {size} bytes is too short for its kind: it was cut off")
-    _, version, _, count, inband_bytes = _HEAD.unpack_from(view)
+    _, version, flags, count, inband_bytes = _HEAD.unpack_from(view)
     if version != _VECTORED_VERSION:
         raise unknown_kind(view)
     start = _HEAD.size + 16 * count
@@ -89,14 +108,21 @@ def split_vectored(view: memoryview) -> tuple[memoryview, list[memoryview]]:
     if end > size:
         raise EnvelopeError(f"a value was cut off: its pickle ends at byte {end} of {size}")
     table = struct.unpack_from(f"<{2 * count}Q", view, _HEAD.size)
-    buffers = []
+    buffers: list[memoryview | bytearray] = []
+    shown = view if writable or view.readonly else view.toreadonly()
     for i in range(0, 2 * count, 2):
-        low = table[i]
+        private = flags and table[i] & _PRIVATE
+        low = table[i] - private
         high = low + table[i + 1]
         if high > size:
             raise EnvelopeError(f"a value was cut off: buffer {i // 2} ends at {high} of {size}")
-        buffers.append(view[low:high])
-    return view[start:end], buffers
+        if not private:
+            buffers.append(shown[low:high])
+        elif view.readonly:
+            buffers.append(bytearray(view[low:high]))
+        else:
+            buffers.append(view[low:high])
+    return shown[start:end], buffers
 
 
 def unknown_kind(data: bytes | memoryview) -> EnvelopeError:

@@ -9,7 +9,8 @@ object exports the memory it was read from.
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Iterable, Sequence
+import sys
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 from mray.serialization import failures
@@ -28,6 +29,7 @@ from mray.serialization.envelope import (
     split_vectored,
     unknown_kind,
     vectored_head,
+    wants_private_memory,
 )
 
 __all__ = [
@@ -39,6 +41,7 @@ __all__ = [
     "is_error",
     "pack",
     "serialize",
+    "wants_private_memory",
 ]
 
 #: Copies the second buffer into the first; both are flat views of bytes of one length.
@@ -81,6 +84,7 @@ class Serialized:
         inband: bytes,
         buffers: Sequence[memoryview] = (),
         refs: Sequence[Any] = (),
+        private: Collection[int] = (),
     ) -> None:
         self.inband = inband
         self.buffers = buffers
@@ -89,7 +93,9 @@ class Serialized:
         self._offsets: Sequence[int] = ()
         if buffers:
             lengths = [len(buffer) for buffer in buffers]
-            self._head, self._offsets, self.total_bytes = vectored_head(len(inband), lengths)
+            self._head, self._offsets, self.total_bytes = vectored_head(
+                len(inband), lengths, private
+            )
         else:
             self.total_bytes = len(prefix) + len(inband)
 
@@ -151,7 +157,8 @@ def pack(value: Any) -> bytes | Serialized:
         return Serialized(RAW_PREFIX, raw)
     inband, buffers, refs = dump(value)
     if buffers:
-        return Serialized(b"", inband, [buffer.raw() for buffer in buffers], refs)
+        views = [buffer.raw() for buffer in buffers]
+        return Serialized(b"", inband, views, refs, _private(views))
     if refs:
         return Serialized(b"", inband, (), refs)
     return inband
@@ -172,8 +179,10 @@ def deserialize(data: bytes | memoryview, *, writable: bool = False) -> Any:
     """The value of an envelope; for one of kind ERROR, an exception instance (ask ``is_error``).
 
     Buffers come out as views over ``data``, read-only unless ``writable`` is set and ``data`` is
-    writable memory. Raises EnvelopeError for damaged bytes, and whatever unpickling raises (e.g.
-    ModuleNotFoundError for a class that this process cannot import).
+    writable memory. Those of tensors always can be written to: where ``wants_private_memory``,
+    give writable ``data`` that is the reader's own, else they are copied. Raises EnvelopeError for
+    damaged bytes, and whatever unpickling raises (e.g. ModuleNotFoundError for a class that this
+    process cannot import).
     """
     try:
         kind = data[0]
@@ -184,10 +193,7 @@ def deserialize(data: bytes | memoryview, *, writable: bool = False) -> Any:
     if kind == KIND_RAW and data[:PREFIX_BYTES] == RAW_PREFIX:
         return bytes(data[PREFIX_BYTES:])
     if kind == KIND_VECTORED:
-        view = memoryview(data)
-        if not (writable or view.readonly):
-            view = view.toreadonly()
-        inband, buffers = split_vectored(view)
+        inband, buffers = split_vectored(memoryview(data), writable=writable)
         return _loads(inband, buffers=buffers)
     if kind == KIND_ERROR and data[:PREFIX_BYTES] == ERROR_PREFIX:
         return failures.load_error(memoryview(data)[PREFIX_BYTES:])
@@ -210,6 +216,15 @@ def _all_plain(items: Iterable[Any], depth: int) -> bool:
         else:
             return False
     return True
+
+
+def _private(views: Sequence[memoryview]) -> Sequence[int]:
+    """Which buffers are tensors' (see tensors.py)."""
+    tensors = sys.modules.get("mray.serialization.tensors")
+    if tensors is None:
+        return ()
+    kind = tensors.PrivateBytes
+    return [index for index, view in enumerate(views) if type(view.obj) is kind]
 
 
 def _copy_slice(target: memoryview, source: memoryview) -> None:
