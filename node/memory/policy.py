@@ -169,9 +169,7 @@ def _pick(
     return Choice(candidate=victim, rule=rule, why=why, should_retry=retry, retry_reason=reason)
 
 
-def _verdict(
-    rule: Rule, victim: Candidate, owned_count: int, rules: Rules
-) -> tuple[bool, str]:
+def _verdict(rule: Rule, victim: Candidate, owned_count: int, rules: Rules) -> tuple[bool, str]:
     if victim.kind == "idle":
         return False, "it ran nothing"
     if not victim.retriable:
