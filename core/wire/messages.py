@@ -28,6 +28,7 @@ jobs        cli: SubmitJob / head: JobSubmitted; head -> node: StartJob; node ->
             cli: GetJobs / head: Jobs; cli: StopJob / head: Ack; head -> node: SignalJob
 logs        anyone: ListLogs / node: LogFiles; ReadLog / LogChunk; node -> driver: WorkerLines
             driver: DrainLogs / node: Ack (every line written so far has been sent)
+oom         anyone: GetOomState / node: OomState; node -> its drivers: MemoryNews
 memory      anyone: GetMemory / node: MemoryReport; node: GetReferences / process: ReferenceViews
 """
 
@@ -93,6 +94,8 @@ class DeathCause(msgspec.Struct, array_like=True, frozen=True, gc=False):
     stderr_tail: list[str] = []
     #: Number of the last task the process began (PushTasks order of TaskSpec.seq), -1 if none.
     last_seq: int = -1
+    #: Of ends for want of memory: mray.wire.oom.OomFacts as msgpack.
+    oom: bytes = b""
 
 
 class Located(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -281,6 +284,8 @@ class LeaseDemand(Message, frozen=True, tag=30):
     job_id: bytes
     runtime_env: bytes = b""
     label: str = ""
+    #: The worker has the node's CPUs beside actors to itself: of a task that memory ended twice.
+    exclusive: bool = False
 
 
 class LeaseGranted(Message, frozen=True, tag=31):
@@ -341,6 +346,8 @@ class TaskTemplate(msgspec.Struct, array_like=True, frozen=True, gc=False):
     max_calls: int = 0
     #: MessagePack of further options that only the worker reads (concurrency group, ...).
     options: bytes = b""
+    #: May be run again when its worker dies (max_retries is not 0): told to the memory monitor.
+    retriable: bool = False
 
 
 class Argument(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -930,6 +937,27 @@ class SetWorkerTitle(Message, frozen=True, tag=124):
     name: str
     out_offset: int
     err_offset: int
+    #: Whether the task may be run again when its worker dies.
+    retriable: bool = False
+
+
+class GetOomState(Message, frozen=True, tag=175):
+    """How is the node's memory, and whom would the monitor end?"""
+
+    rid: int
+
+
+class OomState(Message, frozen=True, tag=176):
+    """``facts``: JSON for people and programs, as `mray oom explain --json` prints it."""
+
+    rid: int
+    facts: bytes
+
+
+class MemoryNews(Message, frozen=True, tag=177):
+    """node -> its drivers: a warning of the memory monitor, or its summary of a period."""
+
+    text: str
 
 
 class ReferenceView(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -1034,6 +1062,7 @@ AnyMessage = Union[  # noqa: UP007 (a type written with | would need 90 of them)
     KvPut, KvPutDone, KvGet, KvValue, KvDelete, KvKeys, KvKeyList,
     SubmitJob, JobSubmitted, StartJob, JobExited, SignalJob, GetJobs, Jobs, StopJob, JobStarted,
     ListLogs, LogFiles, ReadLog, LogChunk, WorkerLines, DrainLogs,
-    GetNodes, Nodes, GetWorkers, Workers, SetWorkerTitle,
+    GetNodes, Nodes, GetWorkers, Workers, SetWorkerTitle, GetOomState, OomState,
+    MemoryNews,
     GetReferences, ReferenceViews, GetMemory, MemoryReport,
 ]  # fmt: skip
