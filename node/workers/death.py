@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import signal
-from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -106,61 +105,6 @@ def read_progress(path: str) -> int:
     except OSError:
         return NO_TASK_YET
     return int.from_bytes(data, "little", signed=True) if len(data) == 8 else NO_TASK_YET
-
-
-class OomKills:
-    """The kernel's counters of memory kills: has one been counted since the last look?
-
-    Our own groups' counters are exact; the machine's covers kills in groups of other programs too,
-    and is the only one where we are in no group.
-    """
-
-    def __init__(self, proc: str = "/proc", cgroup: str = "/sys/fs/cgroup") -> None:
-        self._files = _counter_files(Path(proc), Path(cgroup))
-        self._seen = self._read()
-
-    def look(self) -> str:
-        """Evidence of a kill since the last look, for people; "" for none."""
-        before, self._seen = self._seen, self._read()
-        for path, count in self._seen.items():
-            more = count - before.get(path, 0)
-            if more > 0:
-                return f"oom_kill of {path} went up by {more}"
-        return ""
-
-    def _read(self) -> dict[str, int]:
-        counts = {}
-        for path in self._files:
-            try:
-                text = Path(path).read_text(encoding="ascii")
-            except OSError:
-                continue
-            for line in text.splitlines():
-                name, _, value = line.partition(" ")
-                if name == "oom_kill" and value.strip().isdigit():
-                    counts[path] = int(value)
-        return counts
-
-
-def _counter_files(proc: Path, cgroup: Path) -> list[str]:
-    found = []
-    try:
-        lines = (proc / "self/cgroup").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    for line in lines:
-        _, _, rest = line.partition(":")
-        controllers, _, path = rest.partition(":")
-        inside = path.lstrip("/")
-        if not controllers:
-            found += [cgroup / inside / "memory.events", cgroup / "memory.events"]
-        elif "memory" in controllers.split(","):
-            found += [
-                cgroup / "memory" / inside / "memory.oom_control",
-                cgroup / "memory/memory.oom_control",
-            ]
-    ours = [str(path) for path in dict.fromkeys(found) if path.exists()]
-    return [*ours, str(proc / "vmstat")]
 
 
 class ProgressFile(msgspec.Struct, frozen=True):

@@ -13,9 +13,10 @@ import signal
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from mray.memory.kernel import OomKills
 from mray.node.workers.child import log_paths
 from mray.node.workers.children import Children
-from mray.node.workers.death import OomKills, ProgressFile, cause_of, describe, read_tail
+from mray.node.workers.death import ProgressFile, cause_of, describe, read_tail
 from mray.node.workers.spawner import Spawner
 from mray.node.workers.strays import Maker, Strays
 from mray.process import read_stat

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from mray.node.workers.death import (
     NO_TASK_YET,
-    OomKills,
     ProgressFile,
     cause_of,
     describe,
@@ -74,24 +73,3 @@ def test_a_progress_file_says_that_no_task_was_begun_until_one_was(tmp_path: Pat
     Path(progress.path).write_bytes((41).to_bytes(8, "little", signed=True))
     assert progress.take() == 41
     assert not Path(progress.path).exists()
-
-
-def test_kernel_kills_are_seen_once_in_any_version_of_groups(tmp_path: Path) -> None:
-    proc, cgroup = tmp_path / "proc", tmp_path / "cgroup"
-    for path, text in (
-        (proc / "self/cgroup", "4:memory:/job\n0::/job\n"),
-        (proc / "vmstat", "pgfault 5\noom_kill 3\n"),
-        (cgroup / "memory/job/memory.oom_control", "under_oom 0\noom_kill 1\n"),
-        (cgroup / "job/memory.events", "oom 1\noom_kill 1\n"),
-    ):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    kills = OomKills(str(proc), str(cgroup))
-    assert kills.look() == ""
-    (cgroup / "job/memory.events").write_text("oom 1\noom_kill 2\n")
-    assert "job/memory.events went up by 1" in kills.look()
-    assert kills.look() == ""
-    (cgroup / "memory/job/memory.oom_control").write_text("oom_kill 3\n")
-    assert "memory.oom_control went up by 2" in kills.look()
-    (proc / "vmstat").write_text("oom_kill 4\n")
-    assert "vmstat" in kills.look()
