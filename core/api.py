@@ -320,21 +320,28 @@ atexit.register(shutdown, True)
 
 
 @overload
-def get(object_refs: ObjectRef[T], *, timeout: float | None = None) -> T: ...
+def get(
+    object_refs: ObjectRef[T], *, timeout: float | None = None, writable: bool = False
+) -> T: ...
 @overload
-def get(object_refs: Sequence[ObjectRef[T]], *, timeout: float | None = None) -> list[T]: ...
-def get(object_refs: Any, *, timeout: float | None = None) -> Any:
+def get(
+    object_refs: Sequence[ObjectRef[T]], *, timeout: float | None = None, writable: bool = False
+) -> list[T]: ...
+def get(object_refs: Any, *, timeout: float | None = None, writable: bool = False) -> Any:
     """The value of a reference, or the values of a list of them, in order.
 
-    ``timeout`` in seconds. Raises GetTimeoutError (a TimeoutError) when it runs out, and what the
-    tasks raised: an exception that is both RayTaskError and the user's type.
+    ``timeout`` in seconds. Arrays inside are read-only views of the store, which all readers
+    share; with ``writable`` they are private copies, of which only the pages that are written to
+    take memory (copy-on-write); the object itself never changes.
+
+    Raises GetTimeoutError (a TimeoutError) when the time runs out, and what the tasks raised: an exception that is both RayTaskError and the user's type.
     """
     rt = current.get()
     if type(object_refs) is ObjectRef:
         entry = object_refs._entry
         if entry.ready and entry.data is not None:
-            return rt.objects.load(entry)
-        return rt.objects.get((object_refs,), timeout)[0]
+            return rt.objects.load(entry, writable)
+        return rt.objects.get((object_refs,), timeout, writable)[0]
     if not isinstance(object_refs, (list, tuple)):
         raise ValueError(
             f"get() takes an ObjectRef or a list of ObjectRefs, not {type(object_refs).__name__}"
@@ -344,7 +351,7 @@ def get(object_refs: Any, *, timeout: float | None = None) -> Any:
             raise ValueError(
                 f"get() was given a list with {type(ref).__name__} in it: {ref!r} is no ObjectRef"
             )
-    return rt.objects.get(object_refs, timeout)
+    return rt.objects.get(object_refs, timeout, writable)
 
 
 def put(value: T, *, _owner: Any = None) -> ObjectRef[T]:

@@ -15,7 +15,7 @@ from mray.call_sites import capture
 from mray.object_ref import ObjectRef, owner_tuple
 from mray.ownership.references import Entry
 from mray.serialization.inspection import unpicklable_arguments_error
-from mray.serialization.pickler import Serialized, deserialize, pack
+from mray.serialization.pickler import Serialized, pack
 from mray.wire.messages import Argument, RefInfo, TaskSpec, TaskTemplate
 
 if TYPE_CHECKING:
@@ -137,10 +137,9 @@ def ref_info(entry: Entry) -> RefInfo:
 
 
 def place_arguments(
-    payload: bytes | memoryview, values: list[Any]
+    unpacked: Any, values: list[Any]
 ) -> tuple[Sequence[Any], Mapping[str, Any]]:
-    """The arguments of a call from their envelope and the values of its dependencies."""
-    unpacked = deserialize(payload)
+    """The arguments of a call from what their envelope holds and the values of dependencies."""
     if len(unpacked) == 2:
         return unpacked[0], unpacked[1]
     args, kwargs, places = unpacked

@@ -18,28 +18,25 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from mray.exceptions import RayError, RayTaskError, TaskCancelledError
 from mray.ids import object_id
 from mray.ownership.references import Entry
-from mray.runtime.arguments import place_arguments
 from mray.runtime.borrowing import adopting
+from mray.runtime.inputs import Inputs, explain_read_only
 from mray.runtime.tasks import FUNCTIONS
 from mray.serialization.failures import error_envelope, serialize_exception
 from mray.serialization.inspection import unpicklable_error
-from mray.serialization.pickler import Serialized, deserialize, is_error, pack
-from mray.store.lingering import Lingering
+from mray.serialization.pickler import Serialized, pack
 from mray.wire.messages import (
     ActorSpec,
     Address,
-    Argument,
     KvGet,
     KvValue,
     Located,
-    RefInfo,
     TaskSpec,
     TaskTemplate,
 )
@@ -119,7 +116,7 @@ class Executor:
         self.made_actor = False
         self.loop: asyncio.AbstractEventLoop | None = None
         self._progress = progress
-        self._lingering = Lingering(runtime.post, runtime.pump.after)
+        self._inputs = Inputs(runtime)
         #: Set where the main thread turns the loop while it has nothing to run.
         self.turn: Turn | None = None
         self._functions: dict[bytes, Any] = {}
@@ -165,7 +162,7 @@ class Executor:
         begun_at = time.perf_counter_ns()
         try:
             function = self._function(template)
-            args, kwargs = self._arguments(spec, done)
+            args, kwargs = self._arguments(work, done)
         except BaseException as error:
             done.status = _NO_ARGUMENTS
             self._error(done, template, error)
@@ -185,6 +182,7 @@ class Executor:
                 if os.getpid() != self.rt.pid:
                     traceback.print_exc()
                     sys.exit(1)
+                explain_read_only(error, function, args, kwargs)
                 done.status = self._verdict(template, error)
                 self._error(done, template, error)
             # Not until the next task: what they hold may be waited for.
@@ -245,53 +243,14 @@ class Executor:
         adopting.context = None
         return pickle.loads(answer.value)
 
-    def _arguments(self, spec: TaskSpec, done: Done) -> tuple[Sequence[Any], Any]:
+    def _arguments(self, work: Work, done: Done) -> tuple[Sequence[Any], Mapping[str, Any]]:
+        spec = work.spec
         if not spec.args and spec.args_in_store is None:
             return (), {}
-        return self.arguments(
-            spec.args, spec.deps, spec.args_in_store, spec.args_located, done.borrowed
-        )
-
-    def arguments(
-        self,
-        data: bytes,
-        deps: list[Argument],
-        in_store: RefInfo | None,
-        located: Located | None,
-        borrowed: list[Entry],
-    ) -> tuple[Sequence[Any], Any]:
-        """Arguments from the wire; references among them are noted in ``borrowed``."""
-        adopting.context = borrowed
-        try:
-            values = [self._value(dep.ref, dep.data, dep.located) for dep in deps]
-            payload: bytes | memoryview = data
-            if in_store is not None:
-                payload = self._read(in_store)
-            return place_arguments(payload, values)
-        finally:
-            adopting.context = None
-
-    def _value(self, ref: RefInfo, data: bytes | None, located: Located | None) -> Any:
-        payload: bytes | memoryview
-        if data is not None:
-            payload = data
-        else:
-            payload = self._read(ref)
-            self._lingering.keep(ref.object_id, payload)
-        value = deserialize(payload)
-        if is_error(payload):
-            assert isinstance(value, BaseException)
-            raise value
-        return value
-
-    def _read(self, ref: RefInfo) -> memoryview:
-        view = self.rt.store.get(ref.object_id)
-        if view is None:
-            raise RayError(
-                f"argument {ref.object_id.hex()} is not in the store of node "
-                f"{self.rt.node.node_id.hex()[:8]}"
-            )
-        return view
+        return self._inputs.read(
+            spec.args, spec.deps, spec.args_in_store, spec.args_located, done.borrowed,
+            work.template.options,
+        )  # fmt: skip
 
     # -- out
 
@@ -389,16 +348,19 @@ class Executor:
         """Make the actor's instance; the envelope of its constructor's error, b"" if none."""
         self.actor_spec = spec
         self._rename(spec.class_name)
+        actor_class: Any = None
+        args: Sequence[Any] = ()
+        kwargs: Mapping[str, Any] = {}
         try:
             actor_class = self.fetch(spec.class_key, f"the class {spec.class_name}")
             if spec.args or spec.args_in_store is not None:
-                args, kwargs = self.arguments(
-                    spec.args, spec.deps, spec.args_in_store, spec.args_located, borrowed
-                )
-            else:
-                args, kwargs = (), {}
+                args, kwargs = self._inputs.read(
+                    spec.args, spec.deps, spec.args_in_store, spec.args_located, borrowed,
+                    spec.options,
+                )  # fmt: skip
             self.actor = actor_class(*args, **kwargs)
         except BaseException as error:
+            explain_read_only(error, actor_class, args, kwargs)
             refs: list[Any] = []
             return self.envelope_of(error, f"{spec.class_name}.__init__", refs)
         finally:
@@ -465,10 +427,13 @@ class Executor:
         template, spec = work.template, work.spec
         done = Done(work.owner, spec, _OK)
         begun_at = time.perf_counter_ns()
+        args: Sequence[Any] = ()
+        kwargs: Mapping[str, Any] = {}
+        function: Any = None
         try:
             function = self._function(template)
             running.work = work
-            args, kwargs = self._arguments(spec, done)
+            args, kwargs = self._arguments(work, done)
             value = function(*args, **kwargs)
             if inspect.isawaitable(value):
                 value = await value
@@ -477,6 +442,7 @@ class Executor:
             self._exit(exit_)
             return
         except BaseException as error:
+            explain_read_only(error, function, args, kwargs)
             done.status = self._verdict(template, error)
             self._error(done, template, error)
         done.run_us = (time.perf_counter_ns() - begun_at) // 1000

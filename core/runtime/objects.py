@@ -25,6 +25,7 @@ from mray.exceptions import (
 from mray.object_ref import ObjectRef
 from mray.ownership.references import Entry
 from mray.runtime.borrowing import adopting, owner_died, vanished
+from mray.runtime.inputs import own_memory
 from mray.runtime.mailbox import Waiter, Watcher
 from mray.serialization.envelope import NONE
 from mray.serialization.failures import error_envelope
@@ -126,25 +127,31 @@ class ObjectsPart:
                 self.rt.borrowing.register(inner, None)
         self.references.settle(entry)
 
-    def get(self, refs: Sequence[ObjectRef[Any]], timeout_s: float | None) -> list[Any]:
+    def get(
+        self, refs: Sequence[ObjectRef[Any]], timeout_s: float | None, writable: bool = False
+    ) -> list[Any]:
         """The values, in order. Raises the first error among them, GetTimeoutError in time."""
         entries = [ref._entry for ref in refs]
         pending = [entry for entry in entries if not entry.ready]
         if pending:
             self.wait_for(pending, timeout_s)
         load = self.load
-        return [load(entry) for entry in entries]
+        return [load(entry, writable) for entry in entries]
 
-    def load(self, entry: Entry) -> Any:
-        """The value of a ready entry; raises the error it holds."""
+    def load(self, entry: Entry, writable: bool = False) -> Any:
+        """The value of a ready entry; raises the error it holds. ``writable``: as a private copy,
+        of which only pages written to take memory."""
         data: bytes | memoryview | None = entry.data
         if data is None:
             if entry.located is None:
                 data = NONE
             else:
                 data = self._read_store(entry)
+                data = own_memory(self.rt.store, entry.object_id, data, writable)
+        if writable and type(data) is bytes:
+            data = own_memory(self.rt.store, entry.object_id, data, writable)
         adopting.context = entry
-        value = deserialize(data)
+        value = deserialize(data, writable=writable)
         if data[0] == 69 and is_error(data):
             raise self._raised(value)
         return value
