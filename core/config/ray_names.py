@@ -19,9 +19,7 @@ def _names(text: str) -> frozenset[str]:
 UNSUPPORTED: Final = _names(
     # Memory monitor, OOM kills and retries.
     """
-    max_kill_memory_buffer_bytes worker_killing_policy_by_group
-    idle_worker_killing_memory_threshold_bytes task_oom_retries task_oom_retry_delay_base_ms
-    task_retry_delay_ms task_failure_entry_ttl_ms event_stats_print_interval_ms event_stats
+    max_kill_memory_buffer_bytes task_retry_delay_ms task_failure_entry_ttl_ms event_stats
     raylet_check_gc_period_milliseconds MEMORY_MONITOR_ERROR_THRESHOLD DISABLE_MEMORY_MONITOR
     DEBUG_DISABLE_MEMORY_MONITOR
     """

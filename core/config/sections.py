@@ -124,7 +124,7 @@ class ObjectStore(_Section, frozen=True):
 
 
 class MemoryMonitor(_Section, frozen=True):
-    """When a node counts as short of memory. Shown at start; this version does not act on it."""
+    """When a node is short of memory, which worker it ends then, and how often that is retried."""
 
     memory_usage_threshold: Annotated[float, Meta(ge=0, le=1), Key(
         "The share of a node's memory above which it is short of memory.",
@@ -144,6 +144,54 @@ class MemoryMonitor(_Section, frozen=True):
         "Turn down to use more of a big machine; turn up to keep more of it free.",
         scope="node", unit="bytes", ray=("RAY_min_memory_free_bytes",),
     )] = -1
+    memory_soft_mark: Annotated[float, Meta(gt=0, le=1), Key(
+        "The share of the threshold from which on a node lends no worker to new tasks.",
+        "Turn up to start tasks for longer; turn down to have fewer ended.",
+        scope="node",
+    )] = 0.9
+    worker_killing_policy: Annotated[Literal["group_by_owner", "time"], Key(
+        "Which retriable worker is ended first; 1 means group_by_owner, 0 time.",
+        "group_by_owner spares owners with few tasks; time takes the newest of all.",
+        scope="node", ray=("RAY_worker_killing_policy_by_group",),
+        switch=("group_by_owner", "time"),
+    )] = "group_by_owner"
+    idle_worker_killing_memory_threshold_bytes: Annotated[int, Meta(ge=1, le=_BYTES_MAX), Key(
+        "An idle worker that keeps this much is ended before any that works.",
+        "Turn up to keep big idle workers; turn down to spare those at work.",
+        scope="node", unit="bytes", ray=("RAY_idle_worker_killing_memory_threshold_bytes",),
+    )] = GIB
+    min_kill_bytes: Annotated[int, Meta(ge=-1, le=_BYTES_MAX), Key(
+        "A worker that holds less is spared while another of its kind holds more; -1: 1 % of what "
+        "the node may use.",
+        "Turn up to end bigger workers first; turn down to 0 to keep to the order of the policy.",
+        scope="node", unit="bytes",
+    )] = -1
+    enforce_memory: Annotated[Literal["off", "warn", "kill"], Key(
+        "What happens to a worker that uses more than the memory its task or actor declared.",
+        "kill ends it even while the node has memory left; warn only names it.",
+        scope="node",
+    )] = "off"
+    task_oom_retries: Annotated[int, Meta(ge=-1, le=2**31 - 1), Key(
+        "Retries of a task that ended for want of memory, beside max_retries; -1: no end. A task "
+        "with max_retries=0 has none.",
+        "Turn up to wait longer for memory; turn down to see the error sooner.",
+        scope="cluster", unit="retries", ray=("RAY_task_oom_retries",),
+    )] = -1
+    task_oom_retry_delay_base_ms: Annotated[int, Meta(ge=0, le=60_000), Key(
+        "The pause before the first such retry; it doubles with each, up to a minute.",
+        "Turn up to give others time to finish; turn down to retry sooner.",
+        scope="cluster", unit="ms", ray=("RAY_task_oom_retry_delay_base_ms",),
+    )] = 1000
+    oom_retry_memory_factor: Annotated[float, Meta(ge=1, le=100), Key(
+        "Such a retry asks for this many times the most memory that was seen of the task.",
+        "Turn up for tasks whose need varies; turn down to run more of them at once.",
+        scope="cluster",
+    )] = 1.5
+    event_stats_print_interval_ms: Annotated[int, Meta(ge=0, le=_DAY_MS), Key(
+        "How often drivers are told how many workers memory ended; 0: never.",
+        "Turn up for a quieter driver; turn down to hear of it sooner.",
+        scope="node", unit="ms", ray=("RAY_event_stats_print_interval_ms",),
+    )] = 60_000
 
 
 class Tasks(_Section, frozen=True):

@@ -83,8 +83,8 @@ def test_a_key_is_described_by_any_of_its_names(name: str, key: str) -> None:
         ("RAY_tmpdir", "there is no key 'RAY_tmpdir'; did you mean RAY_TMPDIR?"),
         ("zzz", "there is no key 'zzz'"),
         (
-            "RAY_task_oom_retries",
-            "RAY_task_oom_retries is a setting of Ray that this version of mray does not support",
+            "RAY_task_retry_delay_ms",
+            "RAY_task_retry_delay_ms is a setting of Ray that this version of mray does not support",
         ),
     ],
 )

@@ -115,8 +115,8 @@ def test_a_bad_flag_is_named_with_what_was_expected(
             "{file}:3: the key auth_mode belongs to [auth], not to [no",
         ),
         (
-            toml("tasks", "task_oom_retries = 1"),
-            "task_oom_retries is a setting of Ray that this ve",
+            toml("tasks", "task_retry_delay_ms = 1"),
+            "task_retry_delay_ms is a setting of Ray that this ve",
         ),
         (
             toml("auth", "auth_token = 'hunter2'"),
@@ -207,10 +207,10 @@ def test_errors_keep_their_facts_when_pickled() -> None:
         ),
         ({"RAY_qqqq": "1"}, ["RAY_qqqq is no setting and has no effect"]),
         (
-            {"RAY_task_oom_retries": "1", "MRAY_DEDUP_LOGS": "0"},
+            {"RAY_task_retry_delay_ms": "1", "MRAY_DEDUP_LOGS": "0"},
             ["MRAY_DEDUP_LOGS: known Ray setting, not supported by this version of mray; it has "
              "no effect",
-             "RAY_task_oom_retries: known Ray setting, not supported by this version of mray; it "
+             "RAY_task_retry_delay_ms: known Ray setting, not supported by this version of mray; it "
              "has no effect"],
         ),
         (
@@ -258,8 +258,8 @@ def test_a_former_name_works_and_yields_to_the_present_one(load_here: Load) -> N
 
 
 def test_a_flag_for_an_unsupported_setting_of_ray_warns(load_here: Load) -> None:
-    resolved = load_here({"task_oom_retries": 1}, flags_from="init")
+    resolved = load_here({"task_retry_delay_ms": 1}, flags_from="init")
     assert resolved.warnings == (
-        "init(): task_oom_retries: known Ray setting, not supported by this version of mray; "
+        "init(): task_retry_delay_ms: known Ray setting, not supported by this version of mray; "
         "it has no effect",
     )
