@@ -84,7 +84,8 @@ def test_a_key_is_described_by_any_of_its_names(name: str, key: str) -> None:
         ("zzz", "there is no key 'zzz'"),
         (
             "RAY_task_retry_delay_ms",
-            "RAY_task_retry_delay_ms is a setting of Ray that this version of mray does not support",
+            "RAY_task_retry_delay_ms is a setting of Ray that this version of mray does not "
+            "support",
         ),
     ],
 )

@@ -210,7 +210,7 @@ def test_errors_keep_their_facts_when_pickled() -> None:
             {"RAY_task_retry_delay_ms": "1", "MRAY_DEDUP_LOGS": "0"},
             ["MRAY_DEDUP_LOGS: known Ray setting, not supported by this version of mray; it has "
              "no effect",
-             "RAY_task_retry_delay_ms: known Ray setting, not supported by this version of mray; it "
+             "RAY_task_retry_delay_ms: known Ray setting, not supported by this version of mray; "
              "has no effect"],
         ),
         (
