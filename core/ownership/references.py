@@ -10,6 +10,8 @@ What keeps an object alive, by kind:
   held       arguments of tasks submitted here and not finished (or actors not dead)
   inside     values, owned here and alive, that contain the reference
   borrowers  (owner only) processes that registered, each under one or more tokens
+  pinned     pickled by user code with mray.cloudpickle: until the process ends
+  captured   inside exported functions and classes: until the job ends
 
 A borrower registers with the owner under a token before whoever lent it the reference may let go:
 the worker that keeps an argument beyond its task registers before it replies; the worker that
@@ -27,91 +29,13 @@ alive and gets its value.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
 from mray.machine import InvariantError
+from mray.ownership.entry import Entry, Pins
 from mray.wire.messages import Address, Located, RefGroup
-
-
-class Home(Protocol):
-    """Where the finalizer of an ObjectRef leaves its note. See runtime/mailbox.py."""
-
-    posts: Any
-
-    def wake(self) -> None:
-        """Have the notes read soon. Takes no lock."""
-
-
-class Entry:
-    """One object as this process knows it."""
-
-    __slots__ = (
-        "born",
-        "borrowers",
-        "call_site",
-        "data",
-        "dropped_tokens",
-        "freed",
-        "held",
-        "home",
-        "inside",
-        "is_actor",
-        "local",
-        "located",
-        "name",
-        "nested",
-        "object_id",
-        "owner",
-        "ready",
-        "tokens",
-        "waiters",
-        "watchers",
-        "watching",
-    )
-
-    def __init__(self, object_id: bytes, owner: Address | None, home: Home, local: int) -> None:
-        self.object_id = object_id
-        #: None: owned by this process.
-        self.owner = owner
-        self.home = home
-        self.local = local
-        self.held = 0
-        self.inside = 0
-        #: The value can be had: ``data`` (envelope bytes) or ``located`` is set. Written last.
-        self.ready = False
-        self.data: bytes | None = None
-        self.located: Located | None = None
-        #: Waits of this process: objects with fire(entry); None when there are none.
-        self.waiters: list[Any] | None = None
-        #: Owner: processes to tell when ready.
-        self.watchers: list[bytes] | None = None
-        #: Borrower: the owner has been asked to tell us.
-        self.watching = False
-        #: Owner: registered borrowers and their tokens. Never an empty dict or set.
-        self.borrowers: dict[bytes, set[int]] | None = None
-        #: Owner: tokens dropped before they were added. Bounded by what is in flight.
-        self.dropped_tokens: set[int] | None = None
-        #: Borrower: tokens under which the owner knows us.
-        self.tokens: list[int] | None = None
-        #: Entries of the references inside the value, each counted in their ``inside``.
-        self.nested: list[Entry] | None = None
-        self.freed = False
-        self.is_actor = False
-        #: What makes the object, for people: a task's name, "put", an actor's class.
-        self.name = ""
-        #: Where user code asked for it, as call_sites.capture() gives it; None: not recorded, or
-        #: unpickled here.
-        self.call_site: Any = None
-        #: Monotonic seconds when this process made or first received it; 0: not recorded.
-        self.born = 0.0
-
-    @property
-    def kept(self) -> bool:
-        """Whether anything keeps the object alive."""
-        return bool(self.local or self.held or self.inside or self.borrowers)
-
 
 # ---- effects: what the runtime has to do after a call
 
@@ -213,6 +137,23 @@ class References:
         entry.held -= 1
         if not entry.held:
             self.settle(entry)
+
+    def pin(self, entry: Entry) -> None:
+        """User code pickled the reference by itself: the object stays until the process ends."""
+        self._pins(entry).pinned += 1
+
+    def capture(self, entry: Entry) -> None:
+        """An exported function or class contains the reference: the object stays until the job
+        ends."""
+        self._pins(entry).captured += 1
+
+    def _pins(self, entry: Entry) -> Pins:
+        pins = entry.pins
+        if pins is None:
+            pins = entry.pins = Pins()
+        if entry.freed:
+            self._revive(entry)
+        return pins
 
     def unregistered(self, entry: Entry) -> bool:
         """Borrower: whether the owner does not know that we hold the reference, and must."""
@@ -347,6 +288,8 @@ class References:
         while stack:
             entry = stack.pop()
             if entry.local or entry.held or entry.inside or entry.borrowers or entry.freed:
+                continue
+            if entry.pins is not None:
                 continue
             if entry.owner is None and not entry.ready:
                 continue

@@ -80,7 +80,11 @@ class BorrowingPart:
     def adopt_ref(self, object_id: bytes, owner: Address) -> ObjectRef[Any]:
         """The reference unpickled in this process."""
         entry = self.entry_for(object_id, owner)
-        self.rt.mailbox.posts.append((entry, adopting.context))
+        mailbox = self.rt.mailbox
+        mailbox.posts.append((entry, adopting.context))
+        if len(mailbox.posts) == 1:
+            # Later notes rely on the first to have woken the loop, those of finalizers too.
+            mailbox.wake()
         return ObjectRef(entry)
 
     def pickled_out_of_band(self, entry: Entry) -> None:
@@ -107,7 +111,7 @@ class BorrowingPart:
                 self._warned.add(frame)
                 warnings.warn(what, stacklevel=3)
         if by_cloudpickle:
-            self.rt.post(lambda: self.references.hold(entry))
+            self.rt.post(lambda: self.references.pin(entry))
 
     # -- the loop
 

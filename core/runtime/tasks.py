@@ -76,8 +76,8 @@ class TasksPart:
         self.dispatcher = Dispatcher(config.tasks.lease_idle_ms / 1000)
         self._numbers = itertools.count(1)
         self._exported: dict[bytes, bytes] = {}
-        #: References captured by exported functions: kept until the job ends.
-        self._captured: list[Any] = []
+        #: Keys of exports whose references are captured.
+        self._captured: set[bytes] = set()
         #: Tasks not finished, by task id: for explanations and cancelling.
         self.pending: dict[bytes, Task] = {}
         self._infeasible: dict[int, str] = {}
@@ -95,12 +95,23 @@ class TasksPart:
         outer, collector.refs = collector.refs, []
         try:
             data = cloudpickle.dumps(value, protocol=5)
-            self._captured += collector.refs
+            captured = collector.refs
         except Exception as error:
             raise unpicklable_error(value, what, error) from error
         finally:
             collector.refs = outer
-        return self.publish(data, what)
+        key = self.publish(data, what)
+        if captured:
+            self.rt.post(lambda: self._capture(key, captured))
+        return key
+
+    def _capture(self, key: bytes, refs: list[ObjectRef[Any]]) -> None:
+        """Keep what an exported function refers to until the job ends: whoever has the function's
+        key may fetch it at any time."""
+        if key not in self._captured:
+            self._captured.add(key)
+            for ref in refs:
+                self.references.capture(ref._entry)
 
     def publish(self, data: bytes, what: str) -> bytes:
         """Put bytes under their hash into the head's KV, once."""
