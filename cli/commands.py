@@ -28,6 +28,7 @@ MODULES: Final = {
     "job": "mray.cli.job",
     "logs": "mray.cli.logs",
     "list": "mray.cli.listing",
+    "memory": "mray.cli.memory",
     "config": "mray.cli.config",
     "health-check": "mray.cli.health",
     "get-auth-token": "mray.cli.token",

@@ -62,6 +62,11 @@ _MISSING: Final[dict[str, dict[str, str]]] = {
         "--headers": "jobs are not submitted over HTTP",
         "--verify": "jobs are not submitted over HTTP",
     },
+    "mray memory": {
+        "--no-format": "lines fit 80 columns or COLUMNS; --json cuts nothing",
+        "--redis_password": "there is no Redis",
+        "--redis-password": "there is no Redis",
+    },
     "mray logs": {
         "--encoding": "logs are printed byte for byte",
         "--encoding-errors": "logs are printed byte for byte",

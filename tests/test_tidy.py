@@ -54,6 +54,7 @@ ZMQ_ELSEWHERE = {"node/workers/zygote.py": "loads it ahead of forks, opens nothi
 ENVIRONMENT = {
     "core/api.py": "hands the environment to the loader of settings and the resolver of addresses",
     "core/daemon_spawn.py": "makes the environment of a child",
+    "core/memory_collect.py": "hands the environment to the one resolver of addresses",
     "core/launch.py": "decides and hands on whether `import ray` means mray",
     "core/serialization/dumper.py": "RAY_PICKLE_VERBOSE_DEBUG, wherever something is pickled",
     "cli/cluster.py": "hands the environment to the one resolver of addresses",

@@ -121,7 +121,7 @@ class Survey:
         kinds = kinds_of(entry)
         if in_place:
             kinds[PINNED_IN_MEMORY] = 1
-        state = "pending"
+        state = "pending" if entry.owner is None else "unread"
         if entry.ready:
             state = "error" if entry.data is not None and is_error(entry.data) else "ready"
         owner = rt.process_id if entry.owner is None else entry.owner.process_id

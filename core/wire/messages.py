@@ -964,7 +964,8 @@ class ReferenceView(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """One object as one process knows it, for `mray memory`.
 
     ``kinds``: how often the process holds it in which way (mray.memory_report.KINDS).
-    ``state``: ready, error (the value is one) or pending, with ``reason``.
+    ``state``: ready, error (the value is one), pending (at the owner; with ``reason``), or unread
+    (by a borrower, who does not know).
     """
 
     object_id: bytes
