@@ -99,7 +99,7 @@ class Executor:
         self,
         runtime: Runtime,
         finished: Callable[[Done], None],
-        announce: Callable[[str], None],
+        announce: Callable[[str, bool], None],
         leaving: Callable[[str], None],
         progress: Any,
     ) -> None:
@@ -121,7 +121,9 @@ class Executor:
         self.turn: Turn | None = None
         self._functions: dict[bytes, Any] = {}
         self._calls_of: dict[bytes, int] = {}
-        self._name = ""
+        self._titled: TaskTemplate | None = None
+        #: What was announced last: the name, and whether it may be run again.
+        self._title = ("", False)
         self._exit_code: int | None = None
         #: max_calls was reached: nothing more is begun.
         self.exiting = False
@@ -153,13 +155,15 @@ class Executor:
     def execute(self, work: Work) -> None:
         """Run one call and hand in its result."""
         template, spec = work.template, work.spec
-        if template.name != self._name:
-            self._rename(template.name)
+        if template is not self._titled:
+            self._titled = template
+            self._rename(template.name, template.retriable)
+        # The monotonic clock, on Linux: the node daemon compares it with its own.
+        begun_at = time.perf_counter_ns()
         if self._progress is not None:
-            struct.pack_into("<q", self._progress, 0, spec.seq)
+            struct.pack_into("<qq", self._progress, 0, spec.seq, begun_at)
         running.work = work
         done = Done(work.owner, spec, _OK)
-        begun_at = time.perf_counter_ns()
         try:
             function = self._function(template)
             args, kwargs = self._arguments(work, done)
@@ -338,16 +342,17 @@ class Executor:
             refs=refs,
         )
 
-    def _rename(self, name: str) -> None:
-        self._name = name
-        self.announce(name)
+    def _rename(self, name: str, retriable: bool) -> None:
+        if (name, retriable) != self._title:
+            self._title = (name, retriable)
+            self.announce(name, retriable)
 
     # -- actors
 
     def make_actor(self, spec: ActorSpec, borrowed: list[Entry]) -> bytes:
         """Make the actor's instance; the envelope of its constructor's error, b"" if none."""
         self.actor_spec = spec
-        self._rename(spec.class_name)
+        self._rename(spec.class_name, False)
         actor_class: Any = None
         args: Sequence[Any] = ()
         kwargs: Mapping[str, Any] = {}

@@ -163,7 +163,7 @@ class TasksPart:
         """What calls of one function with these options share."""
         wire = TaskTemplate(
             next(self._numbers), function_key, name, num_returns, self.rt.job_id, resources,
-            method, retry_exceptions, max_calls, options,
+            method, retry_exceptions, max_calls, options, max_retries != 0,
         )  # fmt: skip
         class_id = -1
         if not for_actor:

@@ -360,13 +360,13 @@ class Worker:
 
     # -- its log files
 
-    def _announce(self, name: str) -> None:
+    def _announce(self, name: str, retriable: bool) -> None:
         """From the executing thread: output from here on belongs to ``name``."""
         self.rt.title = name
         sys.stdout.flush()
         sys.stderr.flush()
         out, err = self.output.offsets()
-        title = SetWorkerTitle(name, out, err)
+        title = SetWorkerTitle(name, out, err, retriable)
         self.rt.post_to(self.params.node.address, title)
         self.rt.send_now()
         _set_process_name(f"ray::{name}")
@@ -394,9 +394,9 @@ def _by_owner(entries: list[Entry]) -> list[tuple[Address | None, list[Entry]]]:
 def _map_progress(path: str) -> mmap.mmap:
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        if os.fstat(fd).st_size < 8:
-            os.pwrite(fd, (-1).to_bytes(8, "little", signed=True), 0)
-        return mmap.mmap(fd, 8)
+        if os.fstat(fd).st_size < 16:
+            os.pwrite(fd, (-1).to_bytes(8, "little", signed=True) + bytes(8), 0)
+        return mmap.mmap(fd, 16)
     finally:
         os.close(fd)
 

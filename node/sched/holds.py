@@ -13,11 +13,13 @@ from mray.wire.messages import StartActor
 class Hold:
     """A worker at work for somebody: a lease, or an actor's place."""
 
-    __slots__ = ("actor", "blocked", "class_id", "lease_id", "owner", "resources", "worker")
+    __slots__ = (
+        "actor", "blocked", "class_id", "lease_id", "owner", "resources", "since", "worker",
+    )  # fmt: skip
 
     def __init__(
         self, lease_id: int, owner: bytes, class_id: int | None, worker: bytes,
-        resources: Resources, actor: StartActor | None,
+        resources: Resources, actor: StartActor | None, since: float = 0.0,
     ) -> None:  # fmt: skip
         self.lease_id = lease_id
         self.owner = owner
@@ -28,6 +30,8 @@ class Hold:
         self.actor = actor
         #: Its worker waits in get: its CPU is with the node.
         self.blocked = False
+        #: When it was granted, monotonic seconds.
+        self.since = since
 
     @property
     def held(self) -> Resources:

@@ -350,7 +350,7 @@ class Leases:
         line.count -= 1
         self._turns.served(line)
         self.holds.add(
-            Hold(lease_id, line.owner, line.class_id, worker.process_id, line.hold, start)
+            Hold(lease_id, line.owner, line.class_id, worker.process_id, line.hold, start, now)
         )
         if line.class_id is None:
             assert start is not None

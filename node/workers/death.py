@@ -19,6 +19,8 @@ _TAIL_BYTES: Final = 16 * 1024
 _TAIL_LINE_CHARS: Final = 1000
 #: What a worker writes into its progress file before its first task.
 NO_TASK_YET: Final = -1
+#: Two numbers of 8 bytes: that of the task begun last, and when (ns of the monotonic clock).
+_PROGRESS_BYTES: Final = 16
 
 
 def cause_of(
@@ -28,18 +30,21 @@ def cause_of(
     node_id: bytes,
     intent: DeathCause | None = None,
     by_kernel_oom: str = "",
+    by_kernel_facts: bytes = b"",
     stderr_tail: list[str] | None = None,
     last_seq: int = NO_TASK_YET,
 ) -> DeathCause:
     """The cause of an end with this wait status.
 
     ``intent``: why mray ended it, or the worker itself said it would go. ``by_kernel_oom``: the
-    evidence that the kernel killed for memory meanwhile, "" for none.
+    evidence that the kernel killed for memory meanwhile, "" for none; ``by_kernel_facts``: what
+    ``DeathCause.oom`` is then.
     """
     number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
     code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else None
+    oom = by_kernel_facts if by_kernel_oom else b""
     if intent is not None:
-        kind, text = intent.kind, intent.text
+        kind, text, oom = intent.kind, intent.text, intent.oom
     elif number is None:
         kind, text = "exit", ""
     elif number == signal.SIGKILL and by_kernel_oom:
@@ -61,6 +66,7 @@ def cause_of(
         node_id=node_id,
         stderr_tail=stderr_tail or [],
         last_seq=last_seq,
+        oom=oom if kind in ("killed", "kernel_oom") else b"",
     )
 
 
@@ -107,6 +113,17 @@ def read_progress(path: str) -> int:
     return int.from_bytes(data, "little", signed=True) if len(data) == 8 else NO_TASK_YET
 
 
+def read_begun_at(path: str) -> float | None:
+    """When a worker began its last task (monotonic seconds); None where it never began one."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read(_PROGRESS_BYTES)
+    except OSError:
+        return None
+    begun_ns = int.from_bytes(data[8:], "little", signed=True)
+    return begun_ns / 1e9 if len(data) == _PROGRESS_BYTES and begun_ns > 0 else None
+
+
 class ProgressFile(msgspec.Struct, frozen=True):
     """The file in which a worker keeps the number of its last task; the node makes and removes it.
 
@@ -119,7 +136,7 @@ class ProgressFile(msgspec.Struct, frozen=True):
         """Make it, saying that no task was begun."""
         descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
-            os.write(descriptor, NO_TASK_YET.to_bytes(8, "little", signed=True))
+            os.write(descriptor, NO_TASK_YET.to_bytes(8, "little", signed=True) + bytes(8))
         finally:
             os.close(descriptor)
 

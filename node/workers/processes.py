@@ -72,6 +72,8 @@ class Processes:
         self._on_started = on_started
         self._on_ended = on_ended
         self._workers: dict[bytes, Process] = {}
+        #: What ``DeathCause.oom`` says of a worker that the kernel ended for want of memory.
+        self.kernel_facts: Callable[[bytes], bytes] = lambda process_id: b""
         #: Other processes that we started and that leave strays: job drivers.
         self.other_makers: dict[int, Maker] = {}
         self._strays = Strays(self._is_ours, spawner.hear)
@@ -209,6 +211,7 @@ class Processes:
             node_id=self._node_id,
             intent=process.intent,
             by_kernel_oom=by_kernel,
+            by_kernel_facts=self.kernel_facts(process.params.process_id) if by_kernel else b"",
             stderr_tail=self._last_words(process),
             last_seq=process.progress.take(),
         )

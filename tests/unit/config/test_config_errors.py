@@ -211,7 +211,7 @@ def test_errors_keep_their_facts_when_pickled() -> None:
             ["MRAY_DEDUP_LOGS: known Ray setting, not supported by this version of mray; it has "
              "no effect",
              "RAY_task_retry_delay_ms: known Ray setting, not supported by this version of mray; "
-             "has no effect"],
+             "it has no effect"],
         ),
         (
             {"RAY_memory_monitor_interval_ms": "100"},
