@@ -21,6 +21,7 @@ objects     borrower: WatchObject / owner: ObjectReady (at once or when it is)
             holder: AddBorrower / owner: Ack; borrower: DropBorrower
 store       client: CreateObject / node: ObjectCreated; client: SealObject | AbortObject
             client: PinObjects / node: ObjectsPinned; client: UnpinObjects; owner: FreeObjects
+            node: GiveUpPlaces / owner: PlacesGivenUp (before an object of its own goes to disk)
 actors      owner: RegisterActor / head: ActorRegistered; head -> node -> worker: StartActor
             worker -> head: ActorStarted; anyone: WatchActor / head: ActorState (now and on change)
             anyone: KillActor / head: Ack; owner: ActorOutOfScope; worker: ActorExiting
@@ -75,6 +76,8 @@ class NodeInfo(msgspec.Struct, array_like=True, frozen=True, gc=False):
     #: The memory this node may use, and where that limit was read.
     memory_limit_bytes: int = 0
     memory_source: str = ""
+    #: The file for what the store cannot take: its addresses follow those of the store's file.
+    overflow_path: str = ""
 
 
 class DeathCause(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -171,6 +174,8 @@ class Heartbeat(Message, frozen=True, tag=12):
     pending: list[tuple[dict[str, int], int]]
     store_used_bytes: int
     workers: int
+    #: On disk: spilled, and in the overflow file.
+    store_spilled_bytes: int = 0
 
 
 class NodeJoined(Message, frozen=True, tag=13):
@@ -509,6 +514,8 @@ class ObjectsPinned(Message, frozen=True, tag=65):
     rid: int
     #: (offset, size_bytes) in the order asked.
     places: list[tuple[int, int]]
+    #: Why a missing one is not here, "" where that is not known; empty when there are no reasons.
+    reasons: list[str] = []
 
 
 class UnpinObjects(Message, frozen=True, tag=66):
@@ -536,6 +543,34 @@ class StoreStats(Message, frozen=True, tag=69):
     object_count: int
     #: (object_id, size, state, pins, owner_id) when asked for.
     objects: list[tuple[bytes, int, str, int, bytes]] = []
+    #: On disk now: objects that were spilled, and those that were made there (overflow).
+    spilled_bytes: int = 0
+    spilled_objects: int = 0
+    overflow_bytes: int = 0
+    #: Since the start; seconds are those of all threads, so bytes by seconds is one thread's rate.
+    spilled_bytes_total: int = 0
+    spilled_objects_total: int = 0
+    spill_s: float = 0.0
+    restored_bytes_total: int = 0
+    restored_objects_total: int = 0
+    restore_s: float = 0.0
+    #: Directories and URLs that take spilled objects, and what is wrong with those that fail.
+    spill_directories: list[str] = []
+    spill_troubles: list[str] = []
+
+
+class GiveUpPlaces(Message, frozen=True, tag=130):
+    """node -> owner: forget where these objects are, but for those with buffers over them."""
+
+    rid: int
+    object_ids: list[bytes]
+
+
+class PlacesGivenUp(Message, frozen=True, tag=131):
+    """owner -> node: these are forgotten; from now on it pins them like any reader."""
+
+    rid: int
+    object_ids: list[bytes]
 
 
 # -------------------------------------------------------------------------------------- actors
@@ -897,6 +932,7 @@ class NodeView(msgspec.Struct, array_like=True, frozen=True, gc=False):
     workers: int
     since_heartbeat_s: float
     cause: DeathCause | None = None
+    store_spilled_bytes: int = 0
 
 
 class Nodes(Message, frozen=True, tag=121):
@@ -1056,7 +1092,7 @@ AnyMessage = Union[  # noqa: UP007 (a type written with | would need 90 of them)
     PushTasks, TaskReplies, StealTasks, CancelTask,
     WatchObject, ObjectReady, AddBorrower, DropBorrower, ExplainObjects, ObjectsExplained,
     CreateObject, ObjectCreated, SealObject, AbortObject, PinObjects, ObjectsPinned, UnpinObjects,
-    FreeObjects, GetStoreStats, StoreStats,
+    FreeObjects, GetStoreStats, StoreStats, GiveUpPlaces, PlacesGivenUp,
     RegisterActor, ActorRegistered, StartActor, ActorStarted, ActorStartFailed, WatchActor,
     ActorState, KillActor, ActorOutOfScope, StopActor, TerminateActor, ActorExiting, GetActor,
     ActorFound, ListActors, ActorList,

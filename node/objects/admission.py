@@ -5,6 +5,7 @@ Owns order and deadlines. Does not know what room is: store.py asks for the head
 Strictly in order: a small object behind a big one waits, at most the grace of the big one. Letting
 it pass would let a stream of small ones starve the big one into an error that says "full" while
 there was room over and over. All waits have the same grace, so the head's deadline is the first.
+It counts from the last room that spilling made: whoever sees the store work is not refused.
 """
 
 from __future__ import annotations
@@ -41,9 +42,11 @@ class Waiting:
 class Admission:
     """The queue. One entry at most for a client and an object."""
 
-    __slots__ = ("_entries",)
+    __slots__ = ("_entries", "bytes")
 
     def __init__(self) -> None:
+        #: What those that wait ask for together.
+        self.bytes = 0
         self._entries: OrderedDict[tuple[bytes, bytes], Waiting] = OrderedDict()
 
     def __len__(self) -> int:
@@ -70,10 +73,12 @@ class Admission:
         if key in self._entries:
             raise ValueError(f"a create of {entry.object_id.hex()} already waits")
         self._entries[key] = entry
+        self.bytes += entry.size
 
     def remove(self, entry: Waiting) -> None:
         """Leave the queue. KeyError if it is not in it."""
         del self._entries[entry.client, entry.object_id]
+        self.bytes -= entry.size
 
     def of_client(self, client: bytes) -> list[Waiting]:
         """What a client waits for, in order."""

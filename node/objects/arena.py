@@ -9,8 +9,6 @@ SIGBUS: on a 1 MiB tmpfs, ftruncate and a touch of the second MiB kill the proce
 
 from __future__ import annotations
 
-import ctypes
-import errno
 import mmap
 import os
 from collections.abc import Iterable
@@ -24,6 +22,7 @@ from mray.node.objects.directory import (
     lock_new,
     remove,
 )
+from mray.node.objects.holes import punch_hole
 from mray.node.objects.ranges import Range
 from mray.units import MIB, TIB, format_bytes
 
@@ -35,10 +34,6 @@ PAGE_BYTES = mmap.ALLOCATIONGRANULARITY
 
 #: File systems and address spaces end somewhere (ext4: 16 TiB a file, x86: 128 TiB mapped).
 _VIRTUAL_BYTES_MAX = 8 * TIB
-_KEEP_SIZE_PUNCH_HOLE = 0x01 | 0x02
-
-_libc = ctypes.CDLL(None, use_errno=True)
-_libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
 
 
 class Arena:
@@ -77,7 +72,7 @@ class Arena:
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             os.ftruncate(fd, virtual_bytes)
             os.posix_fallocate(fd, 0, PAGE_BYTES)
-            _punch(fd, 0, PAGE_BYTES)
+            punch_hole(fd, 0, PAGE_BYTES)
         except OSError as error:
             if fd >= 0:
                 os.close(fd)
@@ -95,7 +90,7 @@ class Arena:
         Takes 4-5 ms for 32 MiB: callers keep it to that. Raises OSError.
         """
         for start, length in ranges:
-            _punch(self._fd, start, length)
+            punch_hole(self._fd, start, length)
 
     def resident_bytes(self) -> int:
         """How much memory the file holds."""
@@ -151,10 +146,3 @@ def check_room(base: str, capacity_bytes: int) -> None:
             f"{format_bytes(free)} free: set object_store_memory to {fits} or less, or enlarge it "
             f"(mount -o remount,size=... {base}; docker run --shm-size=...)"
         )
-
-
-def _punch(fd: int, start: int, length: int) -> None:
-    while _libc.fallocate(fd, _KEEP_SIZE_PUNCH_HOLE, start, length):
-        number = ctypes.get_errno()
-        if number != errno.EINTR:
-            raise OSError(number, os.strerror(number))

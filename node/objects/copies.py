@@ -11,9 +11,10 @@ from __future__ import annotations
 from heapq import nlargest
 
 from mray.machine import InvariantError
-from mray.node.objects.allocator import Allocator
 from mray.node.objects.effects import Holder
+from mray.node.objects.files import Slot
 from mray.node.objects.lifecycle import Copy
+from mray.node.objects.space import Space
 
 
 class _Client:
@@ -31,10 +32,23 @@ class _Client:
 class Copies:
     """All copies of a node."""
 
-    __slots__ = ("_allocator", "_clients", "_current", "_former", "_owned")
+    __slots__ = (
+        "_clients", "_current", "_former", "_owned", "_space", "cached", "cached_bytes", "loose",
+        "placed", "slots_gone",
+    )  # fmt: skip
 
-    def __init__(self, allocator: Allocator) -> None:
-        self._allocator = allocator
+    def __init__(self, space: Space) -> None:
+        self._space = space
+        #: Current copies in the arena that nobody uses, in the order of their last use, and so the
+        #: order in which they make room: those that are on disk too, those that may be written
+        #: there, and those whose owners have to be asked before.
+        self.cached: dict[bytes, Copy] = {}
+        self.loose: dict[bytes, Copy] = {}
+        self.placed: dict[bytes, Copy] = {}
+        #: What ``cached`` takes, in whole pages.
+        self.cached_bytes = 0
+        #: Places on disk of copies that have gone, for store.py to release.
+        self.slots_gone: list[Slot] = []
         #: None of them is dropped.
         self._current: dict[bytes, Copy] = {}
         #: Dropped copies still in use, oldest first; no empty lists.
@@ -71,11 +85,18 @@ class Copies:
         return [] if state is None else list(state.writing.values())
 
     def biggest(self, count: int) -> tuple[Holder, ...]:
-        """The biggest copies, biggest first."""
+        """The biggest copies in the arena, biggest first."""
         return tuple(
-            Holder(copy.object_id, copy.size, copy.state, copy.pin_count, copy.owner_id)
-            for copy in nlargest(count, self.all(), key=lambda copy: copy.size)
-        )
+            Holder(
+                copy.object_id, copy.size, copy.state, copy.pin_count, copy.owner_id,
+                copy.by_place and copy.ask_after > 0,
+            )
+            for copy in nlargest(
+                count,
+                (copy for copy in self.all() if 0 <= copy.offset < self._space.base),
+                key=lambda copy: copy.size,
+            )
+        )  # fmt: skip
 
     def add(self, object_id: bytes, offset: int, size: int, owner_id: bytes, writer: bytes) -> Copy:
         """A client begins to fill an allocated range; an older copy of the object is dropped.
@@ -95,9 +116,11 @@ class Copies:
         """The writer of an unsealed copy is done with it."""
         del self._clients[copy.writer].writing[copy.object_id]
         copy.sealed = True
-        self._allocator.settle(copy.offset)
+        self._space.settle(copy.offset)
         if copy.dropped:
             self._release_former(copy)
+        else:
+            self.track(copy)
 
     def give_up(self, copy: Copy) -> None:
         """The writer of an unsealed copy will never be done with it."""
@@ -106,20 +129,24 @@ class Copies:
             self._release_former(copy)
         else:
             self._forget_current(copy)
-            self._allocator.free(copy.offset)
+            self._gone(copy)
 
     def drop(self, copy: Copy) -> None:
         """Nobody new may have a current copy; it goes when nobody uses it."""
         copy.dropped = True
         self._forget_current(copy)
+        if copy.group is not None:
+            self.track(copy)
         if copy.in_use:
             self._former.setdefault(copy.object_id, []).append(copy)
         else:
-            self._allocator.free(copy.offset)
+            self._gone(copy)
 
     def pin(self, copy: Copy, client: bytes) -> tuple[int, int]:
-        """A client reads a sealed current copy: its offset and size."""
+        """A client reads a current copy that is here: its offset and size."""
         copy.pin(client)
+        if copy.group is not None:
+            self.track(copy)
         pins = self._client(client).pins
         pins[copy.object_id] = pins.get(copy.object_id, 0) + 1
         return copy.offset, copy.size
@@ -140,8 +167,53 @@ class Copies:
             if not copy.in_use:
                 self._release_former(copy)
         if left:
-            self._current[object_id].unpin(client, left)
+            current = self._current[object_id]
+            current.unpin(client, left)
+            if not current.pins:
+                self.track(current)
         return given
+
+    def settle(self, copy: Copy) -> None:
+        """A copy has its bytes again, or will never have them: its restore is over."""
+        copy.restoring = False
+        if copy.dropped:
+            if not copy.in_use:
+                self._release_former(copy)
+        else:
+            self._space.settle(copy.offset)
+            self.track(copy)
+
+    def vacate(self, copy: Copy) -> None:
+        """Take the range of a current copy that is on disk too."""
+        self._space.free(copy.offset)
+        copy.offset = -1
+        copy.restoring = False
+        self.track(copy)
+
+    def track(self, copy: Copy) -> None:
+        """Note whether a copy may make room. To be called when that may have changed."""
+        group: dict[bytes, Copy] | None = None
+        if (
+            copy.here
+            and not (copy.pins or copy.dropped or copy.spilling or copy.asked)
+            and copy.offset < self._space.base
+        ):
+            if copy.slot is not None:
+                group = self.cached
+            else:
+                group = self.placed if copy.by_place else self.loose
+        before = copy.group
+        if group is before:
+            return
+        if before is not None:
+            del before[copy.object_id]
+            if before is self.cached:
+                self.cached_bytes -= self._space.rounded(copy.size)
+        if group is not None:
+            group[copy.object_id] = copy
+            if group is self.cached:
+                self.cached_bytes += self._space.rounded(copy.size)
+        copy.group = group
 
     def forget_client(self, client: bytes) -> None:
         """Take all pins of a client back. It fills nothing any more."""
@@ -153,20 +225,33 @@ class Copies:
 
     def check(self) -> None:
         """Raise InvariantError if the tables contradict each other or the allocator."""
-        self._allocator.check()
+        self._space.check()
         pinned: dict[bytes, dict[bytes, int]] = {}
         writing: dict[bytes, dict[bytes, Copy]] = {}
-        taken = self._allocator.doubtful_bytes
+        arena = self._space.arena
+        taken = [arena.doubtful_bytes, 0]
+        grouped = 0
         for copy in self.all():
             copy.check()
-            taken += self._allocator.rounded(copy.size)
+            if copy.offset >= 0:
+                taken[copy.offset >= self._space.base] += self._space.rounded(copy.size)
             for client, count in copy.pins.items():
                 counts = pinned.setdefault(client, {})
                 counts[copy.object_id] = counts.get(copy.object_id, 0) + count
             if not copy.sealed:
                 writing.setdefault(copy.writer, {})[copy.object_id] = copy
-        if taken != self._allocator.used_bytes:
-            raise InvariantError(f"copies take {taken} of {self._allocator.used_bytes} used bytes")
+            if copy.group is not None:
+                grouped += copy.group.get(copy.object_id) is copy
+            before = copy.group
+            self.track(copy)
+            if copy.group is not before:
+                raise InvariantError(f"{copy.object_id.hex()} is listed wrong for making room")
+        if grouped != len(self.cached) + len(self.loose) + len(self.placed):
+            raise InvariantError("copies that have gone are listed for making room")
+        if taken != [arena.used_bytes, self._space.overflow_bytes]:
+            raise InvariantError(
+                f"copies take {taken} of {arena.used_bytes} and {self._space.overflow_bytes} bytes"
+            )
         for client, state in self._clients.items():
             if state.pins != pinned.pop(client, {}) or state.writing != writing.pop(client, {}):
                 raise InvariantError(f"pins or writes of client {client.hex()} are noted wrong")
@@ -199,4 +284,10 @@ class Copies:
         others.remove(copy)
         if not others:
             del self._former[copy.object_id]
-        self._allocator.free(copy.offset)
+        self._gone(copy)
+
+    def _gone(self, copy: Copy) -> None:
+        if copy.offset >= 0:
+            self._space.free(copy.offset)
+        if copy.slot is not None:
+            self.slots_gone.append(copy.slot)

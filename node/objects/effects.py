@@ -18,6 +18,8 @@ class Holder(msgspec.Struct, frozen=True):
     state: str
     pin_count: int
     owner_id: bytes
+    #: Its owner was asked to forget its place and has not.
+    by_place: bool = False
 
 
 class Full(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,6 +34,23 @@ class Full(msgspec.Struct, frozen=True, kw_only=True):
     waited_s: float
     #: The biggest copies, biggest first.
     holders: tuple[Holder, ...]
+    #: What is wrong with disks that should make room.
+    troubles: tuple[str, ...] = ()
+    #: The object is on disk and was to come back.
+    spilled: bool = False
+
+
+class OutOfDisk(msgspec.Struct, frozen=True, kw_only=True):
+    """No room in memory for an object, and none on the disks that would make some."""
+
+    object_id: bytes
+    requested_bytes: int
+    capacity_bytes: int
+    used_bytes: int
+    spilled_bytes: int
+    waited_s: float
+    #: What each disk said.
+    disks: tuple[str, ...]
 
 
 class OwnerGone(msgspec.Struct, frozen=True):
@@ -55,7 +74,7 @@ class Refuse(msgspec.Struct, frozen=True):
 
     client: bytes
     rid: int
-    why: Full | OwnerGone
+    why: Full | OutOfDisk | OwnerGone
 
 
 class AnswerPins(msgspec.Struct, frozen=True):
@@ -64,6 +83,8 @@ class AnswerPins(msgspec.Struct, frozen=True):
     client: bytes
     rid: int
     places: tuple[tuple[int, int], ...]
+    #: Why an object is not here, "" where that is not known; empty when none has a reason.
+    reasons: tuple[str, ...] = ()
 
 
 class Punch(msgspec.Struct, frozen=True):
@@ -79,4 +100,60 @@ class Complain(msgspec.Struct, frozen=True):
     text: str
 
 
-Effect = Created | Refuse | AnswerPins | Punch | Complain
+class WriteSpill(msgspec.Struct, frozen=True):
+    """Write (range begins, size, where in the file) parts into a new file; answer ``written`` or
+    ``write_failed``. What a failed write leaves is taken away."""
+
+    file: int
+    disk: int
+    parts: tuple[tuple[int, int, int], ...]
+
+
+class ReadSpill(msgspec.Struct, frozen=True):
+    """Fill the range at ``offset`` from a file, which must have this checksum; answer ``read``,
+    ``read_failed`` or ``read_no_space``."""
+
+    number: int
+    disk: int
+    file: int
+    at: int
+    size: int
+    crc: int
+    offset: int
+
+
+class DeleteSpill(msgspec.Struct, frozen=True):
+    """Nothing in a file is needed any more."""
+
+    disk: int
+    file: int
+
+
+class PunchSpill(msgspec.Struct, frozen=True):
+    """A part of a file is needed no more."""
+
+    disk: int
+    file: int
+    at: int
+    size: int
+
+
+class AskPlaces(msgspec.Struct, frozen=True):
+    """Ask an owner to forget the places of objects that it reads without pins."""
+
+    owner: bytes
+    rid: int
+    object_ids: tuple[bytes, ...]
+
+
+class Tell(msgspec.Struct, frozen=True):
+    """A disk has changed its state. For the log."""
+
+    is_warning: bool
+    text: str
+
+
+Effect = (
+    Created | Refuse | AnswerPins | Punch | Complain
+    | WriteSpill | ReadSpill | DeleteSpill | PunchSpill | AskPlaces | Tell
+)  # fmt: skip

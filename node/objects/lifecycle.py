@@ -7,24 +7,33 @@ Owns the states of a copy and its pins. Does not own places, tables or queues: s
        +--abort, writer died--> gone
        +--dropped--> unwanted --seal, abort, writer died--> gone
 
+    sealed --chosen--> spilling --written, no pins--> spilled --wanted--> restoring --read--> sealed
+                          +--failed, or pinned meanwhile--> sealed            +--failed--> gone
+
 Dropped: freed by its owner, its owner died, or a retry of its task writes a new copy. A copy that
-somebody writes or reads keeps its range whatever happens to the object.
+somebody writes or reads keeps its range whatever happens to the object. A copy keeps its place on
+disk once it has one, so that to make room again costs nothing.
 """
 
 from __future__ import annotations
 
 from mray.machine import InvariantError
+from mray.node.objects.files import Slot
 
 
 class Copy:
-    """A range of the arena that holds, or will hold, one object's bytes."""
+    """One object's bytes: a range of the arena, a place on disk, or both."""
 
-    __slots__ = ("dropped", "object_id", "offset", "owner_id", "pins", "sealed", "size", "writer")
+    __slots__ = (
+        "ask_after", "asked", "by_place", "dropped", "group", "object_id", "offset", "owner_id",
+        "pins", "restoring", "sealed", "size", "slot", "spilling", "writer",
+    )  # fmt: skip
 
     def __init__(
         self, object_id: bytes, offset: int, size: int, owner_id: bytes, writer: bytes
     ) -> None:
         self.object_id = object_id
+        #: Where its range begins (space.py says in which file), -1 while it is only on disk.
         self.offset = offset
         #: Bytes asked for; the range is rounded up to pages.
         self.size = size
@@ -38,13 +47,34 @@ class Copy:
         self.dropped = False
         #: Pins by client. Empty until sealed; counts are positive.
         self.pins: dict[bytes, int] = {}
+        #: Its owner wrote it and may read it by its place, without a pin: its range may not move
+        #: before the owner has said that it forgot the place.
+        self.by_place = writer == owner_id
+        #: Where its bytes are on disk.
+        self.slot: Slot | None = None
+        #: A file is being written from its range.
+        self.spilling = False
+        #: Its range is being filled from its slot, or about to be.
+        self.restoring = False
+        #: Its owner has been asked to forget its place and has not answered.
+        self.asked = False
+        #: Not to be asked again before (monotonic seconds).
+        self.ask_after = 0.0
+        #: The table of copies.py that lists it as one that may make room.
+        self.group: dict[bytes, Copy] | None = None
 
     @property
     def state(self) -> str:
-        """created, unwanted, sealed or leaving."""
-        if self.sealed:
-            return "leaving" if self.dropped else "sealed"
-        return "unwanted" if self.dropped else "created"
+        """created, unwanted, sealed, leaving, spilling, spilled or restoring."""
+        if not self.sealed:
+            return "unwanted" if self.dropped else "created"
+        if self.dropped:
+            return "leaving"
+        if self.restoring:
+            return "restoring"
+        if self.offset < 0:
+            return "spilled"
+        return "spilling" if self.spilling else "sealed"
 
     @property
     def pin_count(self) -> int:
@@ -52,9 +82,14 @@ class Copy:
         return sum(self.pins.values())
 
     @property
+    def here(self) -> bool:
+        """Its bytes are in its range: a reader may be told where."""
+        return self.sealed and self.offset >= 0 and not self.restoring
+
+    @property
     def in_use(self) -> bool:
         """Somebody writes or reads it: its range must stay."""
-        return not self.sealed or bool(self.pins)
+        return not self.sealed or bool(self.pins) or self.restoring
 
     def pin(self, client: bytes) -> None:
         """Count one reader more."""
@@ -71,7 +106,14 @@ class Copy:
 
     def check(self) -> None:
         """Raise InvariantError if the copy contradicts itself."""
-        if self.pins and not self.sealed:
-            raise InvariantError(f"{self.object_id.hex()} is pinned and not sealed")
+        name = self.object_id.hex()
+        if self.pins and not self.here:
+            raise InvariantError(f"{name} is pinned and not readable ({self.state})")
         if any(count <= 0 for count in self.pins.values()):
-            raise InvariantError(f"{self.object_id.hex()} has an empty pin: {self.pins}")
+            raise InvariantError(f"{name} has an empty pin: {self.pins}")
+        if self.offset < 0 and (self.slot is None or self.restoring or not self.sealed):
+            raise InvariantError(f"{name} has neither a range nor a place on disk")
+        if self.by_place and (self.offset < 0 or self.slot is not None or self.spilling):
+            raise InvariantError(f"{name} moves while its owner reads it by its place")
+        if self.restoring and (self.slot is None or self.offset < 0 or self.spilling):
+            raise InvariantError(f"{name} is restored from nowhere, or to nowhere")

@@ -11,14 +11,32 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, assert_never
 
 from mray.node.objects.allocator import Allocator
 from mray.node.objects.arena import PAGE_BYTES, Arena
 from mray.node.objects.cooling import CoolingRules
-from mray.node.objects.effects import AnswerPins, Complain, Created, Effect, Punch, Refuse
+from mray.node.objects.effects import (
+    AnswerPins,
+    AskPlaces,
+    Complain,
+    Created,
+    DeleteSpill,
+    Effect,
+    OutOfDisk,
+    Punch,
+    PunchSpill,
+    ReadSpill,
+    Refuse,
+    Tell,
+    WriteSpill,
+)
+from mray.node.objects.overflow import Overflow
+from mray.node.objects.ranges import Range
 from mray.node.objects.refusal import refusal
+from mray.node.objects.spill_pool import SpillPool
+from mray.node.objects.spilling import SpillRules
 from mray.node.objects.store import ObjectStore, StoreRules
 from mray.store.abort import NO_SPACE
 from mray.units import GIB
@@ -27,10 +45,12 @@ from mray.wire.messages import (
     CreateObject,
     FreeObjects,
     GetStoreStats,
+    GiveUpPlaces,
     Message,
     ObjectCreated,
     ObjectsPinned,
     PinObjects,
+    PlacesGivenUp,
     Refused,
     SealObject,
     StoreStats,
@@ -49,7 +69,8 @@ class StoreServer:
 
     ``send`` delivers a message to a process; what it returns is ignored (a peer that is gone will
     be reported dead). ``warm_bytes``: free memory kept for reuse, default half the capacity but at
-    most 2 GiB. ``full_grace_s``: how long a create waits for room.
+    most 2 GiB. ``full_grace_s``: how long a create waits for room. ``pool`` moves what ``spill``
+    says to disk; ``overflow`` takes what the arena cannot. Both belong to the server from now on.
     """
 
     def __init__(
@@ -59,13 +80,25 @@ class StoreServer:
         *,
         warm_bytes: int | None = None,
         full_grace_s: float = 2.0,
+        spill: SpillRules | None = None,
+        pool: SpillPool | None = None,
+        overflow: Overflow | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if warm_bytes is None:
             warm_bytes = min(arena.capacity_bytes // 2, _WARM_BYTES_MAX)
         allocator = Allocator(arena.capacity_bytes, arena.virtual_bytes, PAGE_BYTES)
-        rules = StoreRules(cooling=CoolingRules(warm_bytes=warm_bytes), full_grace_s=full_grace_s)
+        rules = StoreRules(
+            cooling=CoolingRules(warm_bytes=warm_bytes),
+            full_grace_s=full_grace_s,
+            spill=spill or SpillRules(),
+            overflow_bytes=overflow.length if overflow is not None else 0,
+        )
         self.arena = arena
+        self._overflow = overflow
+        self._pool = pool
+        if pool is not None:
+            pool.listener = self
         self.store = ObjectStore(allocator, rules)
         self._send = send
         self._clock = clock
@@ -77,6 +110,7 @@ class StoreServer:
             PinObjects: self.pin_objects,
             UnpinObjects: self.unpin_objects,
             FreeObjects: self.free_objects,
+            PlacesGivenUp: self.places_given_up,
             GetStoreStats: self.get_store_stats,
         }
 
@@ -84,6 +118,11 @@ class StoreServer:
     def used_bytes(self) -> int:
         """What objects take, for the heartbeat."""
         return self.store.used_bytes
+
+    @property
+    def spilled_bytes(self) -> int:
+        """What objects take on disk, for the heartbeat."""
+        return self.store.spilling.files.bytes + self.store.space.overflow_bytes
 
     def handle(self, sender: bytes, message: Message) -> bool:
         """Take a message of the process ``sender``; False if it is not one for the store."""
@@ -139,6 +178,7 @@ class StoreServer:
     def stats(self, rid: int, *, objects: bool) -> StoreStats:
         """The store in figures, with its objects if asked for."""
         store = self.store
+        files, totals = store.spilling.files, store.spilling.totals
         listed = [
             (copy.object_id, copy.size, copy.state, copy.pin_count, copy.owner_id)
             for copy in (store.copies() if objects else ())
@@ -169,18 +209,30 @@ class StoreServer:
         return self.store.deadline()
 
     def close(self) -> None:
-        """Take the arena away. Processes that still map it keep what they see."""
+        """Take the arena and what was spilled away. Who still maps the arena keeps what he sees."""
+        if self._overflow is not None:
+            self._overflow.close()
+        if self._pool is not None:
+            self._pool.close()
         self.arena.close()
 
     def _perform(self, effects: list[Effect]) -> None:
         for effect in effects:
             match effect:
                 case Created(client, rid, offset, cold):
-                    self._send(client, ObjectCreated(rid, offset, list(cold)))
-                case AnswerPins(client, rid, places):
-                    self._send(client, ObjectsPinned(rid, list(places)))
+                    if offset < self.arena.virtual_bytes or self._disk_has_room(effect):
+                        self._send(client, ObjectCreated(rid, offset, list(cold)))
+                case AnswerPins(client, rid, places, reasons):
+                    self._send(client, ObjectsPinned(rid, list(places), list(reasons)))
                 case Punch(ranges):
-                    self.arena.punch(ranges)
+                    self._punch(ranges)
+                case WriteSpill() | ReadSpill() | DeleteSpill() | PunchSpill():
+                    assert self._pool is not None
+                    self._pool.submit(effect)
+                case AskPlaces(owner, rid, object_ids):
+                    self._send(owner, GiveUpPlaces(rid, list(object_ids)))
+                case Tell(is_warning, text):
+                    log.log(logging.WARNING if is_warning else logging.INFO, "%s", text)
                 case Refuse(client, rid, why):
                     kind, text = refusal(why, self.arena.path)
                     self._send(client, Refused(rid, kind, text))
@@ -188,3 +240,31 @@ class StoreServer:
                     log.warning("process %s %s; ignored", client.hex()[:8], text)
                 case _:
                     assert_never(effect)
+
+    def _punch(self, ranges: Sequence[Range]) -> None:
+        base = self.arena.virtual_bytes
+        if self._overflow is None or all(start < base for start, _ in ranges):
+            self.arena.punch(ranges)
+        else:
+            self._overflow.punch((start - base, length) for start, length in ranges)
+
+    def _disk_has_room(self, created: Created) -> bool:
+        """Whether the overflow file may take an object; if not, its create is refused."""
+        copy = self.store.copy_at(created.offset)
+        assert self._overflow is not None
+        wrong = self._overflow.disk.room_failure(copy.size)
+        if not wrong:
+            return True
+        store, now = self.store, self._clock()
+        why = OutOfDisk(
+            object_id=copy.object_id,
+            requested_bytes=copy.size,
+            capacity_bytes=store.capacity_bytes,
+            used_bytes=store.used_bytes,
+            spilled_bytes=self.spilled_bytes,
+            waited_s=0.0,
+            disks=(wrong,),
+        )
+        self._perform(self.store.abort(created.client, copy.object_id, now))
+        self._perform([Refuse(created.client, created.rid, why)])
+        return False

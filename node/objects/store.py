@@ -1,8 +1,8 @@
 """The object store of one node: which objects are here, who reads them, who waits for room.
 
-Owns copies, admission, readers and cooling as one deterministic machine (mray.machine): each method
+Owns copies, admission, readers, cooling and spilling as one deterministic machine: each method
 is an event, takes ``now`` (monotonic seconds) and returns effects, to be performed in order before
-the next event. Does not touch memory or sockets: arena.py and server.py do.
+the next event. Does not touch memory, disks or sockets: arena.py, disks.py and server.py do.
 
 A process that has died is remembered: what it sent before may be read from the socket after its
 death was seen, and must not leave anything behind.
@@ -26,14 +26,20 @@ from mray.node.objects.effects import (
     Effect,
     Full,
     Holder,
+    OutOfDisk,
     OwnerGone,
     Punch,
     Refuse,
 )
+from mray.node.objects.files import DiskFailure
 from mray.node.objects.lifecycle import Copy
 from mray.node.objects.readers import NOWHERE, PinRequest, Readers
+from mray.node.objects.space import Space
+from mray.node.objects.spilling import Restore, Spilling, SpillRules
 
 _HOLDERS_SHOWN = 5
+#: How often a restore is tried for which the system had no pages.
+_RESTORES_MAX = 3
 #: Dead processes remembered. Their last messages arrive within milliseconds.
 _DEAD_KEPT = 4096
 
@@ -42,8 +48,11 @@ class StoreRules(msgspec.Struct, frozen=True, kw_only=True):
     """How the store behaves."""
 
     cooling: CoolingRules
-    #: How long a create waits for room before it is refused.
+    #: How long a create or restore waits for room, from when spilling last made some.
     full_grace_s: float = 2.0
+    spill: SpillRules = SpillRules()
+    #: Length of the overflow file's addresses; 0 for none.
+    overflow_bytes: int = 0
     #: How long a pin waits for a writer to seal before it is told that the object is not here.
     seal_wait_s: float = 2.0
 
@@ -54,7 +63,9 @@ class ObjectStore:
     def __init__(self, allocator: Allocator, rules: StoreRules) -> None:
         self._allocator = allocator
         self._rules = rules
-        self._copies = Copies(allocator)
+        self.space = Space(allocator, rules.overflow_bytes)
+        self._copies = Copies(self.space)
+        self.spilling = Spilling(rules.spill, self._copies, self.space)
         self._cooling = Cooling(rules.cooling)
         self._admission = Admission()
         self._readers = Readers()
@@ -82,7 +93,7 @@ class ObjectStore:
         if owner_id in self._dead:
             return [Refuse(client, rid, OwnerGone(object_id, owner_id))]
         too_big = self._allocator.rounded(size) > self._allocator.capacity_bytes
-        if too_big or len(self._admission) >= WAITING_MAX:
+        if (too_big and self.space.overflow is None) or len(self._admission) >= WAITING_MAX:
             return [Refuse(client, rid, self._full(object_id, size, 0.0, self._holders()))]
         waiting = self._admission.find(client, object_id)
         if waiting is not None:
@@ -100,7 +111,10 @@ class ObjectStore:
         if older is not None:
             self._copies.drop(older)
         deadline = now + self._rules.full_grace_s
-        self._admission.append(Waiting(client, rid, object_id, size, owner_id, now, deadline))
+        waiting = Waiting(client, rid, object_id, size, owner_id, now, deadline)
+        if too_big:
+            return self._admit(self._overflow(waiting))
+        self._admission.append(waiting)
         return self._admit([])
 
     def seal(self, client: bytes, object_id: bytes, now: float) -> list[Effect]:
@@ -119,7 +133,8 @@ class ObjectStore:
     ) -> list[Effect]:
         """The writer gives up; nothing happens if it does not write the object.
 
-        ``no_space``: the system had no pages for it, so all free pages of the store are given back.
+        ``no_space``: the system had no pages for it, so all free pages of the store are given back,
+        and as many of objects that can go to disk.
         """
         if client in self._dead:
             return []
@@ -129,9 +144,9 @@ class ObjectStore:
             self._withdraw(waiting)
         copy = self._copies.written_by(client, object_id)
         if copy is not None:
+            if no_space and copy.offset < self.space.base:
+                self._no_pages(copy.size)
             self._copies.give_up(copy)
-        if no_space:
-            self._cooling.pressed = True
         return self._admit(self._answer_readers(object_id))
 
     # --------------------------------------------------------------------------------- reading
@@ -139,30 +154,37 @@ class ObjectStore:
     def pin(self, client: bytes, rid: int, object_ids: Sequence[bytes], now: float) -> list[Effect]:
         """A client wants to read objects: each sealed one is pinned once per mention.
 
-        Answered by AnswerPins, at once unless one of them is being written. Repeating the request
-        (same ``rid``) repeats the answer and pins nothing.
+        Answered by AnswerPins, at once unless one of them is being written or has to come from
+        disk, or by Refuse where there is no room for that. Repeating the request (same ``rid``)
+        repeats the answer and pins nothing.
         """
         if client in self._dead or self._readers.waits(client, rid):
             return []
         self._now = now
         answered = self._readers.answered(client, rid)
         if answered is not None:
-            return [AnswerPins(client, rid, answered)]
+            return [answered]
         places: list[tuple[int, int]] = []
         missing: dict[bytes, None] = {}
+        lost: dict[bytes, str] = {}
         for object_id in object_ids:
             copy = self._copies.current(object_id)
-            if copy is not None and copy.sealed:
+            if copy is not None and copy.here:
                 places.append(self._copies.pin(copy, client))
                 continue
             places.append(NOWHERE)
             if copy is not None:
                 missing[object_id] = None
+                if copy.sealed:
+                    self.spilling.want(copy, now)
+            elif object_id in self.spilling.lost:
+                lost[object_id] = self.spilling.lost[object_id]
         deadline = now + self._rules.seal_wait_s
         request = PinRequest(client, rid, tuple(object_ids), places, missing, deadline)
+        request.lost = lost
         if missing:
             self._readers.add(request)
-            return []
+            return self._admit([])
         return [self._answer(request)]
 
     def unpin(self, client: bytes, pins: Sequence[tuple[bytes, int]], now: float) -> list[Effect]:
@@ -231,6 +253,51 @@ class ObjectStore:
             effects += self._answer_readers(copy.object_id)
         return self._admit(effects)
 
+    # ------------------------------------------------------------------------------------ disk
+
+    def places_given_up(
+        self, owner: bytes, rid: int, object_ids: Iterable[bytes], now: float
+    ) -> list[Effect]:
+        """An owner has forgotten the places of these objects, of those that it was asked for."""
+        self._now = now
+        self.spilling.given_up(owner, rid, object_ids, now)
+        return self._admit([])
+
+    def spill_written(
+        self, file: int, crcs: Sequence[int], took_s: float, now: float
+    ) -> list[Effect]:
+        """A WriteSpill is done; checksums in the order of its parts."""
+        self._now = now
+        return self._admit(self.spilling.written(file, crcs, took_s, now))
+
+    def spill_failed(self, file: int, failure: DiskFailure, now: float) -> list[Effect]:
+        """A WriteSpill failed, and nothing of it is left."""
+        self._now = now
+        return self._admit(self.spilling.write_failed(file, failure, now))
+
+    def spill_read(self, number: int, took_s: float, now: float) -> list[Effect]:
+        """A ReadSpill is done, the checksum was right."""
+        self._now = now
+        return self._admit(self._answer_readers(self.spilling.read(number, took_s).object_id))
+
+    def spill_read_failed(self, number: int, reason: str, now: float) -> list[Effect]:
+        """The bytes of a ReadSpill are not to be had: the object is lost."""
+        self._now = now
+        copy = self.spilling.read_failed(number, reason)
+        return self._admit(self._answer_readers(copy.object_id))
+
+    def spill_read_no_space(self, number: int, now: float) -> list[Effect]:
+        """The system had no pages for a ReadSpill."""
+        self._now = now
+        restore = self.spilling.read_no_space(number)
+        effects: list[Effect] = []
+        if not restore.copy.dropped:
+            if not restore.in_overflow:
+                self._no_pages(restore.copy.size)
+            if restore.attempts >= _RESTORES_MAX or restore.in_overflow:
+                effects += self._end_restore(restore)
+        return self._admit(effects)
+
     # ------------------------------------------------------------------------------------ time
 
     def press(self, now: float) -> list[Effect]:
@@ -243,24 +310,41 @@ class ObjectStore:
         """Time has passed: ends waits that were long enough, cools one bit of what is due."""
         self._now = now
         effects: list[Effect] = []
+        self.spilling.tick(now)
         cooled = self._cool(effects)
         self._admit(effects, may_cool=not cooled)
-        holders: tuple[Holder, ...] | None = None
-        while (head := self._admission.head) is not None:
-            if head.copy is not None or head.deadline > now:
+        while (restore := self.spilling.head()) is not None and self._is_over(restore.since):
+            if restore.copy.restoring:
                 break
-            holders = self._holders() if holders is None else holders
-            self._admission.remove(head)
-            why = self._full(head.object_id, head.size, now - head.since, holders)
-            effects.append(Refuse(head.client, head.rid, why))
+            effects += self._end_restore(restore)
             self._admit(effects, may_cool=False)
-        effects += [self._answer(request) for request in self._readers.expired(now)]
+        holders: tuple[Holder, ...] | None = None
+        while (head := self._admission.head) is not None and self._is_over(head.since):
+            if head.copy is not None:
+                break
+            self._admission.remove(head)
+            if self.space.overflow is not None and not self.spilling.files.full():
+                effects += self._overflow(head)
+            else:
+                holders = self._holders() if holders is None else holders
+                why = self._full(head.object_id, head.size, now - head.since, holders)
+                effects.append(Refuse(head.client, head.rid, why))
+            self._admit(effects, may_cool=False)
+        effects += [
+            self._answer(request) for request in self._readers.expired(now, self._is_coming)
+        ]
         return effects
 
     def deadline(self) -> float | None:
         """When to call ``tick``: a time not after the last event means at once."""
         cooling = self._cooling.due(self._allocator, self._now)
-        times = [self._admission.deadline, self._readers.deadline, cooling and cooling[0]]
+        times = [self._readers.deadline, cooling and cooling[0], self.spilling.deadline()]
+        head = self._admission.head
+        if head is not None and head.copy is None:
+            times.append(self._patience(head.since))
+        restore = self.spilling.head()
+        if restore is not None and not restore.copy.restoring:
+            times.append(self._patience(restore.since))
         return min((time for time in times if time is not None), default=None)
 
     # --------------------------------------------------------------------------------- looking
@@ -289,10 +373,18 @@ class ObjectStore:
         """All copies, for inspection only."""
         return self._copies.all()
 
+    def copy_at(self, offset: int) -> Copy:
+        """The copy whose range begins there. KeyError if there is none."""
+        for copy in self._copies.all():
+            if copy.offset == offset:
+                return copy
+        raise KeyError(offset)
+
     def check(self) -> None:
         """Raise InvariantError if the state contradicts itself."""
         self._copies.check()
         self._readers.check()
+        self.spilling.check()
 
     # --------------------------------------------------------------------------------- private
 
@@ -307,35 +399,147 @@ class ObjectStore:
         Ends every event that frees or takes room; adds to ``effects`` and returns it.
         """
         self._cooling.watch(self._allocator, self._now)
+        spilling, arena = self.spilling, self._allocator
+        while True:
+            if self._place_restores(effects, may_cool=may_cool):
+                self._place_creates(effects, may_cool=may_cool)
+            wanted = self._wanted()
+            if wanted <= 0 and arena.used_bytes <= spilling.threshold_bytes:
+                break
+            used = arena.used_bytes
+            effects += spilling.make_room(wanted, self._now)
+            self._cooling.watch(arena, self._now)
+            if arena.used_bytes == used:
+                if spilling.shortage and not spilling.coming_bytes:
+                    spilling.shortage = 0  # There is nothing to take pages from.
+                    continue
+                break
+        for slot in self._copies.slots_gone:
+            effects.append(spilling.files.release(slot))
+        self._copies.slots_gone.clear()
+        holes = self.space.cool_overflow()
+        if holes:
+            effects.append(Punch(tuple(holes)))
+        return effects
+
+    def _wanted(self) -> int:
+        """What those who wait need beyond what is free, in bytes."""
+        admission, spilling = self._admission, self.spilling
+        waiting = spilling.queue_bytes
+        restore = spilling.head() if waiting else None
+        if restore is not None and restore.copy.restoring:
+            waiting -= self._allocator.rounded(restore.copy.size)
+        if len(admission):
+            waiting += admission.bytes + len(admission) * self._allocator.page_bytes
+            head = admission.head
+            if head is not None and head.copy is not None:
+                waiting -= head.size + self._allocator.page_bytes
+        if not waiting and not spilling.shortage:
+            return 0
+        free = self.capacity_bytes - self.used_bytes
+        return max(0, min(waiting, self.capacity_bytes) - free) + spilling.shortage
+
+    def _place_restores(self, effects: list[Effect], *, may_cool: bool) -> bool:
+        """Give restores their places, in order; False if one is left that waits."""
+        spilling = self.spilling
+        while spilling.queue and (restore := spilling.head()) is not None:
+            if not restore.copy.restoring:
+                place = self._allocate(restore.copy.size)
+                if place is None:
+                    return False
+                spilling.reserve(restore, place)
+            if not self._has_pages(effects, may_cool=may_cool):
+                return False
+            effects.append(spilling.begin_read(restore))
+        return True
+
+    def _place_creates(self, effects: list[Effect], *, may_cool: bool) -> None:
         while (head := self._admission.head) is not None:
             # Without a place now, ranges that are yet to be punched may give it one: see tick.
             copy = head.copy or self._place(head)
-            if copy is None:
-                break
-            if self._allocator.excess_bytes and may_cool:
-                self._cool(effects)
-                may_cool = False
-            if self._allocator.excess_bytes:
+            if copy is None or not self._has_pages(effects, may_cool=may_cool):
                 break
             self._admission.remove(head)
             effects.append(self._created(head.client, head.rid, copy))
-        return effects
 
-    def _place(self, waiting: Waiting) -> Copy | None:
-        if self._cooling.pressed:
+    def _has_pages(self, effects: list[Effect], *, may_cool: bool) -> bool:
+        """Whether what was given out last may be claimed: pages never exceed the capacity."""
+        if self._allocator.excess_bytes and may_cool:
+            if any(type(effect) is Punch for effect in effects):
+                return False  # One bit of cooling an event.
+            self._cool(effects)
+        return not self._allocator.excess_bytes
+
+    def _allocate(self, size: int) -> int | None:
+        if self._cooling.pressed or self.spilling.shortage:
             return None
-        place = self._allocator.allocate(waiting.size)
+        place = self._allocator.allocate(size)
         if place is None:
             return None
         self._cooling.note_create(self._now)
         self._cooling.watch(self._allocator, self._now)
+        return place[0]
+
+    def _no_pages(self, size: int) -> None:
+        """The system had no pages for a range of ``size`` bytes."""
+        arena = self._allocator
+        self._cooling.pressed = True
+        self.spilling.shortage = max(0, arena.rounded(size) - arena.warm_bytes)
+
+    def _overflow(self, waiting: Waiting) -> list[Effect]:
+        """Give a create that cannot have room in the arena a place on disk."""
+        offset = self.space.allocate_overflow(waiting.size)
+        if offset is None:
+            why = self._full(
+                waiting.object_id, waiting.size, self._now - waiting.since, self._holders()
+            )
+            return [Refuse(waiting.client, waiting.rid, why)]
+        copy = self._copies.add(
+            waiting.object_id, offset, waiting.size, waiting.owner_id, waiting.client
+        )
+        return [self._created(waiting.client, waiting.rid, copy)]
+
+    def _end_restore(self, restore: Restore) -> list[Effect]:
+        """A restore cannot have room in the arena: it gets a place on disk, or ends."""
+        copy = restore.copy
+        # Where the disk had no room for it already, there is no other place.
+        offset = None if restore.in_overflow else self.space.allocate_overflow(copy.size)
+        if offset is not None:
+            self.spilling.reserve(restore, offset)
+            return [self.spilling.begin_read(restore)]
+        self.spilling.leave(restore)
+        why = self._full(
+            copy.object_id, copy.size, self._now - restore.since, self._holders(), spilled=True
+        )
+        return [
+            Refuse(request.client, request.rid, why)
+            for request in self._readers.refused(copy.object_id)
+        ]
+
+    def _patience(self, since: float) -> float:
+        """Until when one waits for room who began ``since``."""
+        until = max(since, self.spilling.progress_at) + self._rules.full_grace_s
+        busy = self.spilling.busy_until(self._now)
+        return until if busy is None else max(until, busy)
+
+    def _is_over(self, since: float) -> bool:
+        return self._patience(since) <= self._now
+
+    def _is_coming(self, object_id: bytes) -> bool:
+        copy = self._copies.current(object_id)
+        return copy is not None and copy.sealed and not copy.here
+
+    def _place(self, waiting: Waiting) -> Copy | None:
+        offset = self._allocate(waiting.size)
+        if offset is None:
+            return None
         waiting.copy = self._copies.add(
-            waiting.object_id, place[0], waiting.size, waiting.owner_id, waiting.client
+            waiting.object_id, offset, waiting.size, waiting.owner_id, waiting.client
         )
         return waiting.copy
 
     def _created(self, client: bytes, rid: int, copy: Copy) -> Created:
-        return Created(client, rid, copy.offset, tuple(self._allocator.cold_parts(copy.offset)))
+        return Created(client, rid, copy.offset, tuple(self.space.cold_parts(copy.offset)))
 
     def _withdraw(self, waiting: Waiting) -> None:
         self._admission.remove(waiting)
@@ -345,11 +549,14 @@ class ObjectStore:
     def _answer_readers(self, object_id: bytes) -> list[Effect]:
         """If the object is sealed now, or will not be, tell those who waited for it."""
         copy = self._copies.current(object_id)
-        if copy is not None and not copy.sealed:
+        if copy is not None and not copy.here:
             return []
         effects: list[Effect] = []
         for request in self._readers.of_object(object_id):
-            if copy is not None:
+            if copy is None:
+                if object_id in self.spilling.lost:
+                    request.lost[object_id] = self.spilling.lost[object_id]
+            else:
                 for at, wanted in enumerate(request.object_ids):
                     if wanted == object_id:
                         request.places[at] = self._copies.pin(copy, request.client)
@@ -358,9 +565,9 @@ class ObjectStore:
         return effects
 
     def _answer(self, request: PinRequest) -> AnswerPins:
-        places = tuple(request.places)
-        self._readers.note_answer(request.client, request.rid, places)
-        return AnswerPins(request.client, request.rid, places)
+        answer = AnswerPins(request.client, request.rid, tuple(request.places), request.reasons)
+        self._readers.note_answer(answer)
+        return answer
 
     def _cool(self, effects: list[Effect]) -> bool:
         due = self._cooling.due(self._allocator, self._now)
@@ -373,8 +580,21 @@ class ObjectStore:
         return bool(ranges)
 
     def _full(
-        self, object_id: bytes, size: int, waited_s: float, holders: tuple[Holder, ...]
-    ) -> Full:
+        self, object_id: bytes, size: int, waited_s: float, holders: tuple[Holder, ...],
+        *, spilled: bool = False,
+    ) -> Full | OutOfDisk:  # fmt: skip
+        files = self.spilling.files
+        disks = files.full()
+        if disks and waited_s:
+            return OutOfDisk(
+                object_id=object_id,
+                requested_bytes=size,
+                capacity_bytes=self.capacity_bytes,
+                used_bytes=self.used_bytes,
+                spilled_bytes=files.bytes,
+                waited_s=waited_s,
+                disks=disks,
+            )
         return Full(
             object_id=object_id,
             requested_bytes=size,
@@ -383,6 +603,8 @@ class ObjectStore:
             object_count=self.object_count,
             waited_s=waited_s,
             holders=holders,
+            troubles=files.troubles(),
+            spilled=spilled,
         )
 
     def _holders(self) -> tuple[Holder, ...]:

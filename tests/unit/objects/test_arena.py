@@ -226,7 +226,7 @@ def test_a_file_system_without_holes_is_refused_and_left_clean(
     def no_holes(fd: int, start: int, length: int) -> None:
         raise OSError(95, "Operation not supported")
 
-    monkeypatch.setattr(arena_module, "_punch", no_holes)
+    monkeypatch.setattr(arena_module, "punch_hole", no_holes)
     with pytest.raises(ArenaError, match=r"Operation not supported.*sparse files and holes"):
         Arena.make("s1", NODE, 8 * MIB, str(base))
     assert list(base.iterdir()) == []
