@@ -186,7 +186,47 @@ class StoreServer:
         return StoreStats(
             rid, store.capacity_bytes, store.used_bytes, store.warm_bytes, store.object_count,
             listed,
+            spilled_bytes=files.bytes,
+            spilled_objects=files.objects,
+            overflow_bytes=store.space.overflow_bytes,
+            spilled_bytes_total=totals.spilled_bytes,
+            spilled_objects_total=totals.spilled_objects,
+            spill_s=totals.spill_s,
+            restored_bytes_total=totals.restored_bytes,
+            restored_objects_total=totals.restored_objects,
+            restore_s=totals.restore_s,
+            spill_directories=[disk.path for disk in files.disks],
+            spill_troubles=list(files.troubles()),
         )  # fmt: skip
+
+    def places_given_up(self, sender: bytes, message: PlacesGivenUp) -> None:
+        """No answer."""
+        now = self._clock()
+        effects = self.store.places_given_up(sender, message.rid, message.object_ids, now)
+        self._perform(effects)
+
+    # -- results of the pool
+
+    def spill_written(self, file: int, crcs: Sequence[int], took_s: float) -> None:
+        """A file is complete."""
+        self._perform(self.store.spill_written(file, crcs, took_s, self._clock()))
+
+    def spill_failed(self, file: int, failure: DiskFailure) -> None:
+        """A file could not be written."""
+        self._perform(self.store.spill_failed(file, failure, self._clock()))
+
+    def spill_read(self, number: int, took_s: float) -> None:
+        """A range has its bytes."""
+        self._perform(self.store.spill_read(number, took_s, self._clock()))
+
+    def spill_read_failed(self, number: int, reason: str) -> None:
+        """A range's bytes are not to be had."""
+        log.error("an object is lost: %s", reason)
+        self._perform(self.store.spill_read_failed(number, reason, self._clock()))
+
+    def spill_read_no_space(self, number: int) -> None:
+        """There were no pages for a range."""
+        self._perform(self.store.spill_read_no_space(number, self._clock()))
 
     def client_died(self, process_id: bytes) -> None:
         """A process of this node has ended and can write no more."""
