@@ -19,6 +19,7 @@ from mray.ids import object_id
 from mray.object_ref import ObjectRef
 from mray.options import ACTOR_OPTIONS, METHOD_OPTIONS, resources_of, validate
 from mray.remote_function import Signature
+from mray.tasks.writable import options_of
 from mray.wire.messages import ActorSpec
 
 #: See call_sites.py.
@@ -65,6 +66,9 @@ class ActorClass:
         self._options = options
         self._methods = _methods_of(cls)
         self._check = Signature(inspect.getattr_static(cls, "__init__"), skip_first=True)
+        self._worker_options = options_of(
+            options, self._check.parameters(), f"{cls.__name__}.__init__()"
+        )
         self._made: tuple[Any, bytes] = (None, b"")
         self.__name__ = cls.__name__
         self.__doc__ = cls.__doc__
@@ -126,6 +130,7 @@ class ActorClass:
             actor_id, rt.job_id, rt.address, key, self.__name__, task_id, b"", [], None, None,
             held, placement, options.get("max_restarts") or 0, retries, concurrency, name,
             namespace, detached, rt.environment_of(options.get("runtime_env")), is_async, shape,
+            self._worker_options,
         )  # fmt: skip
         entry = Entry(object_id(task_id, 1), None, rt.mailbox, 0 if detached else 1)
         entry.is_actor = True
@@ -164,7 +169,11 @@ def _methods_of(cls: type) -> dict[str, dict[str, Any]]:
         if inspect.iscoroutinefunction(member) or inspect.isasyncgenfunction(member):
             options["is_async"] = True
         plain = isinstance(inspect.getattr_static(cls, name), (staticmethod, classmethod))
-        options["parameters"] = Signature(member, skip_first=not plain).parameters()
+        parameters = Signature(member, skip_first=not plain).parameters()
+        options["parameters"] = parameters
+        if options.pop("writable_args", None):
+            marked = getattr(member, _OPTIONS_ATTRIBUTE)
+            options["worker_options"] = options_of(marked, parameters, f"{cls.__name__}.{name}()")
         methods[name] = options
     for name in _BUILT_IN:
         methods[name] = {"parameters": _ANY_PARAMETERS}
@@ -246,7 +255,7 @@ class ActorMethod:
             returns,
             options.get("max_task_retries", handle._retries),
             _retry_bytes(options.get("retry_exceptions")),
-            b"",
+            options.get("worker_options", b""),
             options["parameters"],
         )
         if args or kwargs or template.check.needs_arguments:
@@ -261,7 +270,12 @@ class ActorMethod:
 
     def options(self, **options: Any) -> ActorMethod:
         """The same method with other options for the calls made through the result."""
-        validate(options, METHOD_OPTIONS, f"{self._handle._class_name}.{self._name}")
+        what = f"{self._handle._class_name}.{self._name}"
+        validate(options, METHOD_OPTIONS, what)
+        if "writable_args" in options:
+            parameters = self._options["parameters"]
+            options["worker_options"] = options_of(options, parameters, f"{what}()")
+            del options["writable_args"]
         return ActorMethod(self._handle, self._name, {**self._options, **options})
 
     def _remote(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:

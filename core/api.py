@@ -334,7 +334,8 @@ def get(object_refs: Any, *, timeout: float | None = None, writable: bool = Fals
     share; with ``writable`` they are private copies, of which only the pages that are written to
     take memory (copy-on-write); the object itself never changes.
 
-    Raises GetTimeoutError (a TimeoutError) when the time runs out, and what the tasks raised: an exception that is both RayTaskError and the user's type.
+    Raises GetTimeoutError (a TimeoutError) when the time runs out, and what the tasks raised: an
+    exception that is both RayTaskError and the user's type.
     """
     rt = current.get()
     if type(object_refs) is ObjectRef:

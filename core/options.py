@@ -15,13 +15,16 @@ from mray.resources import Resources, to_fixed
 TASK_OPTIONS = frozenset({
     "num_cpus", "num_gpus", "memory", "resources", "num_returns", "max_retries",
     "retry_exceptions", "max_calls", "runtime_env", "name", "scheduling_strategy",
+    "writable_args",
 })  # fmt: skip
 ACTOR_OPTIONS = frozenset({
     "num_cpus", "num_gpus", "memory", "resources", "max_restarts", "max_task_retries",
     "max_concurrency", "name", "namespace", "lifetime", "get_if_exists", "runtime_env",
-    "scheduling_strategy",
+    "scheduling_strategy", "writable_args",
 })  # fmt: skip
-METHOD_OPTIONS = frozenset({"num_returns", "name", "max_task_retries", "retry_exceptions"})
+METHOD_OPTIONS = frozenset({
+    "num_returns", "name", "max_task_retries", "retry_exceptions", "writable_args",
+})  # fmt: skip
 #: Options of Ray that this version does not have; their use is refused by name.
 LATER = frozenset({
     "accelerator_type", "label_selector", "concurrency_groups", "concurrency_group",
@@ -100,6 +103,15 @@ def _bool(name: str, value: Any) -> None:
         raise TypeError(f"{name} must be a bool, not {value!r}")
 
 
+def _writable_args(name: str, value: Any) -> None:
+    if isinstance(value, bool):
+        return
+    if not isinstance(value, (list, tuple)) or not all(
+        isinstance(item, str) and item for item in value
+    ):
+        raise TypeError(f"{name} must be a bool or a list of names of parameters, not {value!r}")
+
+
 def check_runtime_env(name: str, value: Any) -> None:
     """Raise unless ``value`` is an environment this version can make."""
     if not isinstance(value, Mapping):
@@ -138,6 +150,7 @@ _CHECKS: dict[str, Callable[[str, Any], None]] = {
     "lifetime": _lifetime,
     "get_if_exists": _bool,
     "scheduling_strategy": _strategy,
+    "writable_args": _writable_args,
 }
 
 

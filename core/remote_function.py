@@ -9,6 +9,7 @@ from typing import Any
 
 from mray import current
 from mray.options import TASK_OPTIONS, resources_of, validate
+from mray.tasks.writable import options_of
 
 #: See call_sites.py.
 CALLS_FOR_USERS = True
@@ -23,6 +24,10 @@ class RemoteFunction:
         self._options = options
         self._name = function.__qualname__
         self._check = Signature(function)
+        self._worker_options = b""
+        if options.get("writable_args"):
+            parameters = self._check.parameters()
+            self._worker_options = options_of(options, parameters, f"{self._name}()")
         #: (runtime, template): a template belongs to one connection.
         self._made: tuple[Any, Any] = (None, None)
         functools.update_wrapper(self, function)
@@ -67,6 +72,7 @@ class RemoteFunction:
             retry_exceptions=pickled_types(options.get("retry_exceptions")),
             max_calls=options.get("max_calls") or 0,
             runtime_env=runtime.environment_of(options.get("runtime_env")),
+            options=self._worker_options,
         )
         self._made = (runtime, template)
         return template

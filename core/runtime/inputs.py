@@ -97,12 +97,9 @@ class Inputs:
         payload = own_memory(self.rt.store, object_id, payload, writable=True)
         unpacked = deserialize(payload, writable=True)
         # Those given by value lie in one piece of memory: it is private as a whole.
-        for index, value in enumerate(unpacked[0]):
-            if not writable.has(index):
-                _protect(value)
-        for name, value in unpacked[1].items():
-            if not writable.has(name):
-                _protect(value)
+        given: list[tuple[int | str, Any]] = [*enumerate(unpacked[0]), *unpacked[1].items()]
+        chosen = [value for place, value in given if writable.has(place)]
+        _protect([value for place, value in given if not writable.has(place)], but=chosen)
         places = unpacked[2] if len(unpacked) > 2 else ()
         values = [
             self._value(dep, writable=writable.has(place))
@@ -180,10 +177,12 @@ def _named(
     yield from kwargs.items()
 
 
-def _protect(value: Any) -> None:
-    """Make the arrays inside a value that were read from private memory read-only all the same."""
-    for array in _parts(value):
-        if _is_array(array) and not array.flags.owndata:
+def _protect(values: list[Any], but: list[Any]) -> None:
+    """Make arrays inside ``values`` that were read from private memory read-only all the same,
+    unless they are inside ``but`` too."""
+    kept = {id(part) for part in _parts(but)}
+    for array in _parts(values):
+        if _is_array(array) and not array.flags.owndata and id(array) not in kept:
             array.flags.writeable = False
 
 
