@@ -48,6 +48,41 @@ def read_file(path: str) -> bytes | None:
     return data
 
 
+class KeptFile:
+    """A kernel file that is read again and again; kept open, because opening is what costs.
+
+    Closed with the object. Reading one whose group or process is gone gives None for ever, also
+    where another has its name by then.
+    """
+
+    __slots__ = ("_descriptor", "path")
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        try:
+            self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            self._descriptor = -1
+
+    def read(self) -> bytes | None:
+        """What it says now; None where it cannot be read."""
+        if self._descriptor < 0:
+            return None
+        try:
+            return os.pread(self._descriptor, 16384, 0)
+        except OSError:
+            self.close()
+            return None
+
+    def close(self) -> None:
+        """Give the descriptor back."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    __del__ = close
+
+
 def groups_of(
     controller: str, *, proc: str = "/proc", cgroup: str = _STANDARD_ROOT
 ) -> list[Group]:

@@ -26,15 +26,17 @@ from typing import Final
 
 import msgspec
 
-from mray.memory.groups import read_file
+from mray.memory.groups import KeptFile, read_file
 
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 #: Time for smaps_rollup per read, on average; what one long look takes over is saved up again.
-_LOOK_BUDGET_S: Final = 200e-6
+_LOOK_BUDGET_S: Final = 100e-6
 #: Reads between two listings of the processes, at least.
 _LIST_EVERY: Final = 4
 #: Listings after which also those are looked at anew that belonged to nobody: pids are used again.
 _FORGET_EVERY: Final = 32
+#: Files kept open at most: a daemon's descriptors are few, and are not ours alone.
+_KEPT_MAX: Final = 128
 
 
 class ProcessUsage(msgspec.Struct, frozen=True):
@@ -53,11 +55,12 @@ class ProcessUsage(msgspec.Struct, frozen=True):
 class _Member:
     """A living process of a tree, and its figures at the last look."""
 
-    __slots__ = ("anonymous", "private", "root", "rss", "share", "start_time")
+    __slots__ = ("anonymous", "private", "root", "rss", "share", "start_time", "statm")
 
-    def __init__(self, root: int, start_time: int) -> None:
+    def __init__(self, root: int, start_time: int, statm: KeptFile | None) -> None:
         self.root = root
         self.start_time = start_time
+        self.statm = statm
         self.rss = 0
         #: Anonymous bytes by statm when private and share were looked at, -1 for never.
         self.anonymous = -1
@@ -161,7 +164,9 @@ class TreeReader:
             if root is None:
                 self._strangers.add(pid)
             else:
-                self._members[pid] = _Member(root, stat.start_time)
+                path = f"{self._proc}/{pid}/statm"
+                kept = KeptFile(path) if len(self._members) < _KEPT_MAX else None
+                self._members[pid] = _Member(root, stat.start_time, kept)
 
     def _drop_reused(self) -> None:
         """Forget members whose pid belongs to another process by now. Roots are the caller's."""
@@ -209,7 +214,9 @@ class TreeReader:
 
     def _measure(self, pid: int, member: _Member) -> bool:
         """Bring the figures up to date; False where it has ended."""
-        words = (read_file(f"{self._proc}/{pid}/statm") or b"").split()
+        kept = member.statm
+        text = kept.read() if kept is not None else read_file(f"{self._proc}/{pid}/statm")
+        words = (text or b"").split(None, 3)
         if len(words) < 3 or words[0] == b"0":
             return False
         member.rss = int(words[1]) * _PAGE_BYTES
