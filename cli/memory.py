@@ -14,7 +14,7 @@ from mray.cli import arguments
 from mray.cli.cluster import Cluster, connect
 from mray.cli.failure import Failure, WrongUsage
 from mray.cli.options import Address, AsJson
-from mray.cli.render import note, print_json
+from mray.cli.render import print_json
 from mray.memory_report import Memory, MemoryObject, NodeMemory, Process, Reference
 from mray.units import format_count, format_duration, parse_duration
 from mray.wire.messages import MemoryReport, NodeView
@@ -168,7 +168,6 @@ def _ask(cluster: Cluster, view: NodeView) -> MemoryReport | str:
             view, memory_collect.question, MemoryReport, memory_collect.ANSWER_S
         )
     except Failure as failure:
-        note(failure.text)
         return failure.text
 
 
