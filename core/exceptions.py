@@ -273,10 +273,43 @@ class WorkerCrashedError(RayError):
 
 
 class OutOfMemoryError(RayError):
-    """The memory monitor ended the worker to save the machine."""
+    """The worker was ended for want of memory: by the memory monitor, or by the kernel.
 
-    def __init__(self, message: str = "the node ran out of memory and this task was ended") -> None:
+    Sizes are bytes; ``victims``, ``top_processes`` and ``attempts`` hold the values of
+    mray.wire.oom, ``object_store`` what is used and what there is.
+    """
+
+    def __init__(
+        self,
+        message: str = "the node ran out of memory and this task was ended",
+        *,
+        kind: str = "",
+        node: str = "",
+        used: int = 0,
+        limit: int = 0,
+        threshold: int = 0,
+        victims: Sequence[Any] = (),
+        top_processes: Sequence[Any] = (),
+        object_store: tuple[int, int] = (0, 0),
+        attempts: Sequence[Any] = (),
+        retry_decision: str = "",
+        reason: str = "",
+    ) -> None:
         self.message = message
+        #: node_memory, task_limit or kernel; empty where the node could not tell.
+        self.kind = kind
+        self.node = node
+        self.used = used
+        self.limit = limit
+        self.threshold = threshold
+        self.victims = tuple(victims)
+        self.top_processes = tuple(top_processes)
+        self.object_store = object_store
+        self.attempts = tuple(attempts)
+        #: Why it was not run again.
+        self.retry_decision = retry_decision
+        #: Why this worker and no other.
+        self.reason = reason
         super().__init__(message)
 
 

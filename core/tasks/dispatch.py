@@ -10,7 +10,8 @@ A lease goes
                 any  -> leaving (its worker exits: max_calls) -> returned, not to be used again
                 any  -> gone (worker died)
 
-After a death, what the worker had begun is charged a retry and the rest is not. The evidence is
+After a death, what the worker had begun is charged a retry and the rest is not; where the worker
+ended for want of memory, oom_retries.py judges it instead. The evidence is
 ``last_seq``, the number of the last task it began. Numbers grow over all leases of a worker, so
 that one from a former lease says that nothing of this one was begun. Where there is no evidence,
 a task that kills its worker must not be run for ever, nor one be run more often than it may: after
@@ -28,6 +29,7 @@ from collections import deque
 import msgspec
 
 from mray.machine import InvariantError
+from mray.tasks.oom_retries import OutOfMemory
 from mray.tasks.task import Task
 from mray.wire.messages import Address, DeathCause, TaskReply
 
@@ -98,16 +100,19 @@ class SchedulingClass:
     """Tasks that any of the same leases can run."""
 
     __slots__ = (
-        "class_id", "demand", "job_id", "leases", "queue", "refused", "resources", "runtime_env",
+        "class_id", "demand", "exclusive", "job_id", "leases", "queue", "refused", "resources",
+        "runtime_env",
     )  # fmt: skip
 
     def __init__(
-        self, class_id: int, resources: dict[str, int], job_id: bytes, runtime_env: bytes
-    ) -> None:
+        self, class_id: int, resources: dict[str, int], job_id: bytes, runtime_env: bytes,
+        exclusive: bool = False,
+    ) -> None:  # fmt: skip
         self.class_id = class_id
         self.resources = resources
         self.job_id = job_id
         self.runtime_env = runtime_env
+        self.exclusive = exclusive  # Its tasks want a node to themselves.
         self.queue: deque[Task] = deque()
         self.leases: list[Lease] = []
         #: What the node daemon believes we want.
@@ -151,7 +156,7 @@ class Fail(msgspec.Struct, frozen=True):
     cause: DeathCause | None = None
 
 
-Effect = Demand | ReturnLease | Steal | Fail
+Effect = Demand | ReturnLease | Steal | Fail | OutOfMemory
 
 
 class Dispatcher:
@@ -168,13 +173,17 @@ class Dispatcher:
         self._dirty: dict[int, SchedulingClass] = {}
         self._class_numbers: dict[tuple[object, ...], int] = {}
 
-    def class_of(self, resources: dict[str, int], job_id: bytes, runtime_env: bytes) -> int:
+    def class_of(
+        self, resources: dict[str, int], job_id: bytes, runtime_env: bytes, exclusive: bool = False
+    ) -> int:
         """The number of the scheduling class with these needs; made at first use."""
-        key = (tuple(sorted(resources.items())), job_id, runtime_env)
+        key = (tuple(sorted(resources.items())), job_id, runtime_env, exclusive)
         number = self._class_numbers.get(key)
         if number is None:
             number = len(self._class_numbers)
-            self.classes[number] = SchedulingClass(number, resources, job_id, runtime_env)
+            self.classes[number] = SchedulingClass(
+                number, resources, job_id, runtime_env, exclusive
+            )
             # Last: other threads look the number up without a lock.
             self._class_numbers[key] = number
         return number
@@ -292,7 +301,9 @@ class Dispatcher:
                 requeue.append(task)
                 continue
             oldest = False
-            if task.retries_left != 0:
+            if cause.oom or cause.kind == "kernel_oom":
+                self.effects.append(OutOfMemory(task, cause))
+            elif task.retries_left != 0:
                 task.retries_left -= 1
                 task.attempt += 1
                 requeue.append(task)
