@@ -30,6 +30,7 @@ PURE_FOLDERS = (
 SHELLS = {
     "node/head/server.py": "routes messages, tells the time",
     "node/objects/arena.py": "files and memory",
+    "node/objects/report.py": "asks the processes of the node",
     "node/objects/server.py": "tells the time, logs",
     "node/sched/detect.py": "looks at the machine, once",
     "node/sched/head_link.py": "talks to the head",
