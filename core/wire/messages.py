@@ -176,6 +176,10 @@ class Heartbeat(Message, frozen=True, tag=12):
     workers: int
     #: On disk: spilled, and in the overflow file.
     store_spilled_bytes: int = 0
+    #: What the node uses, may use, and from where on it kills; 0 where it was not read yet.
+    memory_used_bytes: int = 0
+    memory_limit_bytes: int = 0
+    memory_threshold_bytes: int = 0
 
 
 class NodeJoined(Message, frozen=True, tag=13):
@@ -933,6 +937,9 @@ class NodeView(msgspec.Struct, array_like=True, frozen=True, gc=False):
     since_heartbeat_s: float
     cause: DeathCause | None = None
     store_spilled_bytes: int = 0
+    memory_used_bytes: int = 0
+    memory_limit_bytes: int = 0
+    memory_threshold_bytes: int = 0
 
 
 class Nodes(Message, frozen=True, tag=121):
