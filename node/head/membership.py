@@ -66,6 +66,9 @@ class _Member(msgspec.Struct):
     pending: list[tuple[dict[str, int], int]] = []
     store_used_bytes: int = 0
     workers: int = 0
+    memory_used_bytes: int = 0
+    memory_limit_bytes: int = 0
+    memory_threshold_bytes: int = 0
     #: Set exactly for dead ones.
     cause: DeathCause | None = None
 
@@ -177,6 +180,9 @@ class Membership:
         member.pending = beat.pending
         member.store_used_bytes = beat.store_used_bytes
         member.workers = beat.workers
+        member.memory_used_bytes = beat.memory_used_bytes
+        member.memory_limit_bytes = beat.memory_limit_bytes
+        member.memory_threshold_bytes = beat.memory_threshold_bytes
         effects.append(RoomSeen(beat.node_id, beat.available))
         return effects
 
@@ -229,6 +235,9 @@ class Membership:
                 m.workers,
                 now - m.heard_at,
                 m.cause,
+                memory_used_bytes=m.memory_used_bytes,
+                memory_limit_bytes=m.memory_limit_bytes,
+                memory_threshold_bytes=m.memory_threshold_bytes,
             )
             for m in self._members.values()
         ]
