@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, Final, assert_never
 
 from mray.ids import new_process_id
+from mray.memory.gauge import Gauge
 from mray.node.daemon import Daemon
 from mray.node.jobs.runner import JobRunner
 from mray.node.logs.files import LogBook
@@ -103,6 +104,7 @@ class Node:
             self._pump.send,
         )  # fmt: skip
         self._log_watch = DirectoryWatch(self._pump, self.info.log_dir, self._logs_changed)
+        self._gauge = Gauge(config.memory_monitor)
         self._memory = MemoryReports(
             self._pump, self._store, self._peers, self._pool.workers, self._leases.holds
         )
@@ -143,6 +145,7 @@ class Node:
             self._pump.on(kind, handler)
         self._pump.hooks.append(self._arm)
         self._pump.every(_EVIDENCE_S, self._processes.refresh_evidence)
+        self._pump.every(_EVIDENCE_S, self._gauge.look)
 
     def join(self) -> None:
         """Register at the head; the daemon is ready when that has answered."""
@@ -441,6 +444,9 @@ class Node:
             self._leases.pending(),
             self._store.used_bytes,
             len(self._processes),
+            memory_used_bytes=self._gauge.reading.used_bytes,
+            memory_limit_bytes=self._gauge.reading.limit_bytes,
+            memory_threshold_bytes=self._gauge.threshold_bytes,
         )
 
     def _node_gone(self, sender: bytes, message: m.NodeGone) -> None:
