@@ -278,8 +278,9 @@ def _clean(session: Session) -> bool:
 
 
 def _remove_places(session: Session) -> None:
-    """Remove sockets, stores and process records; the session has then ended."""
+    """Remove sockets, stores, spilled objects and process records; the session has then ended."""
     _remove_stores(session.store_prefix)
+    shutil.rmtree(f"{session.path}/spill", ignore_errors=True)
     shutil.rmtree(session.sockets, ignore_errors=True)
     link = f"{session.path}/sockets"
     if os.path.islink(link):

@@ -444,6 +444,7 @@ class Node:
             self._leases.pending(),
             self._store.used_bytes,
             len(self._processes),
+            self._store.spilled_bytes,
             memory_used_bytes=self._gauge.reading.used_bytes,
             memory_limit_bytes=self._gauge.reading.limit_bytes,
             memory_threshold_bytes=self._gauge.threshold_bytes,

@@ -34,7 +34,7 @@ UNSUPPORTED: Final = _names(
     """
     OBJECT_STORE_ALLOW_SLOW_STORAGE ENABLE_MAC_LARGE_OBJECT_STORE preallocate_plasma_memory
     raylet_start_wait_time_s task_rpc_inlined_bytes_limit object_store_full_delay_ms
-    oom_grace_period_s plasma_store_usage_trigger_gc_threshold global_gc_min_interval_s
+    plasma_store_usage_trigger_gc_threshold global_gc_min_interval_s
     local_gc_interval_s local_gc_min_interval_s max_task_args_memory_fraction
     free_objects_period_milliseconds free_objects_batch_size object_manager_default_chunk_size
     object_manager_max_bytes_in_flight object_manager_pull_timeout_ms
@@ -44,10 +44,7 @@ UNSUPPORTED: Final = _names(
     """
     # Spilling and disk.
     """
-    object_spilling_directory object_spilling_config automatic_object_spilling_enabled
-    object_spilling_threshold min_spilling_size max_spilling_file_size_bytes
-    max_fused_object_count max_io_workers verbose_spill_logs local_fs_capacity_threshold
-    local_fs_monitor_interval_ms is_external_storage_type_fs
+    verbose_spill_logs local_fs_monitor_interval_ms is_external_storage_type_fs
     """
     # References, lineage, serialization.
     """

@@ -123,6 +123,70 @@ class ObjectStore(_Section, frozen=True):
     )] = 100 * KIB
 
 
+class Spilling(_Section, frozen=True):
+    """Where objects go when the store fills up, and when."""
+
+    object_spilling_directory: Annotated[str, Key(
+        "Where objects are spilled: a directory, several (a,b or a JSON list), or a URL for fsspec "
+        "(extra mray[spill]); empty for the session's directory.",
+        "Point it at a big, fast local disk; several directories share the load.",
+        scope="node", ray=("RAY_object_spilling_directory",),
+    )] = ""
+    object_spilling_config: Annotated[str, Key(
+        "The same in Ray's JSON form, {\"type\": \"filesystem\", \"params\": {\"directory_path\": "
+        "...}} or smart_open with its uri; comes before object_spilling_directory.",
+        "Leave it empty unless a cluster of Ray is configured that way.",
+        scope="node", ray=("RAY_object_spilling_config",),
+    )] = ""
+    automatic_object_spilling_enabled: Annotated[bool, Key(
+        "Whether objects go to disk when the store fills up.",
+        "Turn off where disks must not be written: a full store is an error at once then.",
+        scope="node", ray=("RAY_automatic_object_spilling_enabled",),
+    )] = True
+    object_spilling_threshold: Annotated[float, Meta(ge=0, le=1), Key(
+        "The share of the store above which objects are spilled ahead of need.",
+        "Turn up to keep more in memory; turn down so that room is there when it is needed.",
+        scope="node", ray=("RAY_object_spilling_threshold",),
+    )] = 0.8
+    min_spilling_size: Annotated[int, Meta(ge=0, le=_BYTES_MAX), Key(
+        "What is spilled in one go where there is as much; an eighth of the store at most.",
+        "Turn up for bigger files of small objects; turn down to spill less than may be needed.",
+        scope="node", unit="bytes", ray=("RAY_min_spilling_size",),
+    )] = 100 * MIB
+    max_spilling_file_size_bytes: Annotated[int, Meta(ge=-1, le=_BYTES_MAX), Key(
+        "The largest file that small objects share; one bigger object has a file of its own; -1 "
+        "for no bound.",
+        "Turn up for fewer files; turn down where holes cannot be punched into files.",
+        scope="node", unit="bytes", ray=("RAY_max_spilling_file_size_bytes",),
+    )] = 256 * MIB
+    max_fused_object_count: Annotated[int, Meta(ge=1, le=1_000_000), Key(
+        "The most objects in one file.",
+        "Turn up for fewer files; turn down where holes cannot be punched into files.",
+        scope="node", unit="objects", ray=("RAY_max_fused_object_count",),
+    )] = 2000
+    max_io_workers: Annotated[int, Meta(ge=1, le=256), Key(
+        "Threads that read and write spilled objects; one of them only reads.",
+        "Turn up for disks that serve many requests at once; turn down to spare the processor.",
+        scope="node", unit="threads", ray=("RAY_max_io_workers",),
+    )] = 4
+    local_fs_capacity_threshold: Annotated[float, Meta(ge=0, le=1), Key(
+        "The share of a local disk above which nothing more is spilled to it.",
+        "Turn up to use more of the disk; turn down to leave more of it to others.",
+        scope="node", ray=("RAY_local_fs_capacity_threshold",),
+    )] = 0.95
+    spill_max_bytes: Annotated[int, Meta(ge=0, le=_BYTES_MAX), Key(
+        "What spilled objects may take on disk together; 0 for no limit but the disk's.",
+        "Set it where disks are shared; beyond it a put fails with OutOfDiskError.",
+        scope="node", unit="bytes",
+    )] = 0
+    oom_grace_period_s: Annotated[float, Meta(ge=0, le=86_400), Key(
+        "How long a full store may make no room until what waits for it is refused, or made on "
+        "disk.",
+        "Turn up to wait longer for references to go; turn down to fail sooner.",
+        scope="node", unit="s", ray=("RAY_oom_grace_period_s",),
+    )] = 2.0
+
+
 class MemoryMonitor(_Section, frozen=True):
     """When a node is short of memory, which worker it ends then, and how often that is retried."""
 
@@ -364,6 +428,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     node: Node = Node()
     object_store: ObjectStore = ObjectStore()
+    spilling: Spilling = Spilling()
     memory_monitor: MemoryMonitor = MemoryMonitor()
     tasks: Tasks = Tasks()
     workers: Workers = Workers()

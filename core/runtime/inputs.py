@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from mray.exceptions import RayError
+from mray.exceptions import ObjectLostError, RayError
 from mray.runtime.arguments import place_arguments
 from mray.runtime.borrowing import adopting
 from mray.serialization.pickler import deserialize, is_error, wants_private_memory
@@ -69,7 +69,7 @@ class Inputs:
     ) -> tuple[Sequence[Any], Mapping[str, Any]]:
         """Arguments from the wire; references among them are noted in ``borrowed``.
 
-        Raises the error that a dependency holds, RayError for one that is not in the store.
+        Raises the error that a dependency holds, ObjectLostError for one that the store has not.
         """
         writable = _decode_options(options).writable_args if options else None
         adopting.context = borrowed
@@ -124,9 +124,10 @@ class Inputs:
     def _view(self, ref: RefInfo) -> memoryview:
         view = self.rt.store.get(ref.object_id)
         if view is None:
-            raise RayError(
-                f"argument {ref.object_id.hex()} is not in the store of node "
-                f"{self.rt.node.node_id.hex()[:8]}"
+            raise ObjectLostError(
+                ref.object_id.hex(),
+                reason=self.rt.store.why_missing(ref.object_id)
+                or f"this argument is not in the store of node {self.rt.node.node_id.hex()[:8]}",
             )
         return view
 

@@ -124,7 +124,7 @@ class ObjectsPart:
         for ref in refs:
             inner = ref._entry
             if self.references.unregistered(inner):
-                self.rt.borrowing.register(inner, None)
+                self.rt.ledger.borrowing.register(inner)
         self.references.settle(entry)
 
     def get(
@@ -169,7 +169,8 @@ class ObjectsPart:
             raise ObjectLostError(
                 entry.object_id.hex(),
                 task_name=entry.name,
-                reason=f"it is not in the store of node {self.rt.node.node_id.hex()[:8]} any more",
+                reason=self.rt.store.why_missing(entry.object_id)
+                or f"it is not in the store of node {self.rt.node.node_id.hex()[:8]} any more",
             )
         return view
 

@@ -10,7 +10,10 @@ the last buffer has died; several gets of an object share the array, and with it
 finalizer runs at any point in any thread, even within a method here: it appends to a queue and has
 ``drain`` called, which takes no lock that it would have to wait for.
 
-The owner of an object needs no pin: it alone frees the object. It frees after its last buffer.
+The owner of an object that it wrote itself needs no pin: it alone frees the object, after its last
+buffer, and the node moves the object only after it has asked (GiveUpPlaces) and the owner has
+forgotten the place. So a place is remembered before the node can know of the object, and once it is
+forgotten it stays forgotten: the next get pins.
 """
 
 from __future__ import annotations
@@ -32,10 +35,12 @@ from mray.wire.messages import (
     AbortObject,
     CreateObject,
     FreeObjects,
+    GiveUpPlaces,
     Message,
     ObjectCreated,
     ObjectsPinned,
     PinObjects,
+    PlacesGivenUp,
     Refused,
     SealObject,
     UnpinObjects,
@@ -48,10 +53,12 @@ Ask = Callable[[Callable[[int], Message], float], Message]
 Post = Callable[[Message], None]
 Schedule = Callable[[Callable[[], None]], None]
 
-#: The node answers a create after two seconds of waiting for room at most; the rest is for a node
-#: that does not get the processor.
-_CREATE_TIMEOUT_S = 60.0
-_PIN_TIMEOUT_S = 60.0
+#: The node ends every wait itself: for room after two seconds without progress, for the disk when
+#: that has answered. A long line in front of a slow disk takes its time.
+_CREATE_TIMEOUT_S = 600.0
+_PIN_TIMEOUT_S = 600.0
+#: Reasons remembered of objects that were not there.
+_REASONS_KEPT = 1000
 #: A file system that is full, by space or by quota.
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
@@ -76,20 +83,27 @@ def _at_once(call: Callable[[], None]) -> None:
 class StoreClient:
     """The store of this node.
 
-    ``path``: the arena. ``ask(make, timeout_s)`` sends ``make(rid)`` and blocks for its reply, and
-    raises if there is none. ``post`` sends without a reply; it never blocks and may be called from
-    a finalizer. ``schedule`` runs a call soon, under the same rules; without it ends of pins are
-    posted one by one, with it they are batched.
+    ``path``: the arena, ``overflow_path``: the file on disk for what that cannot take.
+    ``ask(make, timeout_s)`` sends ``make(rid)`` and blocks for its reply, and raises if there is
+    none. ``post`` sends without a reply; it never blocks and may be called from a finalizer.
+    ``schedule`` runs a call soon, under the same rules; without it ends of pins are posted one by
+    one, with it they are batched.
     """
 
     def __init__(
-        self, path: str, *, ask: Ask, post: Post, schedule: Schedule | None = None
+        self,
+        path: str,
+        *,
+        ask: Ask,
+        post: Post,
+        schedule: Schedule | None = None,
+        overflow_path: str = "",
     ) -> None:
         self._ask = ask
         self._post = post
         self._schedule = _at_once if schedule is None else schedule
         self._pid = os.getpid()
-        self._map = ArenaMap(path)
+        self._map = ArenaMap(path, overflow_path)
         self._pool = CopyPool()
         self._closed = False
         #: Guards the tables below; never held while waiting for the node. Reentrant, because a
@@ -108,6 +122,8 @@ class StoreClient:
         self._ended: deque[_Pin] = deque()
         #: Pins that have ended and may still be in the table.
         self._stale: deque[_Pin] = deque()
+        #: Why objects were not there, latest last, where the node said so.
+        self._reasons: dict[bytes, str] = {}
         #: A drain is on its way.
         self._scheduled = False
 
@@ -128,6 +144,7 @@ class StoreClient:
         ``place``; only for what this process owns.
 
         Raises ObjectStoreFullError when there is no room in the store or in its file system,
+        OutOfDiskError when there is none on disk to make some,
         OwnerDiedError when the owner is dead, ValueError when another thread writes the object,
         and what ``ask`` and ``write`` raise; then nothing is stored.
         """
@@ -146,9 +163,10 @@ class StoreClient:
             raise
         finally:
             self._writing.discard(object_id)
-        self._post(SealObject(object_id))
         if adopt:
+            # Before the node may ask for the place back, which it does after the seal.
             self.place(object_id, offset, size)
+        self._post(SealObject(object_id))
 
     def copy(self, target: memoryview, source: memoryview) -> None:
         """Copy bytes, with several threads from 4 MiB on. For ``write`` functions.
@@ -195,6 +213,25 @@ class StoreClient:
         with self._changed:
             self._places.pop(object_id, None)
             return self._alive(object_id) is None
+
+    def give_up(self, object_ids: Iterable[bytes]) -> list[bytes]:
+        """Forget places, but for those with buffers over them; returns the ids forgotten."""
+        given = []
+        with self._changed:
+            for object_id in object_ids:
+                pin = self._pins.get(object_id)
+                if pin is None or pin.counted or pin() is None:
+                    self._places.pop(object_id, None)
+                    given.append(object_id)
+        return given
+
+    def give_up_places(self, sender: bytes, message: GiveUpPlaces) -> None:
+        """Handler: the node wants to move objects that this process reads by place."""
+        self._post(PlacesGivenUp(message.rid, self.give_up(message.object_ids)))
+
+    def why_missing(self, object_id: bytes) -> str:
+        """Why the last get of an object found nothing; "" where the node did not say."""
+        return self._reasons.get(object_id, "")
 
     def free(self, object_id: bytes) -> None:
         """The owner, this process, needs the object no more; see ``free_many``."""
@@ -288,6 +325,7 @@ class StoreClient:
     def _reserve(self, object_id: bytes, owner_id: bytes, size: int) -> int:
         """Have a range given out and claim its pages; returns its offset."""
         failure: OSError | None = None
+        overflow = False
         # Twice: where the file system is full, the node first gives back its own free pages.
         for _ in range(2):
             created = self._ask(
@@ -303,9 +341,18 @@ class StoreClient:
                 if error.errno not in _NO_ROOM:
                     raise
                 failure = error
+                overflow = self._map.in_overflow(created.offset)
                 self._post(AbortObject(object_id, NO_SPACE))
             else:
                 return created.offset
+        if overflow:
+            raise exceptions.OutOfDiskError(
+                f"object {object_id.hex()} ({format_bytes(size)}) does not fit into the object "
+                "store's memory, and the disk of its overflow file has no room either: "
+                f"{format_bytes(self._map.free_bytes(overflow=True))} are free there. Make room, "
+                "or drop references",
+                path=self._map.overflow_path,
+            ) from failure
         raise exceptions.ObjectStoreFullError(
             f"the file system of the object store ({self._map.path}) has no room for object "
             f"{object_id.hex()} ({format_bytes(size)}): {format_bytes(self._map.free_bytes())} are "
@@ -357,6 +404,11 @@ class StoreClient:
             # Whether the node has pinned them, or still will, is unknown: give back what there is.
             self._post(UnpinObjects([(object_id, 1) for object_id in object_ids]))
             raise
+        for object_id, reason in zip(object_ids, reply.reasons, strict=False):
+            if reason:
+                self._reasons[object_id] = reason
+                if len(self._reasons) > _REASONS_KEPT:
+                    del self._reasons[next(iter(self._reasons))]
         with self._changed:
             return {
                 object_id: self._show(object_id, offset, size, counted=True)

@@ -1,7 +1,8 @@
-"""One process's mappings of a node's arena.
+"""One process's mappings of a node's arena and, above its addresses, of the overflow file.
 
-Owns the descriptor and the mappings: one for all reads, one for all writes, one for each writable
-copy; all made when first needed. Does not know objects or pins.
+Owns descriptors and mappings: for each file one for all reads, one for all writes, one for each
+writable copy; all made when first needed. Does not know objects or pins. An offset beyond the
+arena's length belongs to the overflow file, which lies on disk and is opened when one comes.
 
 A mapping lives until the last buffer over it dies, whatever ``close`` says: that is how a value
 outlives the runtime it came from. Mappings for reading and writable copies are inherited by forked
@@ -37,8 +38,10 @@ class _PrivateCopy(mmap.mmap):
 class ArenaMap:
     """The arena at ``path`` as this process sees it. Raises OSError where it cannot be opened."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, overflow_path: str = "") -> None:
         self.path = path
+        self.overflow_path = overflow_path
+        self._overflow: ArenaMap | None = None
         self._fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         self._length = os.fstat(self._fd).st_size
         self._reader: Bytes | None = None
@@ -49,6 +52,8 @@ class ArenaMap:
     def read(self, offset: int, size: int) -> Bytes:
         """The bytes of a range, read-only. The array returned is the base of whatever is made of
         it, and can be referred to weakly."""
+        if offset >= self._length:
+            return self._beyond().read(offset - self._length, size)
         reader = self._reader
         if reader is None:
             # Imported here: `import mray` shall not cost numpy.
@@ -62,6 +67,8 @@ class ArenaMap:
 
     def write(self, offset: int, size: int) -> memoryview:
         """The bytes of a range, for its writer. Claim it first."""
+        if offset >= self._length:
+            return self._beyond().write(offset - self._length, size)
         if self._writer is None:
             mapped = self._map(mmap.PROT_READ | mmap.PROT_WRITE)
             mapped.madvise(mmap.MADV_DONTFORK)
@@ -71,6 +78,9 @@ class ArenaMap:
     def claim(self, ranges: Iterable[tuple[int, int]]) -> None:
         """Have the system set pages aside for (offset, length) ranges. OSError if it has none."""
         for start, length in ranges:
+            if start >= self._length:
+                self._beyond().claim([(start - self._length, length)])
+                continue
             for at in range(start, start + length, _CLAIM_BYTES):
                 os.posix_fallocate(self._fd, at, min(_CLAIM_BYTES, start + length - at))
 
@@ -80,6 +90,8 @@ class ArenaMap:
         Keeps ``base`` alive as long as it lives itself.
         """
         offset = base.ctypes.data - self._origin
+        if self._overflow is not None and not 0 <= offset < self._length:
+            return self._overflow.private_copy(base)
         skipped = offset % mmap.ALLOCATIONGRANULARITY
         mapped = _PrivateCopy(
             self._fd,
@@ -91,8 +103,14 @@ class ArenaMap:
         mapped.original = base
         return memoryview(mapped)[skipped : skipped + base.nbytes]
 
-    def free_bytes(self) -> int:
-        """What is free in the arena's file system."""
+    def in_overflow(self, offset: int) -> bool:
+        """Whether an offset belongs to the overflow file."""
+        return offset >= self._length
+
+    def free_bytes(self, *, overflow: bool = False) -> int:
+        """What is free in the arena's file system, or in the overflow file's."""
+        if overflow:
+            return self._beyond().free_bytes()
         figures = os.fstatvfs(self._fd)
         return figures.f_bavail * figures.f_frsize
 
@@ -102,6 +120,13 @@ class ArenaMap:
             os.close(self._fd)
             self._fd = -1
         self._reader = self._writer = None
+        if self._overflow is not None:
+            self._overflow.close()
+
+    def _beyond(self) -> ArenaMap:
+        if self._overflow is None:
+            self._overflow = ArenaMap(self.overflow_path)
+        return self._overflow
 
     def _map(self, protection: int) -> mmap.mmap:
         try:

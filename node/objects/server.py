@@ -32,6 +32,7 @@ from mray.node.objects.effects import (
     Tell,
     WriteSpill,
 )
+from mray.node.objects.files import DiskFailure
 from mray.node.objects.overflow import Overflow
 from mray.node.objects.ranges import Range
 from mray.node.objects.refusal import refusal

@@ -8,6 +8,7 @@ import socket
 
 from mray.node.daemon import Daemon, StartFailed
 from mray.node.objects.arena import Arena, ArenaError
+from mray.node.objects.opening import open_server
 from mray.node.objects.server import StoreServer
 from mray.node.sched.detect import look, node_resources, store_capacity
 from mray.version import VERSION
@@ -29,8 +30,15 @@ def open_store(daemon: Daemon) -> tuple[StoreServer, NodeInfo]:
         )  # fmt: skip
     except (ValueError, ArenaError) as error:
         raise StartFailed(type(error).__name__, str(error)) from error
-    warm_bytes = min(daemon.config.object_store.object_store_warm_bytes, capacity)
-    store = StoreServer(arena, daemon.pump.send, warm_bytes=warm_bytes)
+    try:
+        store, overflow_path = open_server(
+            arena, daemon.config,
+            session=session.name, session_dir=session.path, node=node_id.hex(),
+            send=daemon.pump.send, call_soon=daemon.pump.call_soon,
+        )  # fmt: skip
+    except (ValueError, ArenaError) as error:
+        arena.close()
+        raise StartFailed(type(error).__name__, str(error)) from error
     info = NodeInfo(
         node_id=node_id,
         address=Address(node_id, node_id, params.ipc, daemon.tcp),
@@ -48,5 +56,6 @@ def open_store(daemon: Daemon) -> tuple[StoreServer, NodeInfo]:
         python_version=platform.python_version(),
         memory_limit_bytes=machine.memory_total_bytes,
         memory_source=machine.memory_source,
+        overflow_path=overflow_path,
     )
     return store, info
