@@ -42,6 +42,7 @@ from mray.tasks.task import Task
 from mray.wire.messages import (
     ActorSpec,
     Address,
+    GiveUpPlaces,
     Message,
     NodeInfo,
     ProcessDied,
@@ -85,8 +86,9 @@ class Runtime:
         self.mailbox = Mailbox(door.wake)
         self.references = References(int.from_bytes(os.urandom(7), "little"))
         self.store = StoreClient(
-            node.store_path, ask=self.ask_store, post=self.post_store, schedule=self.post
-        )
+            node.store_path, ask=self.ask_store, post=self.post_store, schedule=self.post,
+            overflow_path=node.overflow_path,
+        )  # fmt: skip
         self.dead_processes: dict[bytes, ProcessDied] = {}
         self.objects = ObjectsPart(self)
         self.borrowing = BorrowingPart(self)
@@ -114,6 +116,7 @@ class Runtime:
         self.title = ""
         self.pump.hooks.append(self._round)
         self.pump.on(ProcessDied, self._process_died)
+        self.pump.on(GiveUpPlaces, self.store.give_up_places)
 
     # -- life
 
