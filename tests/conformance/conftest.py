@@ -6,7 +6,8 @@ The files run with that Python too, which has neither mray nor the plugins of th
 
 How to write one: take the fixture `ray` instead of importing it. Define remote functions, and all
 that they use, inside the test: workers cannot import test modules. Never wait by sleeping: hold
-tasks at a `gate`, wait for processes with `wait_exit`.
+tasks at a `gate`, wait for processes with `wait_exit`, watch objects through a `glass`. What
+differs from Ray on purpose is marked `mray_only` with the reason.
 """
 
 from __future__ import annotations
@@ -14,10 +15,14 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import pickle
 import select
+import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -32,6 +37,13 @@ PATIENCE_S = 60
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "conformance: holds for Ray and for mray")
+    config.addinivalue_line("markers", "mray_only(reason): holds for mray and not for Ray")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for mark in item.iter_markers("mray_only"):
+        if ENGINE == "ray":
+            pytest.skip(f"differs from Ray: {mark.args[0]}")
 
 
 def pytest_report_header() -> str:
@@ -162,6 +174,44 @@ def _wait_exit(pid: int) -> bool:
 def wait_exit() -> Callable[[int], bool]:
     """Waits until the process with a pid is gone; False when it will not go."""
     return _wait_exit
+
+
+class Glass:
+    """Watches, from the owner, an object that it does not keep alive.
+
+    A reference that plain pickle wrote is not counted, in Ray and in mray. While the object lives
+    it can be read; later a get of it times out (in mray at once).
+    """
+
+    def __init__(self, module: ModuleType, ref: Any) -> None:
+        self._ray = module
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # mray warns of the pickling.
+            self._pickled = pickle.dumps(ref)
+
+    def gone(self) -> bool:
+        """Whether the object is freed. It has to be there or gone, not under way."""
+        errors = self._ray.exceptions
+        try:
+            self._ray.get(pickle.loads(self._pickled), timeout=0.5)
+        except (errors.GetTimeoutError, errors.ObjectLostError):
+            return True
+        return False
+
+    def wait_gone(self) -> bool:
+        """Wait until the object is freed; False when it stays."""
+        give_up_at = time.monotonic() + PATIENCE_S / 3
+        while not self.gone():
+            if time.monotonic() > give_up_at:
+                return False
+            time.sleep(0.02)
+        return True
+
+
+@pytest.fixture
+def glass(ray: ModuleType) -> Callable[[Any], Glass]:
+    """Makes watchers of objects that the test owns."""
+    return lambda ref: Glass(ray, ref)
 
 
 @pytest.fixture
