@@ -12,7 +12,7 @@ from mray.cli.cluster import connect
 from mray.cli.options import Address, AsJson
 from mray.cli.render import amount, amounts, print_json, print_table, short
 from mray.resources import to_float
-from mray.units import format_bytes, format_count, format_duration
+from mray.units import GIB, MIB, format_bytes, format_count, format_duration
 from mray.wire.messages import JobDetails, Nodes, NodeView
 
 app = typer.Typer(add_completion=False)
@@ -37,7 +37,7 @@ def status(address: Address = None, as_json: AsJson = False) -> None:
         print(f"Session {path}")
     print()
     print_table(
-        ["node", "ip", "state", "cpu", "memory", "object store", "workers"],
+        ["node", "ip", "state", "cpu", "memory (threshold)", "object store", "workers"],
         [_row(view) for view in nodes.nodes],
         right=["workers"],
     )
@@ -100,6 +100,10 @@ def node_facts(view: NodeView) -> dict[str, Any]:  # Any: JSON
         "resources_available": to_float(view.available),
         "labels": node.labels,
         "workers": view.workers,
+        "memory_used_bytes": view.memory_used_bytes,
+        "memory_limit_bytes": view.memory_limit_bytes or node.memory_limit_bytes,
+        "memory_threshold_bytes": view.memory_threshold_bytes,
+        "memory_source": node.memory_source,
         "object_store_capacity_bytes": node.store_capacity_bytes,
         "object_store_used_bytes": view.store_used_bytes,
         "object_store_path": node.store_path,
@@ -122,9 +126,22 @@ def _row(view: NodeView) -> list[str]:
     store = f"{format_bytes(view.store_used_bytes)}/{format_bytes(node.store_capacity_bytes)}"
     state = f"{view.state}{' (head)' if node.is_head else ''}"
     return [
-        short(node.node_id), node.ip, state, usage("CPU"), usage("memory"), store,
+        short(node.node_id), node.ip, state, usage("CPU"), _memory(view), store,
         str(view.workers),
     ]  # fmt: skip
+
+
+def _memory(view: NodeView) -> str:
+    """Memory in use and its limit, in the limit's unit, with the threshold: "1.5/16 GiB (15.2)"."""
+    limit = view.memory_limit_bytes
+    if not limit or view.state == "DEAD":
+        return "-"  # Dead, or it has only just joined.
+    unit, name = (GIB, "GiB") if limit >= GIB else (MIB, "MiB")
+    used, of, threshold = (
+        f"{count / unit:.1f}".removesuffix(".0")
+        for count in (view.memory_used_bytes, limit, view.memory_threshold_bytes)
+    )
+    return f"{used}/{of} {name} ({threshold})"
 
 
 def _usage(views: Sequence[NodeView]) -> dict[str, tuple[int, int]]:

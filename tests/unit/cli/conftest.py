@@ -130,6 +130,9 @@ def make_node() -> Callable[..., NodeView]:
             "store_used_bytes": 2**20,
             "workers": 3,
             "since_heartbeat_s": 0.1,
+            "memory_used_bytes": 3 * 2**29,
+            "memory_limit_bytes": 16 * 2**30,
+            "memory_threshold_bytes": 15 * 2**30 + 2**28,
         }
         return NodeView(node=info, state=state, **(view | facts))
 

@@ -43,6 +43,7 @@ def test_status_shows_nodes_use_demands_and_jobs(mray, two_nodes, make_job):
     assert outcome.out.startswith("Cluster cccccccccccc at 127.0.0.1:6379, up 1 min 30 s\n")
     for part in (
         "6d1111111111  10.0.0.1  ALIVE (head)  1.5/4",
+        "1.5/16 GiB (15.2)",
         "1.5 of 4                  CPU",
         "12 tasks or actors for 1 CPU",
         "1 task or actor for 1 GPU, 1 GiB memory",
@@ -59,6 +60,9 @@ def test_status_as_json_has_full_ids_and_plain_numbers(mray, two_nodes):
     assert facts["resources"]["CPU"] == {"used": 1.5, "total": 4.0}
     assert [node["state"] for node in facts["nodes"]] == ["ALIVE", "DEAD"]
     assert facts["nodes"][0]["node_id"] == "6d" + "11" * 27
+    assert facts["nodes"][0]["memory_used_bytes"] == 3 * 2**29
+    assert facts["nodes"][0]["memory_limit_bytes"] == 16 * 2**30
+    assert facts["nodes"][0]["memory_threshold_bytes"] == 15 * 2**30 + 2**28
     assert facts["pending"][0] == {"resources": {"CPU": 1.0}, "count": 12}
 
 
