@@ -69,7 +69,7 @@ class Creation:
             in_store.located if in_store is not None else None,
             spec.resources, spec.placement_resources, spec.max_restarts, spec.max_task_retries,
             spec.max_concurrency, spec.name, spec.namespace, spec.detached, spec.runtime_env,
-            spec.is_async, spec.handle, spec.options,
+            spec.is_async, spec.handle, spec.options, spec.serializers,
         )  # fmt: skip
 
 
@@ -270,7 +270,10 @@ class ActorsPart:
         templates = unknown_templates(out, calls.known)
         assert calls.worker is not None
         specs = [spec_of(task) for task in out]
-        message = PushTasks(self.rt.address, templates, specs, calls.actor_id, calls.incarnation)
+        message = PushTasks(
+            self.rt.address, templates, specs, calls.actor_id, calls.incarnation,
+            self.rt.serializers.version,
+        )  # fmt: skip
         try:
             self.rt.tell(calls.worker, message)
         except ValueError as error:

@@ -85,6 +85,7 @@ class Driver:
             rt.ask_any(rt.node.address, lambda rid: DrainLogs(rid, rt.job_id), _DRAIN_TIMEOUT_S)
         rt.ask_any(rt.head, lambda rid: FinishJob(rid, rt.job_id), _DRAIN_TIMEOUT_S)
         rt.close()
+        rt.serializers.end()
         if self.printer is not None:
             self.printer.close()
 
@@ -137,6 +138,7 @@ def connect(
         runtime.pump.on(WorkerLines, printer.show)
     runtime.take_turns(guarded=True)
     runtime.start()
+    runtime.serializers.begin()
     return Driver(runtime, printer, session)
 
 

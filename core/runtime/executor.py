@@ -117,6 +117,7 @@ class Executor:
         self.loop: asyncio.AbstractEventLoop | None = None
         self._progress = progress
         self._inputs = Inputs(runtime)
+        self._serializers = runtime.serializers
         #: Set where the main thread turns the loop while it has nothing to run.
         self.turn: Turn | None = None
         self._functions: dict[bytes, Any] = {}
@@ -165,6 +166,8 @@ class Executor:
         running.work = work
         done = Done(work.owner, spec, _OK)
         try:
+            if self._serializers.wanted > self._serializers.version:
+                self._serializers.catch_up()
             function = self._function(template)
             args, kwargs = self._arguments(work, done)
         except BaseException as error:
@@ -357,6 +360,8 @@ class Executor:
         args: Sequence[Any] = ()
         kwargs: Mapping[str, Any] = {}
         try:
+            if self._serializers.wanted > self._serializers.version:
+                self._serializers.catch_up()
             actor_class = self.fetch(spec.class_key, f"the class {spec.class_name}")
             if spec.args or spec.args_in_store is not None:
                 args, kwargs = self._inputs.read(
@@ -436,6 +441,8 @@ class Executor:
         kwargs: Mapping[str, Any] = {}
         function: Any = None
         try:
+            if self._serializers.wanted > self._serializers.version:
+                self._serializers.catch_up()
             function = self._function(template)
             running.work = work
             args, kwargs = self._arguments(work, done)

@@ -34,6 +34,7 @@ from mray.runtime.borrowing import BorrowingPart
 from mray.runtime.mailbox import Mailbox
 from mray.runtime.objects import ObjectsPart
 from mray.runtime.reference_report import ReferenceReports
+from mray.runtime.serializers import SerializersPart
 from mray.runtime.tasks import TasksPart
 from mray.runtime.turn import Turn
 from mray.serialization.failures import error_envelope
@@ -94,6 +95,7 @@ class Runtime:
         self.borrowing = BorrowingPart(self)
         self.tasks = TasksPart(self)
         self.actors = ActorsPart(self)
+        self.serializers = SerializersPart(self)
         self.reports = ReferenceReports(self)
         #: Called with each ProcessDied, after the parts.
         self.on_death: list[Callable[[ProcessDied], None]] = []

@@ -271,7 +271,10 @@ class TasksPart:
     def _push(self, lease: Lease) -> None:
         out, lease.out = lease.out, []
         templates = unknown_templates(out, lease.known)
-        message = PushTasks(self.rt.address, templates, [spec_of(task) for task in out])
+        message = PushTasks(
+            self.rt.address, templates, [spec_of(task) for task in out],
+            serializers=self.rt.serializers.version,
+        )  # fmt: skip
         # A worker that is gone is reported dead by the node daemon, and its tasks come back then.
         self.rt.tell(lease.worker, message)
 

@@ -77,6 +77,7 @@ class Worker:
             config=config,
         )
         self.rt.environment = params.runtime_env
+        self.rt.serializers.driver = params.job.driver
         self.output = OutputFiles(
             params.out_path,
             params.err_path,
@@ -151,6 +152,8 @@ class Worker:
             log.warning("refused calls for another incarnation of an actor")
             return
         executor = self.executor
+        if message.serializers > self.rt.serializers.wanted:
+            self.rt.serializers.wanted = message.serializers
         if self._blocked and not message.actor_id:
             returned = [spec.task_id for spec in message.tasks]
             self.rt.pump.send(sender, TaskReplies([], returned, blocked=True))
@@ -323,6 +326,7 @@ class Worker:
         # Known before any call can arrive: a caller learns of the actor only after ActorStarted.
         self.executor.actor_spec = self.rt.actor_spec = spec
         self.rt.incarnation = message.incarnation
+        self.rt.serializers.wanted = max(self.rt.serializers.wanted, spec.serializers)
         self.executor.queue.put(lambda: self._make_actor(spec))
 
     def _make_actor(self, spec: Any) -> None:

@@ -17,6 +17,7 @@ leases      owner: LeaseDemand (how many more, absolute) / node: LeaseGranted â€
             worker: WorkerBlocked â€¦ WorkerUnblocked (its CPU goes back while it waits in get)
 tasks       owner: PushTasks / worker: TaskReplies (finished and handed-back tasks, batched)
             owner: StealTasks / worker: TaskReplies with `returned`
+            worker: SerializersChanged / driver: Ack (it has fetched them, or cannot)
 objects     borrower: WatchObject / owner: ObjectReady (at once or when it is)
             holder: AddBorrower / owner: Ack; borrower: DropBorrower
 store       client: CreateObject / node: ObjectCreated; client: SealObject | AbortObject
@@ -389,6 +390,8 @@ class PushTasks(Message, frozen=True, tag=40):
     #: For actor calls: the incarnation meant; a worker of another refuses the calls.
     actor_id: bytes = b""
     incarnation: int = 0
+    #: Version of the job's serializers that the owner knows: the worker fetches it if it is behind.
+    serializers: int = 0
 
 
 class Returned(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -418,6 +421,13 @@ class TaskReplies(Message, frozen=True, tag=41):
     blocked: bool = False
     #: True when the worker will exit after this message (max_calls): return the lease, no reuse.
     exiting: bool = False
+
+
+class SerializersChanged(Message, frozen=True, tag=160):
+    """A worker registered a serializer for the job; the driver fetches the version."""
+
+    rid: int
+    version: int
 
 
 class StealTasks(Message, frozen=True, tag=42):
@@ -608,6 +618,8 @@ class ActorSpec(msgspec.Struct, array_like=True, frozen=True, gc=False):
     #: Pickled description of methods, for handles made by get_actor.
     handle: bytes = b""
     options: bytes = b""
+    #: As in PushTasks.
+    serializers: int = 0
 
 
 class RegisterActor(Message, frozen=True, tag=70):
@@ -1096,7 +1108,7 @@ AnyMessage = Union[  # noqa: UP007 (a type written with | would need 90 of them)
     JobInfoReply,
     LeaseDemand, LeaseGranted, LeaseRefused, LeaseReturned, LeasesWanted, WorkerBlocked,
     WorkerUnblocked,
-    PushTasks, TaskReplies, StealTasks, CancelTask,
+    PushTasks, TaskReplies, StealTasks, SerializersChanged, CancelTask,
     WatchObject, ObjectReady, AddBorrower, DropBorrower, ExplainObjects, ObjectsExplained,
     CreateObject, ObjectCreated, SealObject, AbortObject, PinObjects, ObjectsPinned, UnpinObjects,
     FreeObjects, GetStoreStats, StoreStats, GiveUpPlaces, PlacesGivenUp,

@@ -31,7 +31,9 @@ def get_x(value: Locked) -> int:
 @pytest.fixture(autouse=True)
 def clean_table() -> Iterator[None]:
     yield
-    custom.reducers.clear()
+    custom.set_job_table({})
+    for cls in (Locked, SubLocked):
+        custom.drop_local(cls)
 
 
 def round_trip(value: Any) -> Any:
@@ -100,3 +102,45 @@ def test_nonsense_is_refused() -> None:
 def test_other_values_keep_their_copyreg_reducers() -> None:
     register()
     assert round_trip([complex(1, 2), Locked(1)])[0] == complex(1, 2)
+
+
+def of_job(deserializer: Callable[[Any], Any]) -> dict[type, custom.Registration]:
+    return {Locked: custom.Registration(get_x, deserializer)}
+
+
+def test_the_jobs_entries_hold_where_there_is_no_own_one() -> None:
+    custom.set_job_table(of_job(lambda x: Locked(x + 1)))
+    assert round_trip([Locked(1)])[0].x == 2
+    register()
+    assert round_trip(Locked(1)).x == 1
+    custom.set_job_table(of_job(lambda x: Locked(x + 2)))
+    assert round_trip(Locked(1)).x == 1
+    mray.util.deregister_serializer(Locked)
+    assert round_trip(Locked(1)).x == 3
+    custom.set_job_table({})
+    assert custom.reducers == {}
+
+
+def test_before_init_a_registration_for_the_job_holds_here_too() -> None:
+    mray.util.register_serializer(Locked, serializer=get_x, deserializer=Locked, scope="job")
+    assert round_trip(Locked(1)).x == 1
+    mray.util.deregister_serializer(Locked)
+    assert round_trip(Locked(1)).x == 1
+    mray.util.deregister_serializer(Locked, scope="job")
+    with pytest.raises(TypeError, match="lock"):
+        serialize(Locked(1))
+    mray.util.deregister_serializer(Locked, scope="job")
+
+
+def test_what_cannot_travel_is_refused_when_it_is_registered_for_the_job() -> None:
+    lock = threading.Lock()
+    with pytest.raises(TypeError, match=r"registration of a serializer for Locked.*lock"):
+        mray.util.register_serializer(
+            Locked, serializer=lambda value: lock, deserializer=Locked, scope="job"
+        )
+    with pytest.raises(ValueError, match="scope must be 'local' or 'job', not 'cluster'"):
+        mray.util.register_serializer(
+            Locked, serializer=get_x, deserializer=Locked,
+            scope="cluster",  # type: ignore[arg-type]
+        )  # fmt: skip
+    assert custom.reducers == {}
