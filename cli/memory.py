@@ -205,7 +205,6 @@ def _node_facts(node: NodeMemory) -> Facts:
     if node.report is None:
         return {**facts, "store": None}
     stats = node.report.store
-    spilled_bytes, spilled, restored_bytes, restored = memory_text.spilled_of(stats)
     return {
         **facts,
         "store": {
@@ -213,10 +212,14 @@ def _node_facts(node: NodeMemory) -> Facts:
             "used_bytes": stats.used_bytes,
             "warm_bytes": stats.warm_bytes,
             "objects": stats.object_count,
-            "spilled_bytes": spilled_bytes,
-            "spilled_objects": spilled,
-            "restored_bytes": restored_bytes,
-            "restored_objects": restored,
+            "spilled_bytes": stats.spilled_bytes,
+            "spilled_objects": stats.spilled_objects,
+            "overflow_bytes": stats.overflow_bytes,
+            "spilled_bytes_total": stats.spilled_bytes_total,
+            "spilled_objects_total": stats.spilled_objects_total,
+            "restored_bytes_total": stats.restored_bytes_total,
+            "restored_objects_total": stats.restored_objects_total,
+            "spill_troubles": stats.spill_troubles,
         },
     }
 

@@ -10,7 +10,12 @@ import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
+from mray import config, session
+from mray.auth import TokenError, load_token
+from mray.exceptions import RayError
 from mray.memory_report import Memory, NodeMemory, join
+from mray.rpc.client import AskError, Client
+from mray.rpc.door import Keys
 from mray.wire.messages import GetMemory, GetNodes, MemoryReport, Message, Nodes, NodeView
 
 if TYPE_CHECKING:
@@ -47,7 +52,6 @@ def collect(nodes: Sequence[NodeView], ask: AskNode) -> Memory:
 
 def of_runtime(rt: Runtime) -> Memory:
     """The cluster that this process is connected to."""
-    from mray.exceptions import RayError
 
     def ask(view: NodeView) -> MemoryReport | str:
         try:
@@ -63,11 +67,6 @@ def of_address(address: str | None) -> Memory:
 
     Raises ConnectionError where there is none or it does not answer, ValueError for a bad address.
     """
-    from mray import config, session
-    from mray.auth import TokenError, load_token
-    from mray.rpc.client import AskError, Client
-    from mray.rpc.door import Keys
-
     resolved = config.load({}, os.environ)
     target = session.resolve_address(address, os.environ, tmpdir=resolved.config.node.tmpdir)
     if target.kind == "local":

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from mray.memory_report import Memory, MemoryObject, Reference
-from mray.memory_text import UNITS, spilled_of
+from mray.memory_text import UNITS
 from mray.ownership import kinds as k
 from mray.units import MIB
 
@@ -183,12 +183,16 @@ def _stores(memory: Memory) -> list[str]:
         "--- Object stores of all nodes ---",
         f"Plasma memory usage {used // MIB} MiB, {count} objects, {share}% full",
     ]
-    spills = [spilled_of(stats) for stats in told]
-    for word, first in (("Spilled", 0), ("Restored", 2)):
-        size = sum(spill[first] for spill in spills)
-        objects = sum(spill[first + 1] for spill in spills)
-        if size or objects:
-            lines.append(f"{word} {size // MIB} MiB, {objects} objects")
+    for word, thing, moved in (
+        ("Spilled", "write", [(s.spilled_bytes_total, s.spilled_objects_total, s.spill_s)
+                              for s in told]),
+        ("Restored", "read", [(s.restored_bytes_total, s.restored_objects_total, s.restore_s)
+                              for s in told]),
+    ):  # fmt: skip
+        size, objects, seconds = (sum(part) for part in zip((0, 0, 0.0), *moved, strict=True))
+        if objects:
+            rate = f", avg {thing} throughput {int(size / seconds) // MIB} MiB/s" if seconds else ""
+            lines.append(f"{word} {int(size) // MIB} MiB, {int(objects)} objects{rate}")
     return lines
 
 

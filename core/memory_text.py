@@ -15,7 +15,6 @@ from typing import Final
 from mray.memory_report import Memory, MemoryObject
 from mray.memory_selection import Group, grouped, total_size
 from mray.units import GIB, KIB, MIB, format_bytes, format_count
-from mray.wire.messages import StoreStats
 
 #: Without -n the whole text has at most so many lines.
 LINES_MAX: Final = 20
@@ -130,7 +129,7 @@ def _totals(memory: Memory, width: int, units: str) -> list[str]:
     in_store = sum(stats.object_count for stats in told)
     used = sum(stats.used_bytes for stats in told)
     capacity = sum(stats.capacity_bytes for stats in told)
-    spilled = sum(spilled_of(stats)[0] for stats in told)
+    on_disk = sum(stats.spilled_bytes + stats.overflow_bytes for stats in told)
     listed = len(memory.objects)
     held = f"{format_count(listed)}, {size_text(total_size(memory.objects), units)}"
     if memory.unlisted_count:
@@ -138,13 +137,14 @@ def _totals(memory: Memory, width: int, units: str) -> list[str]:
     percent = 100 * used / capacity if capacity else 0.0
     store = (
         f"{size_text(used, units)} of {size_text(capacity, units)} used ({percent:.0f} %), "
-        f"{format_count(in_store, 'object')}; spilled {size_text(spilled, units)}"
+        f"{format_count(in_store, 'object')}; spilled {size_text(on_disk, units)}"
     )
     counts = ", ".join(f"{kind} {count}" for kind, count in memory.kinds.items())
     rows = [("Objects", held), ("Store", store), ("Held by", counts or "nothing")]
     if memory.silent:
         who = ", ".join(process.who for process in memory.silent)
         rows.append(("Silent", f"{who} did not answer in time: what they hold is not shown"))
+    rows += [("Trouble", text) for stats in told for text in stats.spill_troubles]
     rows += [
         ("Missing", f"node {node.ip} ({node.node_id[:12]}) could not be asked: {node.error}")
         for node in memory.unreachable
@@ -154,14 +154,6 @@ def _totals(memory: Memory, width: int, units: str) -> list[str]:
         wrapped = textwrap.wrap(text, max(20, width - 9)) or [""]
         lines += [f"{name:<9}{wrapped[0]}", *(f"{'':<9}{more}" for more in wrapped[1:3])]
     return lines
-
-
-def spilled_of(stats: StoreStats) -> tuple[int, int, int, int]:
-    """Bytes and objects spilled, bytes and objects restored, since the node began; zeros from a
-    store that does not spill."""
-    names = ("spilled_bytes", "spilled_count", "restored_bytes", "restored_count")
-    bytes_out, count_out, bytes_in, count_in = (int(getattr(stats, name, 0)) for name in names)
-    return bytes_out, count_out, bytes_in, count_in
 
 
 def _objects(objects: Sequence[MemoryObject], count: int, width: int, units: str) -> list[str]:

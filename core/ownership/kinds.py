@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from mray.ownership.references import Entry
+from mray.ownership.entry import Entry
 
 #: ObjectRefs in the process.
 LOCAL_REFERENCE: Final = "LOCAL_REFERENCE"
@@ -40,7 +40,7 @@ def kinds_of(entry: Entry) -> dict[str, int]:
     else:
         counts = {USED_BY_PENDING_TASK: entry.held, LOCAL_REFERENCE: entry.local}
     counts[CAPTURED_IN_OBJECT] = entry.inside
-    counts[OUT_OF_BAND] = getattr(entry, "pinned", 0)
-    counts[CLOSURE] = getattr(entry, "captured", 0)
+    counts[OUT_OF_BAND] = entry.pinned
+    counts[CLOSURE] = entry.captured
     counts[BORROWED] = len(entry.borrowers or ())
     return {kind: count for kind, count in counts.items() if count > 0}

@@ -13,8 +13,8 @@ from heapq import nlargest
 from typing import TYPE_CHECKING
 
 from mray.call_sites import CallSite, describe
+from mray.ownership.entry import Entry
 from mray.ownership.kinds import PINNED_IN_MEMORY, kinds_of
-from mray.ownership.references import Entry
 from mray.serialization.envelope import NONE, is_error
 from mray.wire.messages import GetReferences, ReferenceView, ReferenceViews
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from mray.memory_report import join
@@ -69,6 +70,18 @@ def test_totals_of_the_stores(found):
     assert "Plasma memory usage 20 MiB, 1 objects, 20.0% full" in text
     assert "Spilled" not in text
     assert object_id(1).hex() not in text
+
+
+def test_what_was_spilled_and_restored_since_the_start():
+    told_so = report(told(DRIVER, 10, []))
+    stats = msgspec.structs.replace(
+        told_so.store, spilled_bytes_total=30 * MIB, spilled_objects_total=3, spill_s=2.0,
+        restored_bytes_total=10 * MIB, restored_objects_total=1,
+    )  # fmt: skip
+    some = join([node(msgspec.structs.replace(told_so, store=stats))])
+    text = summary(some, made_at="now", stats_only=True)
+    assert "Spilled 30 MiB, 3 objects, avg write throughput 15 MiB/s" in text
+    assert "Restored 10 MiB, 1 objects\n" in text
 
 
 def test_a_long_call_site_is_wrapped_or_not(found):
