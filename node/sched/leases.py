@@ -85,6 +85,8 @@ class Leases:
         self._pacing = Pacing()
         #: When somebody may be asked to give back.
         self._ask_at: float | None = None
+        #: The node's memory is above its soft mark: no new tasks, but one that all may wait for.
+        self._memory_short = False
 
     # -- requests of owners
 
@@ -100,6 +102,9 @@ class Leases:
             label = message.label or "a task"
             line = self._new_line(at, owner, message.class_id, key, need, need, label)
         line.count = max(0, message.count)
+        if message.exclusive:
+            line.own_cpu = message.resources.get("CPU", 0)
+            self._widen(line, line.own_cpu)
         effects: list[Effect] = []
         if line.count and not line.infeasible and not fits(line.need, self.holds.total):
             line.infeasible = True
@@ -122,6 +127,32 @@ class Leases:
         hold = self.holds.by_worker.get(worker)
         if hold is not None:
             self.holds.block(hold, is_blocked)
+
+    def memory_short(self, is_short: bool) -> list[Effect]:
+        """Memory is above the soft mark, or no longer. While it is, workers are lent to new tasks
+        only where no task runs (what runs may wait for them), and owners are asked to give back."""
+        if is_short == self._memory_short:
+            return []
+        self._memory_short = is_short
+        if not is_short:
+            return []
+        lent: dict[bytes, int] = {}
+        for hold in self.holds.by_lease.values():
+            lent[hold.owner] = lent.get(hold.owner, 0) + 1
+        return [Send(owner, LeasesWanted(count)) for owner, count in lent.items()]
+
+    def _while_short(self, left: dict[int, int]) -> dict[int, int]:
+        """What may be granted while memory is short, by line: actors, and one task at most."""
+        tasks = [line.number for line in self._lines.values() if line.class_id is not None]
+        waiting = [number for number in tasks if left.pop(number, 0)]
+        if waiting and all(hold.blocked for hold in self.holds.by_lease.values()):
+            left[waiting[0]] = 1
+        return left
+
+    def _widen(self, line: Line, own_cpu: int) -> None:
+        """Have a line that wants the node to itself ask for all CPUs that no actor holds."""
+        cpu = max(own_cpu, self.holds.beside_actors().get("CPU", 0))
+        line.need = line.hold = {**line.need, "CPU": cpu}
 
     # -- actors
 
@@ -271,6 +302,11 @@ class Leases:
         effects: list[Effect] = []
         free = dict(self.holds.available)
         left = {line.number: line.count for line in lines if not line.infeasible}
+        if self._memory_short:
+            left = self._while_short(left)
+        for line in lines:
+            if line.own_cpu is not None:
+                self._widen(line, line.own_cpu)
         plan = StartPlan(self.pool, self._task_workers_max)
         claimant = self._turns.claimant(lines, now)
         short: dict[int, Line] = {}

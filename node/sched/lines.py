@@ -30,7 +30,7 @@ class Line:
 
     __slots__ = (
         "asked_back", "class_id", "count", "hold", "infeasible", "key", "label", "need", "number",
-        "owner", "passed_over_at", "rest_s", "rest_until", "starts",
+        "own_cpu", "owner", "passed_over_at", "rest_s", "rest_until", "starts",
     )  # fmt: skip
 
     def __init__(
@@ -49,6 +49,8 @@ class Line:
         #: How many are still wanted. For actors: len(starts).
         self.count = 0
         self.starts: deque[StartActor] = deque()
+        #: Of a line that wants the node to itself: the CPUs that its task asked for. Else None.
+        self.own_cpu: int | None = None
         #: Asks for more than the node has, and its owner was told.
         self.infeasible = False
         #: Everybody has been asked once to give back idle leases for it.

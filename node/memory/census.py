@@ -1,0 +1,131 @@
+"""Who uses what on this node: the daemon's tables and /proc, as the policy wants to see them.
+
+Read by the monitor's thread while the loop may change the tables: each is copied in one step that
+no other thread can come between (``dict.copy`` and ``list`` of a dict), single values are read as
+they are, and a worker that is gone by then has no memory and drops out. So the loop pays nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Final
+
+import msgspec
+
+from mray.memory.trees import ProcessUsage
+from mray.node.memory.monitor import Driver, Snapshot
+from mray.node.memory.policy import Candidate
+from mray.node.sched.holds import Hold, Holds
+from mray.node.workers.death import read_begun_at
+from mray.node.workers.peers import Peers
+from mray.node.workers.pool import Pool, Worker
+from mray.node.workers.processes import Process, Processes
+from mray.resources import UNIT
+from mray.wire.oom import OomProcess
+
+ReadTrees = Callable[[list[int]], dict[int, ProcessUsage]]
+_TOP_MAX: Final = 10
+
+
+class Title(msgspec.Struct, frozen=True):
+    """What a worker runs, by its own words."""
+
+    name: str
+    retriable: bool
+
+
+class Count(msgspec.Struct, frozen=True):
+    """A snapshot, with what only the telling wants."""
+
+    snapshot: Snapshot
+    #: Biggest first: workers and drivers.
+    top: tuple[OomProcess, ...]
+    trees: dict[bytes, ProcessUsage]
+
+
+class Census:
+    """See the module. ``read_trees`` gives the memory of process trees by their roots."""
+
+    def __init__(
+        self, pool: Pool, holds: Holds, processes: Processes, peers: Peers, read_trees: ReadTrees
+    ) -> None:
+        self._pool = pool
+        self._holds = holds
+        self._processes = processes
+        self._peers = peers
+        self._read_trees = read_trees
+        #: By worker; written by the loop, forgotten with the worker.
+        self.titles: dict[bytes, Title] = {}
+
+    def take(self) -> Count:
+        """Everybody now."""
+        workers = list(self._pool.workers.copy().values())
+        holds = self._holds.by_worker.copy()
+        processes = {w.process_id: self._processes.get(w.process_id) for w in workers}
+        drivers = [peer for peer in self._peers if peer.kind == "driver"]
+        pids = {key: process.pid for key, process in processes.items() if process is not None}
+        usage = self._read_trees([p for p in [*pids.values(), *(d.pid for d in drivers)] if p])
+        candidates, trees = [], {}
+        top = [OomProcess(pid=d.pid, name="driver", used_bytes=usage[d.pid].private_bytes)
+               for d in drivers if d.pid in usage]  # fmt: skip
+        for worker in workers:
+            process, tree = processes[worker.process_id], usage.get(pids.get(worker.process_id, 0))
+            if process is None or tree is None:
+                continue
+            candidate = self._candidate(worker, process, holds.get(worker.process_id), tree)
+            if candidate is not None:
+                candidates.append(candidate)
+                trees[worker.process_id] = tree
+            name = candidate.name if candidate is not None else ""
+            shown = name or f"{worker.state} worker"
+            top.append(OomProcess(pid=tree.pid, name=shown, used_bytes=tree.private_bytes))
+        top.sort(key=lambda p: (-p.used_bytes, p.pid))
+        known = [Driver(pid=d.pid, private_bytes=usage[d.pid].private_bytes)
+                 for d in drivers if d.pid in usage]  # fmt: skip
+        snapshot = Snapshot(candidates=candidates, drivers=known)
+        return Count(snapshot, tuple(top[:_TOP_MAX]), trees)
+
+    def _candidate(
+        self, worker: Worker, process: Process, hold: Hold | None, tree: ProcessUsage
+    ) -> Candidate | None:
+        """None for workers that start or end: they have no work to lose and are on their way."""
+        if process.intent is not None:
+            return None
+        if hold is None:
+            if worker.state != "idle":
+                return None
+            return Candidate(
+                worker_id=worker.process_id, pid=tree.pid, kind="idle",
+                started_at=worker.idle_since, private_bytes=tree.private_bytes,
+            )  # fmt: skip
+        asked = hold.resources.get("memory", 0) // UNIT
+        if hold.actor is not None:
+            spec, incarnation = hold.actor.spec, hold.actor.incarnation
+            return Candidate(
+                worker_id=worker.process_id, pid=tree.pid, kind="actor", owner_id=hold.owner,
+                name=spec.class_name,
+                retriable=spec.max_restarts < 0 or incarnation < spec.max_restarts,
+                started_at=hold.since, private_bytes=tree.private_bytes, requested_bytes=asked,
+            )  # fmt: skip
+        title = self.titles.get(worker.process_id, Title("", False))
+        begun_at = read_begun_at(process.params.progress_path)
+        return Candidate(
+            worker_id=worker.process_id, pid=tree.pid, kind="task", owner_id=hold.owner,
+            name=title.name, retriable=title.retriable,
+            # A worker that has begun nothing of this lease still shows its last task's begin.
+            started_at=max(hold.since, begun_at or 0.0),
+            private_bytes=tree.private_bytes, requested_bytes=asked,
+        )  # fmt: skip
+
+    def lendable_memory(self) -> int:
+        """The bytes of ``memory`` that tasks could be lent if no task ran."""
+        held = sum(_memory(hold) for hold in _actors(self._holds.by_worker.copy().values()))
+        return max(0, self._holds.total.get("memory", 0) - held) // UNIT
+
+
+def _actors(holds: Iterable[Hold]) -> Iterable[Hold]:
+    return (hold for hold in holds if hold.actor is not None)
+
+
+def _memory(hold: Hold) -> int:
+    return hold.resources.get("memory", 0)
