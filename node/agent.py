@@ -18,6 +18,7 @@ from mray.node.logs.files import LogBook
 from mray.node.logs.service import LogService
 from mray.node.logs.tailer import Tailer
 from mray.node.logs.watch import DirectoryWatch
+from mray.node.memory.service import OomService
 from mray.node.objects.report import MemoryReports
 from mray.node.sched.head_link import HeadLink
 from mray.node.sched.identity import open_store
@@ -83,11 +84,9 @@ class Node:
         )
         self._pool = Pool(rules, new_process_id)
         self._leases = Leases(
-            self.info.resources,
-            self._pool,
-            workers_max(cpus, config.workers.num_workers_soft_limit),
-            self._node_id.hex()[:8],
-        )
+            self.info.resources, self._pool,
+            workers_max(cpus, config.workers.num_workers_soft_limit), self._node_id.hex()[:8],
+        )  # fmt: skip
         backup_count = config.logs.log_rotation_backup_count
         self._tailer = Tailer(self._pump, self.info.ip, backup_count, self._send_to_driver)
         self._runner = JobRunner(
@@ -106,8 +105,13 @@ class Node:
         self._log_watch = DirectoryWatch(self._pump, self.info.log_dir, self._logs_changed)
         self._gauge = Gauge(config.memory_monitor)
         self._memory = MemoryReports(
-            self._pump, self._store, self._peers, self._pool.workers, self._leases.holds
-        )
+            self._pump, self._store, self._peers, self._pool.workers, self._leases.holds,
+            self._tailer.title_of,
+        )  # fmt: skip
+        self._oom = OomService(
+            self._pump, config, self.info, self._leases, self._processes, self._peers, self._store,
+            self._tailer.title, lambda is_short: self._act(self._leases.memory_short(is_short)),
+        )  # fmt: skip
         self._timers: dict[str, tuple[float, Timer]] = {}
         self._leases_changed = True
         self._stopping = False
@@ -131,15 +135,13 @@ class Node:
             m.NodeJoined: lambda sender, message: None,  # One node: nobody to tell.
             m.GetWorkers: self._get_workers,
             m.GetMemory: self._memory.get_memory,
-            m.SetWorkerTitle: lambda sender, message: self._tailer.title(
-                sender, message.name, message.out_offset, message.err_offset
-            ),
             m.DrainLogs: self._drain_logs,
             m.ListLogs: self._log_service.list_logs,
             m.ReadLog: self._log_service.read_log,
             m.StartJob: self._runner.start_job,
             m.SignalJob: self._runner.signal_job,
             **self._store.handlers,
+            **self._oom.handlers,
         }
         for kind, handler in routes.items():
             self._pump.on(kind, handler)
@@ -164,12 +166,9 @@ class Node:
             self._pump.send(sender, m.Refused(message.rid, "RuntimeError", text))
             return
         self._peers.add(message, now)
+        params = self._daemon.params
         registered = m.ProcessRegistered(
-            message.rid,
-            self.info,
-            self._daemon.params.head,
-            self._daemon.params.config,
-            self._daemon.params.cluster_id,
+            message.rid, self.info, params.head, params.config, params.cluster_id
         )
         self._pump.send(sender, registered)
         if message.kind == "worker":
@@ -186,6 +185,7 @@ class Node:
         hold = self._leases.holds.by_worker.get(process_id)
         # Its last lines before the news of its end.
         self._tailer.remove_worker(process_id)
+        self._oom.worker_ended(process_id, cause)
         job_id = worker.key.job_id if worker is not None else b""
         self._tell_death(process_id, "worker", job_id, cause)
         if hold is not None and hold.actor is not None:
@@ -460,6 +460,7 @@ class Node:
     def stop(self, reason: str, grace_s: float) -> None:
         """End jobs and workers, then the zygote, then the store."""
         self._stopping = True
+        self._oom.stop()
         term_s = grace_s * _TERM_SHARE
         cause = m.DeathCause("intended", f"the node stops: {reason}", node_id=self._node_id)
         self._runner.stop_all(term_s)
@@ -482,6 +483,7 @@ class Node:
 
     def close(self) -> None:
         """After the loop: take the object store away."""
+        self._oom.stop()
         self._children.close()
         self._store.close()
 

@@ -112,6 +112,13 @@ class Tailer:
             pair[0].titles.append((out_offset, name))
             pair[1].titles.append((err_offset, name))
 
+    def title_of(self, process_id: bytes) -> str:
+        """The name that a worker's newest lines belong to, "" if it has said none."""
+        pair = self._workers.get(process_id)
+        if pair is None:
+            return ""
+        return pair[0].titles[-1][1] if pair[0].titles else pair[0].name
+
     def remove_worker(self, process_id: bytes) -> None:
         """A worker has ended: the rest of its output goes out, an unfinished line too."""
         for stream in self._workers.pop(process_id, ()):

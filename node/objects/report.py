@@ -7,7 +7,7 @@ named, and the others are reported.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from heapq import nlargest
 
 import msgspec
@@ -33,7 +33,7 @@ _WAIT_MAX_S = 30.0
 
 
 class MemoryReports:
-    """Answers GetMemory."""
+    """Answers GetMemory. ``title_of``: what a worker ran when it last said so."""
 
     def __init__(
         self,
@@ -42,12 +42,14 @@ class MemoryReports:
         peers: Peers,
         workers: Mapping[bytes, Worker],
         holds: Holds,
+        title_of: Callable[[bytes], str],
     ) -> None:
         self._pump = pump
         self._store = store
         self._peers = peers
         self._workers = workers
         self._holds = holds
+        self._title_of = title_of
         #: Questions that are being answered; asked again they are not begun again.
         self._open: set[tuple[bytes, int]] = set()
 
@@ -105,7 +107,8 @@ class MemoryReports:
                 continue
             hold = self._holds.by_worker.get(peer.process_id)
             spec = hold.actor.spec if hold is not None and hold.actor is not None else None
-            title, actor_id = ("", b"") if spec is None else (spec.class_name, spec.actor_id)
+            title = self._title_of(peer.process_id) or (spec.class_name if spec else "")
+            actor_id = spec.actor_id if spec is not None else b""
             worker = self._workers.get(peer.process_id)
             job_id = peer.job_id if worker is None else worker.key.job_id
             found.append(

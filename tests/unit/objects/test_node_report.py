@@ -49,6 +49,11 @@ def copy(object_id: bytes, size: int, pins: dict[bytes, int]) -> Any:
     )
 
 
+def str_of(process_id: bytes) -> str:
+    """No worker has said what it runs."""
+    return ""
+
+
 @pytest.fixture
 def pump():
     return FakePump()
@@ -64,7 +69,9 @@ def reports(pump):
     spec = SimpleNamespace(class_name="Keeper", actor_id=b"actor")
     hold = SimpleNamespace(actor=SimpleNamespace(spec=spec))
     workers = {WORKER: SimpleNamespace(key=SimpleNamespace(job_id=b"job2"))}
-    return MemoryReports(pump, store, peers, workers, SimpleNamespace(by_worker={WORKER: hold}))  # type: ignore[arg-type]
+    return MemoryReports(
+        pump, store, peers, workers, SimpleNamespace(by_worker={WORKER: hold}), str_of
+    )  # type: ignore[arg-type]
 
 
 def views(title: str = "") -> ReferenceViews:
@@ -126,6 +133,6 @@ def test_what_is_asked_is_bounded(reports, pump):
 
 def test_a_node_without_processes_answers_at_once(pump):
     store = SimpleNamespace(stats=lambda rid, objects: STATS, store=SimpleNamespace(copies=list))
-    reports = MemoryReports(pump, store, [], {}, SimpleNamespace(by_worker={}))  # type: ignore[arg-type]
+    reports = MemoryReports(pump, store, [], {}, SimpleNamespace(by_worker={}), str_of)  # type: ignore[arg-type]
     reports.get_memory(ASKER, GetMemory(5, limit=1))
     assert pump.sent == [(ASKER, MemoryReport(5, STATS, [], []))]
