@@ -15,6 +15,7 @@ from mray.ownership.references import Entry
 from mray.remote_function import Signature
 from mray.rpc.pump import RequestFailed
 from mray.runtime.arguments import Packed, argument_of, ref_info, spec_of, unknown_templates
+from mray.runtime.oom import facts_of, is_oom, oom_error
 from mray.serialization.failures import error_envelope
 from mray.serialization.pickler import deserialize, is_error
 from mray.tasks.actor_calls import ActorCalls, FailCall
@@ -320,8 +321,14 @@ class ActorsPart:
 
     def _fail(self, calls: ActorCalls, effect: FailCall) -> None:
         state = effect.state
-        if effect.kind == "unavailable":
-            error: bytes = error_envelope(
+        if state.cause is not None and is_oom(state.cause) and not state.error:
+            decision = "not retried: the actor restarts, but no max_task_retries is left"
+            if effect.kind == "died":
+                decision = "not restarted: no max_restarts is left"
+            facts = facts_of(state.cause)
+            error = error_envelope(oom_error(state.cause, facts, calls.class_name, (), decision))
+        elif effect.kind == "unavailable":
+            error = error_envelope(
                 ActorUnavailableError(
                     f"the actor {calls.class_name} restarts, and whether the call ran is unknown: "
                     + (state.cause.text if state.cause is not None else ""),

@@ -10,7 +10,6 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any
 
@@ -28,6 +27,7 @@ from mray.wire.messages import (
     DrainLogs,
     FinishJob,
     JobRegistered,
+    MemoryNews,
     Message,
     ProcessRegistered,
     Refused,
@@ -44,13 +44,17 @@ class OutputPrinter:
     """Prints workers' lines as ``(name pid=…, ip=…) line``, in a thread of its own."""
 
     def __init__(self) -> None:
-        self._queue: SimpleQueue[WorkerLines | Callable[[], None] | None] = SimpleQueue()
+        self._queue: SimpleQueue[WorkerLines | MemoryNews | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="mray-print", daemon=True)
         self._thread.start()
 
     def show(self, sender: bytes, lines: WorkerLines) -> None:
         """Handler of WorkerLines."""
         self._queue.put(lines)
+
+    def tell(self, sender: bytes, news: MemoryNews) -> None:
+        """Handler of MemoryNews."""
+        self._queue.put(news)
 
     def close(self) -> None:
         """Print what is queued and end."""
@@ -59,10 +63,13 @@ class OutputPrinter:
 
     def _run(self) -> None:
         while (lines := self._queue.get()) is not None:
-            assert isinstance(lines, WorkerLines)
-            stream = sys.stderr if lines.is_error else sys.stdout
-            prefix = f"({lines.name} pid={lines.pid}, ip={lines.ip}) "
-            text = "".join(f"{prefix}{line}\n" for line in lines.lines)
+            if isinstance(lines, MemoryNews):
+                stream = sys.stderr
+                text = "".join(f"(raylet) {line}\n" for line in lines.text.splitlines())
+            else:
+                stream = sys.stderr if lines.is_error else sys.stdout
+                prefix = f"({lines.name} pid={lines.pid}, ip={lines.ip}) "
+                text = "".join(f"{prefix}{line}\n" for line in lines.lines)
             try:
                 stream.write(text)
                 stream.flush()
@@ -136,10 +143,17 @@ def connect(
     if log_to_driver:
         printer = OutputPrinter()
         runtime.pump.on(WorkerLines, printer.show)
+        runtime.pump.on(MemoryNews, printer.tell)
+    else:
+        runtime.pump.on(MemoryNews, _ignored)
     runtime.take_turns(guarded=True)
     runtime.start()
     runtime.serializers.begin()
     return Driver(runtime, printer, session)
+
+
+def _ignored(sender: bytes, message: MemoryNews) -> None:
+    """A driver that shows no output shows none of the node's either; its log has it."""
 
 
 def _register(

@@ -28,13 +28,23 @@ from mray.object_ref import ObjectRef
 from mray.ownership.references import Entry
 from mray.rpc.pump import RequestFailed
 from mray.runtime.arguments import pack_arguments, spec_of, unknown_templates
+from mray.runtime.oom import facts_of, oom_error
 from mray.serialization.context import collector
 from mray.serialization.failures import error_envelope
 from mray.serialization.inspection import unpicklable_error
 from mray.serialization.pickler import is_error
-from mray.tasks.dispatch import Demand, Dispatcher, Fail, Lease, ReturnLease, Steal
+from mray.tasks.dispatch import (
+    Demand,
+    Dispatcher,
+    Fail,
+    Lease,
+    ReturnLease,
+    Steal,
+)
+from mray.tasks.oom_retries import OomRetries, OomRetryRules, OutOfMemory, Retry, retemplate
 from mray.tasks.task import Task, Template
 from mray.wire.messages import (
+    DeathCause,
     KvPut,
     LeaseDemand,
     LeaseGranted,
@@ -74,6 +84,14 @@ class TasksPart:
         self.records_sites = config.references.record_ref_creation_sites
         self.target_us = int(config.tasks.pipeline_target_ms * 1000)
         self.dispatcher = Dispatcher(config.tasks.lease_idle_ms / 1000)
+        monitor = config.memory_monitor
+        self.oom = OomRetries(
+            OomRetryRules(
+                retries_max=monitor.task_oom_retries,
+                delay_base_s=monitor.task_oom_retry_delay_base_ms / 1000,
+                memory_factor=monitor.oom_retry_memory_factor,
+            )
+        )
         self._numbers = itertools.count(1)
         self._exported: dict[bytes, bytes] = {}
         #: Keys of exports whose references are captured.
@@ -287,13 +305,20 @@ class TasksPart:
                     rt.tell(
                         rt.node.address,
                         LeaseDemand(
-                            class_id, count, sclass.resources, sclass.job_id, sclass.runtime_env
+                            class_id,
+                            count,
+                            sclass.resources,
+                            sclass.job_id,
+                            sclass.runtime_env,
+                            exclusive=sclass.exclusive,
                         ),
                     )
                 case ReturnLease(lease_id, reuse):
                     rt.tell(rt.node.address, LeaseReturned(lease_id, reuse))
                 case Steal(worker, count):
                     rt.tell(worker, StealTasks(count))
+                case OutOfMemory(task, oom):
+                    self._out_of_memory(task, oom)
                 case Fail(task, kind, text, cause):
                     if cause is not None:
                         error: RayError = WorkerCrashedError(
@@ -312,6 +337,27 @@ class TasksPart:
                             text, task_name=task.template.name, cause_text=text
                         )
                     self.fail(task, error_envelope(error))
+
+    def _out_of_memory(self, task: Task, cause: DeathCause) -> None:
+        """A task's worker ended for want of memory: it pauses and runs again, or fails."""
+        facts = facts_of(cause)
+        verdict = self.oom.judge(task, facts, self.rt.pump.clock())
+        if not isinstance(verdict, Retry):
+            error = oom_error(cause, facts, task.template.name, verdict.attempts, verdict.reason)
+            self.fail(task, error_envelope(error))
+            return
+        former = self.dispatcher.classes[task.template.class_id]
+        class_id = self.dispatcher.class_of(
+            verdict.resources, former.job_id, former.runtime_env, verdict.exclusive
+        )
+        retemplate(task, verdict, next(self._numbers), class_id)
+        self.oom.wait(task, verdict.at)
+        self.rt.pump.at(verdict.at, self._retry_paused)
+
+    def _retry_paused(self) -> None:
+        for task in self.oom.due(self.rt.pump.clock()):
+            if task.task_id in self.pending:
+                self.resolved(task)
 
     def _granted(self, sender: bytes, message: LeaseGranted) -> None:
         self._infeasible.pop(message.class_id, None)
@@ -336,17 +382,25 @@ class TasksPart:
         self.dispatcher.wanted(message.waiting, self.rt.pump.clock())
 
     def _replies(self, sender: bytes, message: TaskReplies) -> None:
+        replies = message.replies
+        if self.rt.ledger.refuses(sender):
+            replies = [r for r in replies if not any(returned.refs for returned in r.returns)]
         if sender in self.dispatcher.by_worker:
             done = self.dispatcher.replied(
                 sender,
-                message.replies,
+                replies,
                 message.returned,
                 message.blocked,
                 message.exiting,
                 self.rt.pump.clock(),
             )
         else:
-            done = self.rt.actors.replied(sender, message.replies)
+            done = self.rt.actors.replied(sender, replies)
+        if len(done) != len(replies):
+            wanted = {reply.task_id for _, reply in done}
+            for reply in replies:
+                if reply.task_id not in wanted:
+                    self.rt.borrowing.decline(reply.returns)
         finish = self.finish
         for task, reply in done:
             finish(task, reply)
@@ -355,6 +409,7 @@ class TasksPart:
         """A task's reply: fill its returns, or run it once more."""
         if reply.status == 2 and task.retries_left != 0 and not task.actor_id:
             task.retries_left -= 1
+            self.rt.borrowing.decline(reply.returns)
             self.dispatcher.retry(task)
             return
         self.pending.pop(task.task_id, None)
@@ -365,6 +420,8 @@ class TasksPart:
             references.fill(entry, returned.data, returned.located)
             if not entry.local:
                 references.settle(entry)
+        if len(reply.returns) > len(task.returns):  # The error of a task without results.
+            self.rt.borrowing.decline(reply.returns[len(task.returns) :])
         for entry in task.holds:
             references.release(entry)
 
@@ -402,6 +459,9 @@ class TasksPart:
         if task.unresolved:
             waiting = [dep.name or dep.object_id.hex()[:8] for dep in task.deps if not dep.ready]
             return f"waits for {task.unresolved} argument(s): {', '.join(waiting[:5])}"
+        pause = self.oom.explain(task, self.rt.pump.clock())
+        if pause:
+            return pause
         class_id = task.template.class_id
         sclass = self.dispatcher.classes[class_id]
         for lease in sclass.leases:

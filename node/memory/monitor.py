@@ -22,6 +22,8 @@ from typing import Final, Literal, TypeAlias
 import msgspec
 
 from mray.machine import InvariantError
+from mray.memory.threshold import threshold_bytes
+from mray.memory.usage import MemoryReading
 from mray.node.memory.policy import Candidate, Choice, Rules, exceeds_own_limit, first
 from mray.units import format_bytes
 
@@ -64,6 +66,15 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     used_bytes: int
     limit_bytes: int
     threshold_bytes: int
+
+    @classmethod
+    def of(cls, reading: MemoryReading, usage_threshold: float, min_free_bytes: int) -> Reading:
+        """With the threshold that follows from the limit as it is now."""
+        return cls(
+            used_bytes=reading.used_bytes,
+            limit_bytes=reading.limit_bytes,
+            threshold_bytes=threshold_bytes(reading.limit_bytes, usage_threshold, min_free_bytes),
+        )
 
     @property
     def above(self) -> bool:

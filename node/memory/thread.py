@@ -20,7 +20,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final, assert_never
 
-from mray.memory.threshold import threshold_bytes
 from mray.memory.usage import MemoryReader
 from mray.node.memory.census import Census, Count
 from mray.node.memory.monitor import (
@@ -43,7 +42,7 @@ _AFTER_ERROR_S: Final = 5.0
 
 
 class MonitorThread:
-    """Runs until ``stop()``. All callbacks are called in this thread.
+    """Runs until ``stop()``. All callbacks but ``make_monitor`` are called in this thread.
 
     ``on_kill(kill, count)`` comes before the first signal to a victim: from then on its end is
     expected. ``on_admit``, ``on_press`` and ``on_say`` carry out the effects of these names.
@@ -51,7 +50,7 @@ class MonitorThread:
 
     def __init__(
         self,
-        monitor: Monitor,
+        make_monitor: Callable[[Reading], Monitor],
         census: Census,
         reader: MemoryReader,
         usage_threshold: float,
@@ -62,7 +61,6 @@ class MonitorThread:
         on_press: Callable[[], None],
         on_say: Callable[[Say], None],
     ) -> None:
-        self._monitor = monitor
         self._census = census
         self._reader = reader
         self._usage_threshold = usage_threshold
@@ -71,6 +69,7 @@ class MonitorThread:
         self._on_admit = on_admit
         self._on_press = on_press
         self._on_say = on_say
+        self._monitor = make_monitor(self.read())
         self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._stopping = False
         self._pressed = False
@@ -124,15 +123,7 @@ class MonitorThread:
 
     def read(self) -> Reading:
         """The node's memory, and the threshold that follows from its limit now."""
-        reading = self._reader.read()
-        threshold = threshold_bytes(
-            reading.limit_bytes, self._usage_threshold, self._min_free_bytes
-        )
-        return Reading(
-            used_bytes=reading.used_bytes,
-            limit_bytes=reading.limit_bytes,
-            threshold_bytes=threshold,
-        )
+        return Reading.of(self._reader.read(), self._usage_threshold, self._min_free_bytes)
 
     def _perform(self, effects: Sequence[Effect]) -> None:
         queue = deque(effects)
