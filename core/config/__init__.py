@@ -9,7 +9,16 @@ its own, `Config.from_bytes` and `load_secrets(os.environ)` for one that is sent
 """
 
 from mray.config.errors import ConfigError
-from mray.config.load import Resolved, Setting, adopt, conflicts, load, load_secrets
+from mray.config.load import (
+    Resolved,
+    Setting,
+    adopt,
+    conflicts,
+    keep_environment,
+    keep_own,
+    load,
+    load_secrets,
+)
 from mray.config.registry import KEYS, KeyInfo, describe
 from mray.config.sections import OBJECT_STORE_MEMORY_MIN_BYTES, Config, Scope, Secrets
 from mray.config.sources import Source
@@ -28,6 +37,8 @@ __all__ = [
     "adopt",
     "conflicts",
     "describe",
+    "keep_environment",
+    "keep_own",
     "load",
     "load_secrets",
 ]

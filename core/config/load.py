@@ -111,6 +111,31 @@ def adopt(local: Config, cluster: Config) -> Config:
     return _config({n: (theirs if KEYS[n].scope == "cluster" else mine)[n] for n in mine})
 
 
+def keep_own(cluster: Config, local: Resolved) -> Config:
+    """``cluster``, as a driver was sent it, with what was set for this process itself."""
+    own = {
+        name: setting.value
+        for name, setting in local.settings.items()
+        if KEYS[name].scope == "process" and setting.source.kind != "default"
+    }
+    return _config(_flat(cluster) | own)
+
+
+def keep_environment(sent: Config, environ: Mapping[str, str]) -> tuple[Config, list[str]]:
+    """``sent``, as a worker was, with what its own environment sets for single processes.
+
+    ``environ``: what was added for this worker, as ``runtime_env`` says. Also returns warnings.
+    Raises ConfigError for a bad value.
+    """
+    warnings: list[str] = []
+    candidates = [c for c in from_environment(environ).candidates if c.key.scope == "process"]
+    if not candidates:
+        return sent, warnings
+    found = _settle(candidates, home="", warnings=warnings)
+    own = {name: value for name, (value, _) in found.items()}
+    return _config(_flat(sent) | own), warnings
+
+
 def _file_paths(
     home: str,
     config_file: str | os.PathLike[str] | None,

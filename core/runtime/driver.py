@@ -14,7 +14,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from mray import compat
-from mray.config import Config
+from mray.config import Config, Resolved, keep_own
 from mray.environments import pack_environment
 from mray.exceptions import RaySystemError
 from mray.ids import JobId, new_process_id
@@ -104,8 +104,11 @@ def connect(
     runtime_env: dict[str, Any],
     log_to_driver: bool,
     environ: dict[str, str],
+    settings: Resolved,
 ) -> Driver:
     """Join a cluster through the node daemon of ``session`` on this machine.
+
+    ``settings`` are the driver's own: those that concern single processes hold here.
 
     Raises ConnectionError when daemon or head do not answer or refuse.
     """
@@ -136,7 +139,7 @@ def connect(
         head=registered.head,
         job_id=JobId(job.job_id),
         namespace=job.namespace,
-        config=Config.from_bytes(registered.config),
+        config=keep_own(Config.from_bytes(registered.config), settings),
     )
     runtime.environment = job.runtime_env
     printer = None

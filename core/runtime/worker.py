@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 import msgspec
 
 from mray import compat, current
-from mray.config import Config
+from mray.config import Config, ConfigError, keep_environment
 from mray.ids import JobId
 from mray.ownership.references import Entry
 from mray.rpc.door import Door
@@ -62,7 +62,7 @@ class Worker:
 
     def __init__(self, params: WorkerParams) -> None:
         self.params = params
-        config = Config.from_bytes(params.config)
+        config = _config(params)
         door = Door(params.process_id)
         door.listen_ipc(params.ipc)
         self.address = Address(params.process_id, params.node.node_id, params.ipc)
@@ -393,6 +393,20 @@ def _by_owner(entries: list[Entry]) -> list[tuple[Address | None, list[Entry]]]:
         key = entry.owner.process_id if entry.owner is not None else b""
         groups.setdefault(key, (entry.owner, []))[1].append(entry)
     return list(groups.values())
+
+
+def _config(params: WorkerParams) -> Config:
+    """What the node sent, with what the environment of the worker's tasks sets for them."""
+    sent = Config.from_bytes(params.config)
+    env = msgspec.msgpack.decode(params.runtime_env) if params.runtime_env else {}
+    try:
+        config, warnings = keep_environment(sent, env.get("env_vars") or {})
+    except ConfigError as error:
+        log.error("a setting in runtime_env is not used: %s", error)
+        return sent
+    for warning in warnings:
+        log.warning("%s", warning)
+    return config
 
 
 def _map_progress(path: str) -> mmap.mmap:

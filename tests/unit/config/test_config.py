@@ -17,6 +17,8 @@ from mray.config import (
     adopt,
     conflicts,
     describe,
+    keep_environment,
+    keep_own,
     load,
     load_secrets,
 )
@@ -317,3 +319,26 @@ def test_a_joining_process_takes_cluster_wide_keys_only(load_here: Load) -> None
     joined = adopt(mine, head)
     assert joined.object_store.max_direct_call_object_size == 200 << 10
     assert joined.workers.worker_niceness == 2
+
+
+def test_a_driver_keeps_what_was_set_for_single_processes() -> None:
+    cluster = load({"task_max_retries": 9, "lease_idle_ms": 77, "health_check_period_ms": 500}, {})
+    local = load({"task_max_retries": 4}, {"MRAY_HEALTH_CHECK_PERIOD_MS": "600"})
+    kept = keep_own(cluster.config, local)
+    assert kept.tasks.task_max_retries == 4
+    assert kept.tasks.lease_idle_ms == 77
+    assert kept == keep_own(kept, load({}, {}))
+    assert keep_own(cluster.config, load({}, {})) == cluster.config
+
+
+def test_a_worker_takes_single_processes_settings_from_its_environment() -> None:
+    sent = load({}, {}).config
+    environ = {"RAY_TASK_MAX_RETRIES": "8", "MRAY_WORKER_NICENESS": "3", "OTHER": "x"}
+    kept, warnings = keep_environment(sent, environ)
+    assert (kept.tasks.task_max_retries, kept.workers.worker_niceness) == (
+        8, sent.workers.worker_niceness,
+    )  # fmt: skip
+    assert warnings == []
+    assert keep_environment(sent, {"OTHER": "x"}) == (sent, [])
+    with pytest.raises(ConfigError, match="RAY_TASK_MAX_RETRIES = 'many'"):
+        keep_environment(sent, {"RAY_TASK_MAX_RETRIES": "many"})
