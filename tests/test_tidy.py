@@ -105,7 +105,10 @@ LONG_FILES = {
 }
 BANNED_STEMS = {"common", "helper", "helpers", "misc", "tools", "util", "utils"}
 #: Folders that may be called so: users import Ray's names from them.
-BANNED_STEM_EXCEPTIONS = {"core/util": "the name of ray.util"}
+BANNED_STEM_EXCEPTIONS = {
+    "core/util": "the name of ray.util",
+    "core/_private/utils.py": "the name of ray._private.utils",
+}
 
 HEAVY = {"asyncio", "numpy", "pydantic", "rich", "typer", "zmq"}
 
