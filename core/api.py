@@ -12,7 +12,7 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
@@ -193,7 +193,6 @@ def init(
                 runtime_env=runtime_env or {},
                 log_to_driver=log_to_driver,
                 environ=dict(os.environ),
-                settings=resolved,
             )
         except BaseException:
             if started is not None:
@@ -326,7 +325,7 @@ def get(
 ) -> T: ...
 @overload
 def get(
-    object_refs: Sequence[ObjectRef[T]], *, timeout: float | None = None, writable: bool = False
+    object_refs: list[ObjectRef[T]], *, timeout: float | None = None, writable: bool = False
 ) -> list[T]: ...
 def get(object_refs: Any, *, timeout: float | None = None, writable: bool = False) -> Any:
     """The value of a reference, or the values of a list of them, in order.
@@ -336,7 +335,8 @@ def get(object_refs: Any, *, timeout: float | None = None, writable: bool = Fals
     take memory (copy-on-write); the object itself never changes.
 
     Raises GetTimeoutError (a TimeoutError) when the time runs out, and what the tasks raised: an
-    exception that is both RayTaskError and the user's type.
+    exception that is both RayTaskError and the user's type. ValueError for what is neither a
+    reference nor a list, TypeError for a list with something else in it, as in Ray.
     """
     rt = current.get()
     if type(object_refs) is ObjectRef:
@@ -344,13 +344,13 @@ def get(object_refs: Any, *, timeout: float | None = None, writable: bool = Fals
         if entry.ready and entry.data is not None:
             return rt.objects.load(entry, writable)
         return rt.objects.get((object_refs,), timeout, writable)[0]
-    if not isinstance(object_refs, (list, tuple)):
+    if not isinstance(object_refs, list):
         raise ValueError(
             f"get() takes an ObjectRef or a list of ObjectRefs, not {type(object_refs).__name__}"
         )
     for ref in object_refs:
         if type(ref) is not ObjectRef:
-            raise ValueError(
+            raise TypeError(
                 f"get() was given a list with {type(ref).__name__} in it: {ref!r} is no ObjectRef"
             )
     return rt.objects.get(object_refs, timeout, writable)
@@ -363,7 +363,7 @@ def put(value: T, *, _owner: Any = None) -> ObjectRef[T]:
     ObjectStoreFullError when there is no room.
     """
     if _owner is not None:
-        raise ValueError("put(_owner=...) is not supported by this version of mray")
+        raise ValueError("put() knows no _owner: Ray has removed it, and mray never had it")
     if type(value) is ObjectRef:
         raise TypeError(
             "put() was given an ObjectRef: it is stored already. To keep a reference in the store "
@@ -373,7 +373,7 @@ def put(value: T, *, _owner: Any = None) -> ObjectRef[T]:
 
 
 def wait(
-    ray_waitables: Sequence[ObjectRef[Any]],
+    ray_waitables: list[ObjectRef[Any]],
     *,
     num_returns: int = 1,
     timeout: float | None = None,
@@ -386,7 +386,7 @@ def wait(
     rt = current.get()
     if isinstance(ray_waitables, ObjectRef):
         raise TypeError("wait() takes a list of ObjectRefs, not a single one")
-    if not isinstance(ray_waitables, (list, tuple)):
+    if not isinstance(ray_waitables, list):
         raise TypeError(f"wait() takes a list of ObjectRefs, not {type(ray_waitables).__name__}")
     if timeout is not None and timeout < 0:
         raise ValueError(f"the timeout must be 0 or more, not {timeout}")

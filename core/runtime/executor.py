@@ -268,13 +268,17 @@ class Executor:
             return
         if count == 0:
             return
-        values = list(value) if isinstance(value, (tuple, list)) else [value]
-        if len(values) != count:
+        if not hasattr(value, "__len__"):
+            raise TypeError(
+                f"{template.name} was to return {count} values (num_returns={count}), "
+                f"it returned one of type {type(value).__name__}, which has no length"
+            )
+        if len(value) != count:
             raise ValueError(
                 f"{template.name} was to return {count} values (num_returns={count}), "
-                f"it returned {len(values)}"
+                f"it returned {len(value)}"
             )
-        for index, item in enumerate(values, 1):
+        for index, item in enumerate(value, 1):
             self._return(done, template, index, item)
 
     def _return(self, done: Done, template: TaskTemplate, index: int, value: Any) -> None:

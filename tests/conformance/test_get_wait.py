@@ -37,17 +37,86 @@ def test_get_of_no_refs_is_an_empty_list(ray):
 
 
 def test_get_of_many_refs(ray):
-    refs = [ray.put(i) for i in range(5000)]
-    assert ray.get(refs) == list(range(5000))
+    refs = [ray.put(i) for i in range(10_000)]
+    assert ray.get(refs) == list(range(10_000))
 
 
-def test_get_refuses_what_is_no_ref(ray):
-    with pytest.raises(ValueError):
-        ray.get(1)
-    with pytest.raises((TypeError, ValueError)):
-        ray.get([ray.put(1), 2])
-    with pytest.raises(ValueError):
-        ray.get({ray.put(1)})
+def test_get_of_one_ref_many_times(ray):
+    ref, big = ray.put("one"), ray.put(b"x" * 500_000)
+    assert ray.get([ref] * 1000) == ["one"] * 1000
+    assert ray.get([big, ref] * 20) == [b"x" * 500_000, "one"] * 20
+
+
+def test_get_of_many_results_of_tasks_keeps_order(ray):
+    @ray.remote
+    def number(n):
+        return n
+
+    assert ray.get([number.remote(n) for n in range(500)], timeout=60) == list(range(500))
+
+
+def test_get_raises_the_error_of_one_though_others_are_pending(ray, gate):
+    wait_open = gate.waiter()
+
+    @ray.remote
+    def held():
+        wait_open()
+
+    @ray.remote
+    def fail():
+        raise KeyError("on purpose")
+
+    with pytest.raises(KeyError):
+        ray.get([held.remote(), fail.remote(), held.remote()], timeout=60)
+
+
+def test_many_threads_get_one_pending_ref(ray, gate):
+    wait_open = gate.waiter()
+
+    @ray.remote
+    def held():
+        wait_open()
+        return [1]
+
+    ref = held.remote()
+    got = []
+    threads = [threading.Thread(target=lambda: got.append(ray.get(ref))) for _ in range(10)]
+    for thread in threads:
+        thread.start()
+    gate.open()
+    for thread in threads:
+        thread.join(60)
+    assert got == [[1]] * 10
+    assert len({id(value) for value in got}) == 10
+
+
+def test_an_error_that_was_got_can_be_got_again(ray):
+    @ray.remote
+    def fail():
+        raise KeyError("on purpose")
+
+    ref = fail.remote()
+    for _ in range(3):
+        with pytest.raises(KeyError):
+            ray.get(ref, timeout=60)
+    with pytest.raises(KeyError):
+        ray.get([ray.put(1), ref], timeout=60)
+
+
+def test_get_refuses_what_is_neither_a_ref_nor_a_list(ray):
+    ref = ray.put(1)
+    for wrong in (None, 1, "text", ref.binary(), (ref,), {ref}, {1: ref}, iter([ref])):
+        with pytest.raises(ValueError):
+            ray.get(wrong)
+    with pytest.raises(TypeError):
+        ray.get(ref, 1)
+
+
+def test_get_refuses_a_list_with_something_else_in_it(ray):
+    ref = ray.put(1)
+    for wrong in (None, 2, [ref], ref.hex()):
+        with pytest.raises(TypeError):
+            ray.get([ref, wrong])
 
 
 def test_put_refuses_a_ref(ray):
@@ -197,10 +266,76 @@ def test_wait_refuses_bad_arguments(ray):
         ray.wait([ref], num_returns=2)
     with pytest.raises(ValueError):
         ray.wait([ref], timeout=-1)
+    with pytest.raises(ValueError):
+        ray.wait([ref], num_returns=-1)
+    for wrong in (ref, (ref,), {ref}, iter([ref]), None, [1], [ref, None], [[ref]]):
+        with pytest.raises(TypeError):
+            ray.wait(wrong)
     with pytest.raises(TypeError):
-        ray.wait(ref)
-    with pytest.raises(TypeError):
-        ray.wait([1])
+        ray.wait([ref], 1)
+
+
+def test_wait_does_not_need_the_value_here(ray):
+    ref = ray.put(b"x" * 500_000)
+    assert ray.wait([ref], fetch_local=False) == ([ref], [])
+    assert ray.wait([ref], timeout=0) == ([ref], [])
+
+
+def test_wait_sees_refs_become_ready_one_by_one(ray, make_gate):
+    gates = [make_gate() for _ in range(3)]
+    waiters = [gate.waiter() for gate in gates]
+
+    @ray.remote
+    def held(wait_open):
+        wait_open()
+
+    left = [held.remote(waiter) for waiter in waiters]
+    for number in (2, 0, 1):
+        gates[number].open()
+        ready, left = ray.wait(left, timeout=60)
+        assert len(ready) == 1
+    assert left == []
+
+
+def test_wait_of_many_threads_on_the_same_refs(ray, gate):
+    wait_open = gate.waiter()
+
+    @ray.remote
+    def held():
+        wait_open()
+
+    refs = [held.remote() for _ in range(3)]
+    seen = []
+    threads = [
+        threading.Thread(target=lambda: seen.append(ray.wait(refs, num_returns=3, timeout=60)))
+        for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    gate.open()
+    for thread in threads:
+        thread.join(60)
+    assert seen == [(refs, [])] * 8
+
+
+def test_wait_in_a_task_on_refs_of_another_owner(ray, make_gate):
+    first, second = make_gate(), make_gate()
+    wait_first, wait_second = first.waiter(), second.waiter()
+
+    @ray.remote
+    def held(wait_open):
+        wait_open()
+        return "done"
+
+    @ray.remote
+    def watch(refs):
+        ready, rest = ray.wait(refs, timeout=60)
+        return ray.get(ready), len(rest), ray.wait(rest, timeout=0)[0]
+
+    refs = [held.remote(wait_first), held.remote(wait_second)]
+    watching = watch.remote(refs)
+    first.open()
+    assert ray.get(watching, timeout=60) == (["done"], 1, [])
 
 
 def test_waiting_in_turn_sees_every_ref_once(ray):
