@@ -193,6 +193,7 @@ def init(
                 runtime_env=runtime_env or {},
                 log_to_driver=log_to_driver,
                 environ=dict(os.environ),
+                settings=resolved,
             )
         except BaseException:
             if started is not None:
