@@ -37,7 +37,8 @@ SHELLS = {
     "node/sched/identity.py": "opens the store, reads the machine's name",
 }
 PURE_FILES = (
-    "core/environments.py", "core/ids.py", "core/machine.py", "core/resources.py", "core/units.py",
+    "core/environments.py", "core/ids.py", "core/machine.py", "core/memory/peaks.py",
+    "core/memory/threshold.py", "core/resources.py", "core/units.py",
     "core/wire/codec.py", "core/wire/messages.py",
     "node/workers/pool.py",
 )  # fmt: skip
