@@ -208,7 +208,10 @@ class TreeReader:
         fields = text[text.rfind(b")") + 2 :].split()
         if len(fields) < 20 or fields[0] in (b"Z", b"X"):
             return None
-        return _Found(int(fields[1]), int(fields[3]), int(fields[19]))
+        try:
+            return _Found(int(fields[1]), int(fields[3]), int(fields[19]))
+        except ValueError:
+            return None
 
     # -- how much each has
 
@@ -219,8 +222,11 @@ class TreeReader:
         words = (text or b"").split(None, 3)
         if len(words) < 3 or words[0] == b"0":
             return False
-        member.rss = int(words[1]) * _PAGE_BYTES
-        anonymous = member.rss - int(words[2]) * _PAGE_BYTES
+        try:
+            member.rss = int(words[1]) * _PAGE_BYTES
+            anonymous = member.rss - int(words[2]) * _PAGE_BYTES
+        except ValueError:
+            return False  # Not what a kernel writes.
         if member.anonymous < 0:
             self._look(pid, member, anonymous)
         elif anonymous != member.anonymous:
