@@ -41,6 +41,8 @@ class Actor(msgspec.Struct, kw_only=True, eq=False):
     retry_at: float | None = None
     #: Starts in a row that never got alive.
     fruitless_count: int = 0
+    #: Ends for want of memory.
+    memory_count: int = 0
     #: Killed to be restarted, and its worker's end is not known yet.
     stopping: bool = False
     #: Ends after the calls it has: the cause it will have ended of.

@@ -60,6 +60,8 @@ _DEATHS_MAX: Final = 10_000
 _REGISTRATION_WAIT_S: Final = 10.0
 #: Starts in a row that never got alive are spaced out 0, 0.25, 0.5, 1 … s, up to this.
 _RESTART_DELAY_MAX_S: Final = 30.0
+#: After an end for want of memory 1, 2, 4 … s pass, up to this.
+_MEMORY_DELAY_MAX_S: Final = 60.0
 _KILLED: Final = DeathCause("ray_kill", "it was killed by ray.kill()")
 
 
@@ -239,6 +241,12 @@ class ActorTable:
             f"actor {actor.name_for_people} restarts as incarnation {actor.incarnation}: "
             f"{describe(cause)}"
         )
+        if _for_memory(cause):
+            actor.memory_count += 1
+            delay_s = min(2.0 ** min(actor.memory_count - 1, 10), _MEMORY_DELAY_MAX_S)
+            self._delay(actor, now + delay_s)
+            actor.reason = f"it ended for want of memory; it is started again after {delay_s:g} s"
+            return [note, *self._tell(actor)]
         if actor.fruitless_count > 1:
             delay_s = min(2.0 ** (actor.fruitless_count - 4), _RESTART_DELAY_MAX_S)
             self._delay(actor, now + delay_s)
@@ -393,6 +401,10 @@ class ActorTable:
                 raise InvariantError(f"{actor.name_for_people} is on a node that is gone")
             if actor.spec.actor_id in self._unknown:
                 raise InvariantError(f"{actor.name_for_people} is registered and unknown")
+
+
+def _for_memory(cause: DeathCause) -> bool:
+    return bool(cause.oom) or cause.kind == "kernel_oom"
 
 
 def _owner_died(cause: DeathCause) -> DeathCause:

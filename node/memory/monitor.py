@@ -188,9 +188,9 @@ class Monitor:
         return self._pick(only_limits=False)
 
     def pressed(self) -> None:
-        """The store has given back all that it will: the next look may lead to a kill."""
+        """The store has given back all that it will: look again, which may lead to a kill."""
         if self._pressed_until is not None:
-            self._pressed_until = float("-inf")
+            self._pressed_until = self._next_at = float("-inf")
 
     def _fine(self, now: float) -> list[Effect]:
         self.phase = "watching"
