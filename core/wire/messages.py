@@ -79,6 +79,8 @@ class NodeInfo(msgspec.Struct, array_like=True, frozen=True, gc=False):
     memory_source: str = ""
     #: The file for what the store cannot take: its addresses follow those of the store's file.
     overflow_path: str = ""
+    #: What its memory monitor does: "every 250 ms, ends workers above 0.95 …", or "off (why)".
+    memory_monitor: str = ""
 
 
 class DeathCause(msgspec.Struct, array_like=True, frozen=True, gc=False):
