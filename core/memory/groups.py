@@ -64,6 +64,11 @@ class KeptFile:
         except OSError:
             self._descriptor = -1
 
+    @property
+    def is_open(self) -> bool:
+        """False where it could not be opened, or was lost at a read."""
+        return self._descriptor >= 0
+
     def read(self) -> bytes | None:
         """What it says now; None where it cannot be read."""
         if self._descriptor < 0:

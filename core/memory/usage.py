@@ -15,7 +15,7 @@ from typing import Final
 
 import msgspec
 
-from mray.memory.groups import Group, groups_of, read_file
+from mray.memory.groups import Group, KeptFile, groups_of
 
 #: Reads after which the groups are looked up again: a process may be moved to another one.
 _RESOLVE_EVERY: Final = 64
@@ -45,13 +45,13 @@ class MemoryReading(msgspec.Struct, frozen=True):
 
 
 class _Files(msgspec.Struct, frozen=True):
-    """The names of the files of one group."""
+    """The files of one group, kept open."""
 
     group: Group
-    limit: str
-    usage: str
-    stat: str
-    swap: str
+    limit: KeptFile
+    usage: KeptFile
+    stat: KeptFile
+    swap: KeptFile | None
 
 
 class MemoryReader:
@@ -65,6 +65,7 @@ class MemoryReader:
         self._cgroup = cgroup
         self._reads = 0
         self._groups: list[_Files] = []
+        self._meminfo = KeptFile(f"{proc}/meminfo")
         self._resolve()
 
     def read(self) -> MemoryReading:
@@ -72,7 +73,7 @@ class MemoryReader:
         if self._reads >= _RESOLVE_EVERY:
             self._resolve()
         self._reads += 1
-        host = _read_host(self._proc)
+        host = _read_host(self._meminfo)
         notes: list[str] = []
         limits = self._limits(host.total_bytes, notes)
         if limits is None:
@@ -92,8 +93,10 @@ class MemoryReader:
         """
         limits = []
         for files in reversed(self._groups):
-            data = read_file(files.limit)
-            if data is None and not os.path.exists(files.limit):
+            was_open = files.limit.is_open
+            data = files.limit.read()
+            lost = data is None and was_open
+            if lost or (not data and not os.path.exists(files.limit.path)):
                 return None
             limit = _limit_of(files, data, notes)
             if limit is not None and limit < total_bytes:
@@ -105,7 +108,7 @@ class MemoryReader:
         self._reads = 0
         self._groups = [
             files for group in groups_of("memory", proc=self._proc, cgroup=self._cgroup)
-            if os.path.exists((files := _files_of(group)).limit)
+            if os.path.exists((files := _files_of(group)).limit.path)
         ]  # fmt: skip
 
 
@@ -119,28 +122,29 @@ def read_memory(*, proc: str = "/proc", cgroup: str = "/sys/fs/cgroup") -> Memor
 
 def _files_of(group: Group) -> _Files:
     if group.version == 2:
-        names = ("memory.max", "memory.current", "memory.stat", "memory.swap.current")
+        names = ("memory.max", "memory.current", "memory.stat")
     else:
-        names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "memory.stat", "")
-    limit, usage, stat, swap = (f"{group.path}/{name}" if name else "" for name in names)
+        names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "memory.stat")
+    limit, usage, stat = (KeptFile(f"{group.path}/{name}") for name in names)
+    swap = KeptFile(f"{group.path}/memory.swap.current") if group.version == 2 else None
     return _Files(group, limit, usage, stat, swap)
 
 
 def _limit_of(files: _Files, data: bytes | None, notes: list[str]) -> int | None:
     """The limit that the group's file says; None for none."""
     if data is None:
-        notes.append(f"{files.limit} cannot be read")
+        notes.append(f"{files.limit.path} cannot be read")
         return None
     text = data.strip()
     if text == b"max":
         return None
     if not text.isdigit() or int(text) == 0:
-        notes.append(f"{files.limit} says {text[:40]!r}")
+        notes.append(f"{files.limit.path} says {text[:40]!r}")
         return None
     limit = int(text)
     if files.group.partial and files.group.version == 1:
         # Version 1 tells the tightest limit above as well, also of groups that are out of sight.
-        above = _field(read_file(files.stat) or b"", b"hierarchical_memory_limit")
+        above = _field(files.stat.read() or b"", b"hierarchical_memory_limit")
         if above:
             limit = min(limit, above)
     return limit if limit < _NO_LIMIT else None
@@ -149,26 +153,26 @@ def _limit_of(files: _Files, data: bytes | None, notes: list[str]) -> int | None
 def _read_group(
     limit: int, files: _Files, host: MemoryReading, notes: list[str]
 ) -> MemoryReading | None:
-    usage = (read_file(files.usage) or b"").strip()
+    usage = (files.usage.read() or b"").strip()
     if not usage.isdigit():
-        notes.append(f"{files.usage} says {usage[:40]!r}")
+        notes.append(f"{files.usage.path} says {usage[:40]!r}")
         return None
-    stat = read_file(files.stat) or b""
+    stat = files.stat.read() or b""
     one = files.group.version == 1
     inactive = _field(stat, b"total_inactive_file" if one else b"inactive_file")
     active = _field(stat, b"total_active_file" if one else b"active_file")
     if inactive is None or active is None:
-        notes.append(f"{files.stat} does not tell all file cache")
+        notes.append(f"{files.stat.path} does not tell all file cache")
     cache = (inactive or 0) + (active or 0)
     if one:
         swap = _field(stat, b"total_swap") or 0
     else:
-        told = (read_file(files.swap) or b"").strip()
+        told = ((files.swap.read() if files.swap else None) or b"").strip()
         swap = int(told) if told.isdigit() else 0
     return MemoryReading(
         used_bytes=max(0, int(usage) - cache),
         limit_bytes=limit,
-        source=f"cgroup v{files.group.version} {files.limit}",
+        source=f"cgroup v{files.group.version} {files.limit.path}",
         total_bytes=host.total_bytes,
         available_bytes=host.available_bytes,
         cache_bytes=cache,
@@ -197,9 +201,8 @@ def _with_notes(reading: MemoryReading, notes: list[str]) -> MemoryReading:
 # -- the machine
 
 
-def _read_host(proc: str) -> MemoryReading:
-    path = f"{proc}/meminfo"
-    text = read_file(path) or b""
+def _read_host(meminfo: KeptFile) -> MemoryReading:
+    path, text = meminfo.path, meminfo.read() or b""
     total = _kib(text, b"MemTotal:")
     if not total:
         total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -49,6 +49,12 @@ class Tree:
         self.write(f"cgroup/{group}/memory.current", f"{used}\n")
         self.write(f"cgroup/{group}/memory.stat", stat or "inactive_file 0\nactive_file 0\n")
 
+    def remove(self, group: str) -> None:
+        for file in (self.cgroup / group).glob("memory.*"):
+            # A file of a group that is open says nothing any more once its group is gone.
+            file.write_text("")
+            file.unlink()
+
     def reader(self) -> MemoryReader:
         return MemoryReader(proc=str(self.proc), cgroup=str(self.cgroup))
 
@@ -253,11 +259,9 @@ def test_groups_that_vanish_are_looked_up_again(tree) -> None:
     tree.v2("pod/job", GIB, 100)
     reader = tree.reader()
     assert reader.read().limit_bytes == GIB
-    for file in (tree.cgroup / "pod/job").iterdir():
-        file.unlink()
+    tree.remove("pod/job")
     assert (reader.read().limit_bytes, reader.read().used_bytes) == (2 * GIB, 300)
-    for file in (tree.cgroup / "pod").glob("memory.*"):
-        file.unlink()
+    tree.remove("pod")
     assert is_host(reader.read())
 
 
@@ -365,3 +369,24 @@ def test_in_a_real_group_file_cache_is_not_used_memory_and_an_array_is(
         overdue.cancel()
         child.kill()
         child.communicate()
+
+
+def test_a_real_group_that_is_removed_and_made_again_is_read_again(
+    group: Path, tmp_path: Path
+) -> None:
+    own = tmp_path / "self/cgroup"
+    own.parent.mkdir()
+    own.write_text(f"4:memory:/{group.name}/inner\n")
+    (tmp_path / "meminfo").write_text("MemTotal: 16777216 kB\nMemAvailable: 8388608 kB\n")
+    inner = group / "inner"
+    reader = MemoryReader(proc=str(tmp_path))
+    assert reader.read().limit_bytes == 256 * MIB
+    for limit in (64 * MIB, 32 * MIB):
+        inner.mkdir()
+        try:
+            (inner / "memory.limit_in_bytes").write_text(str(limit))
+            reader = reader if limit == 32 * MIB else MemoryReader(proc=str(tmp_path))
+            assert reader.read().limit_bytes == limit
+        finally:
+            inner.rmdir()
+    assert reader.read().limit_bytes == 256 * MIB
