@@ -186,7 +186,8 @@ class TreeReader:
             if known is not None:
                 return known.root
             stat = found.get(pid)
-            if stat is None:
+            # Whoever reads is no part of a tree, though the driver may have started it.
+            if stat is None or pid == os.getpid():
                 return None
             if stat.session in self._roots:
                 return stat.session

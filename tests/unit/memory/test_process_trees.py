@@ -133,6 +133,16 @@ def test_an_orphan_in_a_session_of_its_own_is_found_by_its_environment(table) ->
     assert sorted(asked) == [b"A=1\0", b"A=1\0MAKER=w10\0"], "each orphan is asked about once"
 
 
+def test_the_reader_and_what_it_has_started_are_not_its_parents(table) -> None:
+    table.add(10)
+    table.add(os.getpid(), parent=10, session=10)
+    table.add(20, parent=os.getpid())
+    table.add(30, parent=20)
+    found = table.reader().read([10, 20])
+    assert found[10].tree_pids == (10,)
+    assert found[20].tree_pids == (20, 30)
+
+
 def test_children_are_noticed_within_some_reads_and_at_once_when_asked_to(table) -> None:
     reader = table.reader()
     table.add(10)
