@@ -40,7 +40,6 @@ class Entry:
         "borrowers",
         "call_site",
         "data",
-        "dropped_tokens",
         "freed",
         "held",
         "home",
@@ -85,8 +84,6 @@ class Entry:
         self.watching = False
         #: Owner: registered borrowers and their tokens. Never an empty dict or set.
         self.borrowers: dict[bytes, set[int]] | None = None
-        #: Owner: tokens dropped before they were added. Bounded by what is in flight.
-        self.dropped_tokens: set[int] | None = None
         #: Borrower: tokens under which the owner knows us.
         self.tokens: list[int] | None = None
         #: Entries of the references inside the value, each counted in their ``inside``.

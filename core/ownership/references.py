@@ -1,25 +1,18 @@
-"""The references of one process: what keeps each object alive, and who must be told when not.
+"""The references of one process: what keeps each object alive, and what follows when nothing does.
 
-Machine. Owns, for every object this process owns or borrows, the counts by kind of reference, the
-registered borrowers, the value or its place. Does not move data, send messages or run tasks: it
-returns effects. All methods are called by one thread; only ``Entry`` creation for a fresh object
-and reading ``ready`` happen elsewhere.
+Machine. Owns the table of entries, the counts of this process by kind, the nesting of values, and
+the value or place of each object. Who else holds an object is borrowers.py's, making ourselves
+known to owners borrowing.py's. Moves no data and sends nothing: it returns effects. All methods are
+called by one thread; only the making of a fresh ``Entry`` and reading ``ready`` happen elsewhere.
 
 What keeps an object alive, by kind:
   local      ObjectRefs in this process
-  held       arguments of tasks submitted here and not finished (or actors not dead)
-  inside     values, owned here and alive, that contain the reference
+  held       arguments of tasks submitted here and not finished (or actors not dead), values that
+             are being read or handed over
+  inside     values alive in this process's table that contain the reference
   borrowers  (owner only) processes that registered, each under one or more tokens
   pinned     pickled by user code with mray.cloudpickle: until the process ends
   captured   inside exported functions and classes: until the job ends
-
-A borrower registers with the owner under a token before whoever lent it the reference may let go:
-the worker that keeps an argument beyond its task registers before it replies; the worker that
-returns references registers the receiver first. A token is added once and dropped once, so adding
-and dropping may arrive in any order, twice, or not at all (the process died: all its tokens go).
-
-Not covered: a worker that registers the receiver and dies before its reply leaves has made a
-registration that the receiver cannot give up; the object stays until the receiver ends.
 
 An entry that was let go can be wanted again by a thread that had looked it up just before. If a
 message has made a second entry of the object by then, the first follows it: it keeps the second
@@ -34,7 +27,8 @@ from typing import Any
 import msgspec
 
 from mray.machine import InvariantError
-from mray.ownership.entry import Entry, Pins
+from mray.ownership.entry import Entry as Entry
+from mray.ownership.entry import Pins
 from mray.wire.messages import Address, Located, RefGroup
 
 # ---- effects: what the runtime has to do after a call
@@ -67,18 +61,12 @@ Effect = Free | Unborrow | Ready
 class References:
     """All entries of a process. Effects collect in ``effects`` until ``take()``."""
 
-    #: So many dropped tokens are remembered, for messages that arrive twice.
-    SPENT_MAX = 4096
-
     def __init__(self, token_base: int) -> None:
         #: Every entry that is alive. A fresh owned entry is put in by the thread that made it.
         self.entries: dict[bytes, Entry] = {}
         self.effects: list[Effect] = []
-        #: Owner side: objects each process borrows from us, for its death.
-        self._borrowed_by: dict[bytes, dict[bytes, None]] = {}
-        self._dead: dict[bytes, None] = {}
-        #: Owner side: (object, token) of registrations that are over, newest last.
-        self._spent: dict[tuple[bytes, int], None] = {}
+        #: Processes that are dead: nothing is sent to them or taken from them. The ledger fills it.
+        self.dead: dict[bytes, None] = {}
         #: Entries that came back when another had their place; by id(), until they are let go.
         self._followers: dict[int, Entry] = {}
         self._next_token = token_base
@@ -162,7 +150,7 @@ class References:
             and not entry.tokens
             and not entry.freed
             and entry.kept
-            and entry.owner.process_id not in self._dead
+            and entry.owner.process_id not in self.dead
         )
 
     # -- values
@@ -206,68 +194,10 @@ class References:
             entry.watchers.append(watcher)
         return False
 
-    # -- borrowers
+    # -- the end
 
-    def add_borrower(self, entry: Entry, borrower: bytes, token: int) -> None:
-        """Owner: a process registered (or was registered) under a token."""
-        if borrower in self._dead:
-            return
-        if (entry.object_id, token) in self._spent:
-            return
-        dropped = entry.dropped_tokens
-        if dropped is not None and token in dropped:
-            dropped.discard(token)
-            if not dropped:
-                entry.dropped_tokens = None
-            self._spend(entry, token)
-            return
-        if entry.borrowers is None:
-            entry.borrowers = {}
-        entry.borrowers.setdefault(borrower, set()).add(token)
-        self._borrowed_by.setdefault(borrower, {})[entry.object_id] = None
-
-    def drop_borrower(self, entry: Entry, borrower: bytes, tokens: list[int]) -> None:
-        """Owner: a process gives up registrations."""
-        held = entry.borrowers.get(borrower) if entry.borrowers is not None else None
-        for token in tokens:
-            if held is not None and token in held:
-                held.discard(token)
-                self._spend(entry, token)
-            elif borrower not in self._dead and (entry.object_id, token) not in self._spent:
-                if entry.dropped_tokens is None:
-                    entry.dropped_tokens = set()
-                entry.dropped_tokens.add(token)
-        if held is not None and not held:
-            self._forget_borrower(entry, borrower)
-            self.settle(entry)
-
-    def _spend(self, entry: Entry, token: int) -> None:
-        self._spent[entry.object_id, token] = None
-        if len(self._spent) > self.SPENT_MAX:
-            del self._spent[next(iter(self._spent))]
-
-    def _forget_borrower(self, entry: Entry, borrower: bytes) -> None:
-        assert entry.borrowers is not None
-        entry.borrowers.pop(borrower, None)
-        if not entry.borrowers:
-            entry.borrowers = None
-        objects = self._borrowed_by.get(borrower)
-        if objects is not None:
-            objects.pop(entry.object_id, None)
-            if not objects:
-                del self._borrowed_by[borrower]
-
-    def process_died(self, process_id: bytes, lost: Callable[[bytes], bytes]) -> None:
-        """A process is dead: its borrows go, what it owned is lost (``lost``: the error of one)."""
-        self._dead[process_id] = None
-        while len(self._dead) > 10_000:
-            del self._dead[next(iter(self._dead))]
-        for object_id in list(self._borrowed_by.get(process_id, ())):
-            entry = self.entries.get(object_id)
-            if entry is not None and entry.borrowers is not None:
-                self._forget_borrower(entry, process_id)
-                self.settle(entry)
-        self._borrowed_by.pop(process_id, None)
+    def lose(self, process_id: bytes, lost: Callable[[bytes], bytes]) -> None:
+        """A process is dead: what it owned is lost (``lost``: the error of one)."""
         orphans = [
             entry
             for entry in [*self.entries.values(), *self._followers.values()]
@@ -276,8 +206,6 @@ class References:
         for entry in orphans:
             if not entry.ready or entry.located is not None:
                 self.fill(entry, lost(entry.object_id), None)
-
-    # -- the end
 
     def settle(self, entry: Entry) -> None:
         """Let the object go if nothing keeps it. A value still being made is let go when made.
@@ -328,22 +256,10 @@ class References:
                 )
             if entry.inside != inside.get(id(entry), 0):
                 raise InvariantError(f"{object_id.hex()}: inside {entry.inside} is miscounted")
-            if entry.borrowers is not None and entry.owner is not None:
-                raise InvariantError(f"{object_id.hex()}: borrowed from a borrower")
             if entry.ready and entry.data is None and entry.located is None and not entry.is_actor:
                 raise InvariantError(f"{object_id.hex()}: ready without a value")
             if entry.ready and (entry.waiters or entry.watchers):
                 raise InvariantError(f"{object_id.hex()}: ready, and somebody waits")
-            if entry.borrowers is not None and not all(entry.borrowers.values()):
-                raise InvariantError(f"{object_id.hex()}: a borrower without a token")
-            for borrower in entry.borrowers or ():
-                if object_id not in self._borrowed_by.get(borrower, ()):
-                    raise InvariantError(f"{object_id.hex()}: {borrower.hex()} borrows unfiled")
-        for borrower, objects in self._borrowed_by.items():
-            for object_id in objects:
-                entry_ = self.entries.get(object_id)
-                if entry_ is None or borrower not in (entry_.borrowers or ()):
-                    raise InvariantError(f"{object_id.hex()}: {borrower.hex()} is filed wrongly")
 
 
 class _Follower:

@@ -1,8 +1,8 @@
 """Borrowing: references that come and go between processes.
 
-Owns what happens when an ObjectRef is unpickled or pickled, registering with owners, and the
-effects of the reference counts. The counts and rules are ownership/references.py's; values are
-objects.py's.
+The shell around ownership/ledger.py: owns what happens when an ObjectRef is unpickled or pickled,
+carries out the effects of the counts and sends what the ledger has to say. All rules are the
+ledger's; values are objects.py's.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -22,22 +22,16 @@ from mray.exceptions import (
     ReferenceLostError,
 )
 from mray.object_ref import ObjectRef
-from mray.ownership.references import Entry, Free, Ready, Unborrow
+from mray.ownership.entry import Entry
+from mray.ownership.handover import Parcel
+from mray.ownership.references import Free, Ready
+from mray.rpc.pump import Timer
 from mray.serialization.context import collector
 from mray.serialization.failures import error_envelope
-from mray.wire.messages import (
-    Ack,
-    AddBorrower,
-    Address,
-    DropBorrower,
-    ProcessDied,
-    RefGroup,
-)
+from mray.wire.messages import Address, Borrows, BorrowsHeard, ProcessDied, RefGroup, Returned
 
 if TYPE_CHECKING:
     from mray.runtime.runtime import Runtime
-
-_REGISTER_TIMEOUT_S = 30.0
 
 
 class _Adopting(threading.local):
@@ -50,30 +44,20 @@ class _Adopting(threading.local):
 adopting = _Adopting()
 
 
-class _Batch:
-    """References to be registered with one owner in one message."""
-
-    __slots__ = ("holds", "object_ids", "owner", "then", "token")
-
-    def __init__(self, owner: Address, token: int) -> None:
-        self.owner = owner
-        self.token = token
-        self.object_ids: list[bytes] = []
-        #: Entries whose values carried the references, held until the owner knows us.
-        self.holds: list[Entry] = []
-
-
 class BorrowingPart:
     """See the module."""
 
     def __init__(self, runtime: Runtime) -> None:
         self.rt = runtime
+        self.ledger = runtime.ledger
         self.references = runtime.references
         self.entries = runtime.references.entries
-        self._batches: dict[bytes, _Batch] = {}
+        #: Set by a worker: takes what waited for owners to know of it. See ownership/handover.py.
+        self.deliver: Callable[[Parcel], None] | None = None
+        self._timer: Timer | None = None
         self._warned: set[str] = set()
-        runtime.pump.on(AddBorrower, self._add_borrower)
-        runtime.pump.on(DropBorrower, self._drop_borrower)
+        runtime.pump.on(Borrows, self.ledger.hear)
+        runtime.pump.on(BorrowsHeard, self.ledger.confirmed)
 
     # -- any thread
 
@@ -125,69 +109,67 @@ class BorrowingPart:
         if type(context) is list:
             context.append(entry)
         elif self.references.unregistered(entry):
-            self.register(entry, context)
+            self.ledger.borrowing.register(entry, context)
 
-    def register(self, entry: Entry, outer: Entry | None) -> None:
-        assert entry.owner is not None
-        batch = self._batches.get(entry.owner.process_id)
-        if batch is None:
-            batch = _Batch(entry.owner, self.references.token())
-            self._batches[entry.owner.process_id] = batch
-        entry.tokens = [batch.token]
-        batch.object_ids.append(entry.object_id)
-        if outer is not None:
-            self.references.hold(outer)
-            batch.holds.append(outer)
+    def settle_up(self) -> None:
+        """Carry out what the events of this round have led to."""
+        ledger = self.ledger
+        ready = ledger.handover.ready
+        if ready:
+            ledger.handover.ready = []
+            for parcel in ready:
+                assert self.deliver is not None
+                self.deliver(parcel)
+                ledger.handover.left(parcel)
+        if ledger.strangers:
+            strangers, ledger.strangers = ledger.strangers, []
+            for stranger in strangers:
+                if not self.rt.reach(stranger):
+                    ledger.died(stranger.process_id, _lost)
+        if self.references.effects:
+            self._perform()
 
-    def register_for(
-        self,
-        owner: Address,
-        object_ids: list[bytes],
-        borrower: Address,
-        token: int,
-        then: Callable[[], None],
-    ) -> None:
-        """Tell the owner who holds its objects; ``then`` when it knows (or is dead)."""
-        self.rt.reach(owner)
-        self.rt.pump.request(
-            owner.process_id,
-            lambda rid: AddBorrower(rid, object_ids, borrower, token),
-            lambda reply: then(),
-            _REGISTER_TIMEOUT_S,
-        )
-
-    def perform(self) -> None:
-        """Carry out the effects of the references."""
-        drops: dict[bytes, tuple[Address, list[tuple[bytes, list[int]]]]] = {}
+    def _perform(self) -> None:
         freed: list[bytes] = []
-        for effect in self.references.take():
+        for effect in self.ledger.take():
             match effect:
                 case Free(entry):
                     if entry.is_actor:
                         self.rt.actors.out_of_scope(entry)
                     else:
                         freed.append(entry.object_id)
-                case Unborrow(owner, object_id, tokens):
-                    drops.setdefault(owner.process_id, (owner, []))[1].append((object_id, tokens))
                 case Ready(entry, watchers):
                     for watcher in watchers:
                         self.rt.pump.send(watcher, self.rt.objects.readiness(entry))
         if freed:
             self.rt.store.free_many(freed)
-        for owner, dropped in drops.values():
-            self.rt.tell(owner, DropBorrower(self.rt.process_id, dropped))
 
-    def flush_registrations(self) -> None:
-        """Send the registrations collected in this round."""
-        batches, self._batches = self._batches, {}
-        for batch in batches.values():
-            holds = batch.holds
+    def flush(self, now: float) -> None:
+        """Send what the ledger has to say. Once a round, after ``settle_up``."""
+        ledger, rt = self.ledger, self.rt
+        if not ledger.busy(now):
+            return
+        for outgoing in ledger.flush(now):
+            peer, message = outgoing.peer, outgoing.message
+            if isinstance(peer, bytes):
+                # Not heard: then the peer sends again.
+                rt.pump.send(peer, message)
+            elif not (rt.tell(peer, message) or rt.tell(peer, message) or rt.reach(peer)):
+                # It ended before this process was there to be told.
+                ledger.died(peer.process_id, _lost)
+                rt.mailbox.wake()
+        self._arm()
 
-            def done(holds: list[Entry] = holds) -> None:
-                for entry in holds:
-                    self.references.release(entry)
+    def _arm(self) -> None:
+        deadline = self.ledger.deadline()
+        if deadline is not None and self._timer is None:
+            self._timer = self.rt.pump.at(deadline, self._due)
 
-            self.register_for(batch.owner, batch.object_ids, self.rt.address, batch.token, done)
+    def _due(self) -> None:
+        # What is due leaves at the end of this round.
+        self._timer = None
+        if not self.ledger.busy(self.rt.pump.clock()):
+            self._arm()
 
     def entry_for(self, object_id: bytes, owner: Address) -> Entry:
         """The entry of a reference that came from elsewhere; from any thread."""
@@ -207,26 +189,23 @@ class BorrowingPart:
         """The value of ``outer`` came with these references inside."""
         for group in groups:
             entries = [self.entry_for(oid, group.owner) for oid in group.object_ids]
-            self.references.nest(outer, group, entries)
+            self.ledger.receive(outer, group, entries)
 
-    def _add_borrower(self, sender: bytes, message: AddBorrower) -> None:
-        for object_id in message.object_ids:
-            entry = self.entries.get(object_id)
-            if entry is not None and entry.owner is None:
-                self.references.add_borrower(entry, message.borrower.process_id, message.token)
-        self.rt.pump.send(sender, Ack(message.rid))
-
-    def _drop_borrower(self, sender: bytes, message: DropBorrower) -> None:
-        for object_id, tokens in message.drops:
-            entry = self.entries.get(object_id)
-            if entry is not None and entry.owner is None:
-                self.references.drop_borrower(entry, message.borrower_id, tokens)
+    def decline(self, returns: Iterable[Returned]) -> None:
+        """Results that are thrown away: give back the references in them."""
+        for returned in returns:
+            if returned.refs:
+                self.ledger.decline(returned.refs)
 
     def process_died(self, message: ProcessDied) -> None:
         """Borrows of the dead end; what it owned is lost."""
-        self.references.process_died(
+        self.ledger.died(
             message.process_id, lambda object_id: error_envelope(owner_died(object_id, message))
         )
+
+
+def _lost(object_id: bytes) -> bytes:
+    return error_envelope(owner_died(object_id))
 
 
 def owner_died(object_id: bytes, message: ProcessDied | None = None) -> RayError:

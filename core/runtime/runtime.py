@@ -26,7 +26,8 @@ from mray.environments import merge_environments, pack_environment
 from mray.exceptions import LocalRayletDiedError, RaySystemError, RpcError
 from mray.ids import IdMaker, JobId
 from mray.object_ref import ObjectRef
-from mray.ownership.references import Entry, References
+from mray.ownership.entry import Entry
+from mray.ownership.ledger import Ledger
 from mray.rpc.door import Door
 from mray.rpc.pump import Pump, RequestFailed, Timer
 from mray.runtime.actors import ActorsPart
@@ -85,7 +86,8 @@ class Runtime:
         self.ids = IdMaker(self.process_id[1:13], job_id)
         self.pump = Pump(door, node.node_id)
         self.mailbox = Mailbox(door.wake)
-        self.references = References(int.from_bytes(os.urandom(7), "little"))
+        self.ledger = Ledger(address, int.from_bytes(os.urandom(7), "little"))
+        self.references = self.ledger.references
         self.store = StoreClient(
             node.store_path, ask=self.ask_store, post=self.post_store, schedule=self.post,
             overflow_path=node.overflow_path,
@@ -375,9 +377,10 @@ class Runtime:
         now = self.pump.clock()
         tasks.turn(now)
         actors.turn()
+        self.borrowing.settle_up()
         while references.effects:
-            self.borrowing.perform()
-        self.borrowing.flush_registrations()
+            self.borrowing.settle_up()
+        self.borrowing.flush(now)
         if mailbox.resolved:
             mailbox.wake()
         self._arm(tasks.dispatcher.deadline())

@@ -21,7 +21,8 @@ import msgspec
 from mray import compat, current
 from mray.config import Config, ConfigError, keep_environment
 from mray.ids import JobId
-from mray.ownership.references import Entry
+from mray.ownership.entry import Entry
+from mray.ownership.handover import Parcel
 from mray.rpc.door import Door
 from mray.rpc.pump import RequestFailed, Timer
 from mray.runtime.executor import Done, Executor, Work
@@ -101,6 +102,7 @@ class Worker:
         self._block_timer: Timer | None = None
         self._serving = False
         self._incarnation = 0
+        self.rt.borrowing.deliver = self._deliver
         self.rt.objects.before_wait = self._before_wait
         self.rt.objects.after_wait = self._after_wait
         pump = self.rt.pump
@@ -187,56 +189,19 @@ class Worker:
         self.rt.post(lambda: self._reply(done))
 
     def _reply(self, done: Done) -> None:
-        """Send the result once the borrows that outlive the task are registered."""
-        waiting = 1
+        """Send the result once the owners of references in it know who holds them."""
+        nested, done.nested = done.nested, []
+        if done.borrowed or any(nested):
+            values = [[ref._entry for ref in refs] for refs in nested]
+            self.rt.ledger.handover.pack(done, done.owner, done.borrowed, values)
+        else:
+            self._queue_reply(done, [[]] * len(nested))
 
-        def go() -> None:
-            nonlocal waiting
-            waiting -= 1
-            if not waiting:
-                self._queue_reply(done, groups)
-
-        for keeper, ids, token in self._leftovers(done):
-            waiting += 1
-            self.rt.borrowing.register_for(keeper, ids, self.address, token, go)
-        groups: list[list[RefGroup]] = []
-        for refs in done.nested:
-            mine: list[RefGroup] = []
-            for owner, entries in _by_owner([ref._entry for ref in refs]):
-                ids = [entry.object_id for entry in entries]
-                if owner is None:
-                    token = self.rt.references.token()
-                    for entry in entries:
-                        self.rt.references.add_borrower(entry, done.owner.process_id, token)
-                    mine.append(RefGroup(self.address, ids, token))
-                elif owner.process_id == done.owner.process_id:
-                    mine.append(RefGroup(owner, ids, 0))
-                else:
-                    token = self.rt.references.token()
-                    waiting += 1
-                    self.rt.borrowing.register_for(owner, ids, done.owner, token, go)
-                    mine.append(RefGroup(owner, ids, token))
-            groups.append(mine)
-        done.nested = []
-        go()
-
-    def _leftovers(self, done: Done) -> list[tuple[Address, list[bytes], int]]:
-        """References among the arguments that this process keeps beyond the task."""
-        if not done.borrowed:
-            return []
-        references = self.rt.references
-        kept: dict[bytes, Entry] = {}
-        for entry in done.borrowed:
-            if references.unregistered(entry):
-                kept[entry.object_id] = entry
-        found = []
-        for owner, entries in _by_owner(list(kept.values())):
-            assert owner is not None
-            token = references.token()
-            for entry in entries:
-                entry.tokens = [token]
-            found.append((owner, [entry.object_id for entry in entries], token))
-        return found
+    def _deliver(self, parcel: Parcel) -> None:
+        if type(parcel.cargo) is Done:
+            self._queue_reply(parcel.cargo, parcel.groups)
+        else:
+            parcel.cargo()
 
     def _queue_reply(self, done: Done, groups: list[list[RefGroup]]) -> None:
         returns = [
@@ -333,13 +298,9 @@ class Worker:
         """In the executing thread."""
         borrowed: list[Entry] = []
         error = self.executor.make_actor(spec, borrowed)
-        done = Done(spec.owner, _NO_SPEC, 0)
-        done.borrowed = borrowed
         incarnation = self._incarnation
 
         def report() -> None:
-            for owner, ids, token in self._leftovers(done):
-                self.rt.borrowing.register_for(owner, ids, self.address, token, _nothing)
             self.rt.tell(
                 self.params.head,
                 ActorStarted(spec.actor_id, incarnation, self.address, os.getpid(), error),
@@ -348,7 +309,9 @@ class Worker:
                 self._leave(DeathCause("creation_failed", "the actor's constructor raised"))
                 self.executor.queue.put(None)
 
-        self.rt.post(report)
+        # The owners of what the actor keeps know of it before anybody can drop the arguments.
+        handover = self.rt.ledger.handover
+        self.rt.post(lambda: handover.pack(report, spec.owner, borrowed, []))
         if not error:
             self._serving = True
             self.executor.made_actor = True
@@ -374,25 +337,6 @@ class Worker:
         self.rt.post_to(self.params.node.address, title)
         self.rt.send_now()
         _set_process_name(f"ray::{name}")
-
-
-class _NoSpec:
-    task_id = b""
-
-
-_NO_SPEC: Any = _NoSpec()
-
-
-def _nothing() -> None:
-    return None
-
-
-def _by_owner(entries: list[Entry]) -> list[tuple[Address | None, list[Entry]]]:
-    groups: dict[bytes, tuple[Address | None, list[Entry]]] = {}
-    for entry in entries:
-        key = entry.owner.process_id if entry.owner is not None else b""
-        groups.setdefault(key, (entry.owner, []))[1].append(entry)
-    return list(groups.values())
 
 
 def _config(params: WorkerParams) -> Config:

@@ -19,7 +19,7 @@ tasks       owner: PushTasks / worker: TaskReplies (finished and handed-back tas
             owner: StealTasks / worker: TaskReplies with `returned`
             worker: SerializersChanged / driver: Ack (it has fetched them, or cannot)
 objects     borrower: WatchObject / owner: ObjectReady (at once or when it is)
-            holder: AddBorrower / owner: Ack; borrower: DropBorrower
+references  anyone: Borrows / peer: BorrowsHeard (again until it comes; one at a time to a peer)
 store       client: CreateObject / node: ObjectCreated; client: SealObject | AbortObject
             client: PinObjects / node: ObjectsPinned; client: UnpinObjects; owner: FreeObjects
             node: GiveUpPlaces / owner: PlacesGivenUp (before an object of its own goes to disk)
@@ -32,6 +32,7 @@ logs        anyone: ListLogs / node: LogFiles; ReadLog / LogChunk; node -> drive
             driver: DrainLogs / node: Ack (every line written so far has been sent)
 oom         anyone: GetOomState / node: OomState; node -> its drivers: MemoryNews
 memory      anyone: GetMemory / node: MemoryReport; node: GetReferences / process: ReferenceViews
+            holder: FreeValues / owner: Ack; anyone: CollectGarbage / node: Ack
 """
 
 from __future__ import annotations
@@ -461,21 +462,27 @@ class ObjectReady(Message, frozen=True, tag=51):
     text: str = ""
 
 
-class AddBorrower(Message, frozen=True, tag=52):
-    """The sender, who holds the objects, registers ``borrower`` (itself or another) for them."""
+class Borrows(Message, frozen=True, tag=140):
+    """Who holds which objects: the batches of one sender count once each and in order.
 
-    rid: int
-    object_ids: list[bytes]
-    borrower: Address
-    #: Unique per registration; makes adding and dropping idempotent in any order.
-    token: int
+    The receiver heeds a batch whose ``seq`` is above that of the last one, and confirms every
+    batch. Within one, adds come first, then offers, drops, asks. (See core/ownership/.)
+    """
+
+    seq: int
+    #: The sender borrows objects of the receiver: (token, objects). Tokens are never used twice.
+    adds: list[tuple[int, list[bytes]]] = []
+    #: The sender is about to hand objects of the receiver to this borrower, under this token.
+    offers: list[tuple[Address, int, list[bytes]]] = []
+    #: The sender holds nothing of the receiver under these tokens any more.
+    drops: list[tuple[int, list[bytes]]] = []
+    #: A process has died that offered objects of the sender to the receiver: (sender, the dead,
+    #: token, objects). What the receiver did not get it drops, and takes from the dead no more.
+    asks: list[tuple[Address, bytes, int, list[bytes]]] = []
 
 
-class DropBorrower(Message, frozen=True, tag=53):
-    """The borrower gives up its registrations: (object, tokens)."""
-
-    borrower_id: bytes
-    drops: list[tuple[bytes, list[int]]]
+class BorrowsHeard(Message, frozen=True, tag=141):
+    seq: int
 
 
 class ExplainObjects(Message, frozen=True, tag=54):
@@ -1072,6 +1079,19 @@ class GetMemory(Message, frozen=True, tag=152):
     wait_s: float = 2.0
 
 
+class FreeValues(Message, frozen=True, tag=154):
+    """holder -> owner: free these values though references are left. Answered by Ack."""
+
+    rid: int
+    object_ids: list[bytes]
+
+
+class CollectGarbage(Message, frozen=True, tag=155):
+    """anyone -> node (answered by Ack) -> its processes (not answered): run gc.collect()."""
+
+    rid: int
+
+
 class StoredView(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """An object in a node's store. ``pins``: (process, how often)."""
 
@@ -1111,7 +1131,7 @@ AnyMessage = Union[  # noqa: UP007 (a type written with | would need 90 of them)
     LeaseDemand, LeaseGranted, LeaseRefused, LeaseReturned, LeasesWanted, WorkerBlocked,
     WorkerUnblocked,
     PushTasks, TaskReplies, StealTasks, SerializersChanged, CancelTask,
-    WatchObject, ObjectReady, AddBorrower, DropBorrower, ExplainObjects, ObjectsExplained,
+    WatchObject, ObjectReady, Borrows, BorrowsHeard, ExplainObjects, ObjectsExplained,
     CreateObject, ObjectCreated, SealObject, AbortObject, PinObjects, ObjectsPinned, UnpinObjects,
     FreeObjects, GetStoreStats, StoreStats, GiveUpPlaces, PlacesGivenUp,
     RegisterActor, ActorRegistered, StartActor, ActorStarted, ActorStartFailed, WatchActor,
@@ -1122,5 +1142,5 @@ AnyMessage = Union[  # noqa: UP007 (a type written with | would need 90 of them)
     ListLogs, LogFiles, ReadLog, LogChunk, WorkerLines, DrainLogs,
     GetNodes, Nodes, GetWorkers, Workers, SetWorkerTitle, GetOomState, OomState,
     MemoryNews,
-    GetReferences, ReferenceViews, GetMemory, MemoryReport,
+    GetReferences, ReferenceViews, GetMemory, MemoryReport, FreeValues, CollectGarbage,
 ]  # fmt: skip

@@ -105,6 +105,26 @@ def test_a_value_keeps_the_references_inside_it_however_deep(refs: References) -
     assert refs.entries == {}
 
 
+@pytest.mark.parametrize("kind", ["pinned", "captured"])
+def test_pins_and_captures_keep_for_good(refs: References, kind: str) -> None:
+    entry = owned(refs)
+    assert (entry.pinned, entry.captured) == (0, 0)
+    for _ in range(2):
+        (refs.pin if kind == "pinned" else refs.capture)(entry)
+    refs.drop_local(entry)
+    refs.check()
+    assert (refs.take(), refs.entries) == ([], {b"o": entry})
+    assert (entry.pinned, entry.captured) == ((2, 0) if kind == "pinned" else (0, 2))
+    assert entry.kept
+
+
+def test_a_borrowed_reference_that_is_pinned_must_be_registered(refs: References) -> None:
+    entry = borrowed(refs)
+    refs.pin(entry)
+    refs.drop_local(entry)
+    assert refs.unregistered(entry)
+
+
 def test_fill_fires_waiters_and_tells_watchers_once(refs: References) -> None:
     entry, waiter = owned(refs, ready=False), Waiter()
     entry.waiters = [waiter]
@@ -117,75 +137,7 @@ def test_fill_fires_waiters_and_tells_watchers_once(refs: References) -> None:
     assert refs.take() == []
 
 
-# ---- borrowers
-
-
-def test_a_borrower_keeps_the_object(refs: References) -> None:
-    entry = owned(refs)
-    refs.add_borrower(entry, b"p1", 1)
-    refs.add_borrower(entry, b"p1", 2)
-    refs.drop_local(entry)
-    refs.drop_borrower(entry, b"p1", [1])
-    refs.check()
-    assert refs.take() == []
-    refs.drop_borrower(entry, b"p1", [2])
-    refs.check()
-    assert refs.take() == [Free(entry)]
-
-
-@pytest.mark.parametrize(
-    "order",
-    ["add drop", "drop add", "add add drop", "add drop add", "drop drop add", "add drop drop"],
-)
-def test_adding_and_dropping_arrive_in_any_order_and_twice(refs: References, order: str) -> None:
-    entry = owned(refs)
-    for word in order.split():
-        if word == "add":
-            refs.add_borrower(entry, b"p1", 7)
-        else:
-            refs.drop_borrower(entry, b"p1", [7])
-        refs.check()
-    assert entry.borrowers is None
-    assert entry.dropped_tokens is None
-    refs.drop_local(entry)
-    assert refs.take() == [Free(entry)]
-
-
-def test_memory_of_dropped_tokens_is_bounded(refs: References) -> None:
-    entry = owned(refs)
-    for token in range(refs.SPENT_MAX + 10):
-        refs.add_borrower(entry, b"p1", token)
-        refs.drop_borrower(entry, b"p1", [token])
-    assert len(refs._spent) == refs.SPENT_MAX
-
-
-def test_one_token_covers_several_objects(refs: References) -> None:
-    first, second = owned(refs, b"1"), owned(refs, b"2")
-    refs.add_borrower(first, b"p1", 7)
-    refs.drop_borrower(first, b"p1", [7])
-    refs.add_borrower(second, b"p1", 7)
-    assert second.borrowers == {b"p1": {7}}
-
-
-def test_the_death_of_a_borrower_ends_its_borrows_and_only_its(refs: References) -> None:
-    first, second = owned(refs, b"1"), owned(refs, b"2")
-    refs.add_borrower(first, b"p1", 1)
-    refs.add_borrower(second, b"p1", 2)
-    refs.add_borrower(second, b"p2", 3)
-    refs.drop_local(first)
-    refs.drop_local(second)
-    refs.process_died(b"p1", lambda _: b"lost")
-    refs.check()
-    assert refs.take() == [Free(first)]
-    assert second.borrowers == {b"p2": {3}}
-
-
-def test_what_arrives_from_the_dead_changes_nothing(refs: References) -> None:
-    entry = owned(refs)
-    refs.process_died(b"p1", lambda _: b"lost")
-    refs.add_borrower(entry, b"p1", 1)
-    refs.drop_borrower(entry, b"p1", [2])
-    assert (entry.borrowers, entry.dropped_tokens) == (None, None)
+# ---- borrowed
 
 
 def test_a_borrower_that_lets_go_tells_the_owner_its_tokens(refs: References) -> None:
@@ -215,13 +167,17 @@ def test_what_a_dead_process_owned_is_lost_unless_the_value_is_here(refs: Refere
     waiting.waiters = [waiter]
     refs.fill(stored, None, PLACE)
     refs.fill(inline, b"value", None)
-    refs.process_died(OTHER.process_id, lambda _: b"lost")
+    refs.lose(OTHER.process_id, lambda _: b"lost")
     refs.check()
     assert waiter.fired == [waiting]
     assert [e.data for e in (waiting, stored, inline)] == [b"lost", b"lost", b"value"]
     assert stored.located is None
-    fresh = borrowed(refs, b"f")
-    assert not refs.unregistered(fresh)
+
+
+def test_nobody_registers_with_a_dead_owner(refs: References) -> None:
+    entry = borrowed(refs)
+    refs.dead[OTHER.process_id] = None
+    assert not refs.unregistered(entry)
 
 
 # ---- coming back
@@ -251,7 +207,7 @@ def test_an_entry_that_comes_back_to_find_another_follows_it(refs: References, w
     if way == "late":
         refs.fill(second, b"value", None)
     if way == "owner dies":
-        refs.process_died(OTHER.process_id, lambda _: b"lost")
+        refs.lose(OTHER.process_id, lambda _: b"lost")
     assert first.data == (b"lost" if way == "owner dies" else b"value")
     assert waiter.fired == ([] if way == "ready" else [first])
     refs.check()
