@@ -29,6 +29,7 @@ MODULES: Final = {
     "logs": "mray.cli.logs",
     "list": "mray.cli.listing",
     "memory": "mray.cli.memory",
+    "oom": "mray.cli.oom",
     "config": "mray.cli.config",
     "health-check": "mray.cli.health",
     "get-auth-token": "mray.cli.token",

@@ -264,7 +264,6 @@ def _next_steps(
 
 
 def _node_facts(node: NodeInfo, started: Started, resolved: Resolved) -> list[tuple[str, str]]:
-    monitor = resolved.config.memory_monitor
     # The store has a line of its own, and what marks a node is not for people.
     offered = {
         name: amount
@@ -275,11 +274,7 @@ def _node_facts(node: NodeInfo, started: Started, resolved: Resolved) -> list[tu
         ("resources", amounts(offered)),
         ("memory limit", f"{format_bytes(node.memory_limit_bytes)} by {node.memory_source}"),
         ("object store", f"{format_bytes(node.store_capacity_bytes)} in {node.store_path}"),
-        (
-            "memory monitor",
-            f"not in this version (threshold {monitor.memory_usage_threshold:g}, "
-            f"every {monitor.memory_monitor_refresh_ms} ms)",
-        ),
+        ("memory monitor", node.memory_monitor),
         ("settings from", ", ".join(resolved.files) or "defaults; no file is in effect"),
         ("session", started.session.path),
     ]

@@ -42,6 +42,8 @@ def status(address: Address = None, as_json: AsJson = False) -> None:
         right=["workers"],
     )
     alive = [view for view in nodes.nodes if view.state == "ALIVE"]
+    for words in dict.fromkeys(view.node.memory_monitor for view in alive):
+        print(f"\nMemory monitor: {words}")
     print("\nResources in use")
     for name, (used, total) in sorted(_usage(alive).items()):
         print(f"  {f'{amount(name, used)} of {amount(name, total)}':<26}{name}")
@@ -104,6 +106,7 @@ def node_facts(view: NodeView) -> dict[str, Any]:  # Any: JSON
         "memory_limit_bytes": view.memory_limit_bytes or node.memory_limit_bytes,
         "memory_threshold_bytes": view.memory_threshold_bytes,
         "memory_source": node.memory_source,
+        "memory_monitor": node.memory_monitor,
         "object_store_capacity_bytes": node.store_capacity_bytes,
         "object_store_used_bytes": view.store_used_bytes,
         "object_store_path": node.store_path,

@@ -6,11 +6,13 @@ import os
 import platform
 import socket
 
+from mray.config import Config
 from mray.node.daemon import Daemon, StartFailed
 from mray.node.objects.arena import Arena, ArenaError
 from mray.node.objects.opening import open_server
 from mray.node.objects.server import StoreServer
 from mray.node.sched.detect import look, node_resources, store_capacity
+from mray.units import format_bytes
 from mray.version import VERSION
 from mray.wire.messages import Address, NodeInfo
 
@@ -56,6 +58,22 @@ def open_store(daemon: Daemon) -> tuple[StoreServer, NodeInfo]:
         python_version=platform.python_version(),
         memory_limit_bytes=machine.memory_total_bytes,
         memory_source=machine.memory_source,
+        memory_monitor=monitor_words(daemon.config),
         overflow_path=overflow_path,
     )
     return store, info
+
+
+def monitor_words(config: Config) -> str:
+    """What the memory monitor does here, for `mray start` and `mray status`."""
+    monitor = config.memory_monitor
+    if not monitor.memory_monitor_refresh_ms:
+        return "off (memory_monitor_refresh_ms=0)"
+    share = f"{monitor.memory_usage_threshold:.4g}"
+    free = ""
+    if monitor.min_memory_free_bytes >= 0:
+        free = f", unless {format_bytes(monitor.min_memory_free_bytes)} are free"
+    return (
+        f"every {monitor.memory_monitor_refresh_ms} ms, ends workers above {share} of the "
+        f"limit{free} ({monitor.worker_killing_policy})"
+    )

@@ -123,6 +123,7 @@ def make_node() -> Callable[..., NodeView]:
             is_head=number == 1,
             mray_version="0.1.0",
             python_version="3.11.7",
+            memory_monitor="every 250 ms, ends workers above 0.95 of the limit (group_by_owner)",
         )
         view: dict[str, Any] = {
             "available": {**total, "CPU": 25_000},

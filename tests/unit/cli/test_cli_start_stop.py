@@ -74,7 +74,7 @@ def test_start_prints_what_to_do_next_and_what_was_set_up(mray, bootstrap, sessi
         "4 CPU",
         "2 GiB in /dev/shm/mray-0-x",
         "memory monitor",
-        "threshold 0.95, every 250 ms",
+        "every 250 ms, ends workers above 0.95",
         "no file is in effect",
         session.path,
     ):

@@ -45,6 +45,7 @@ def test_status_shows_nodes_use_demands_and_jobs(mray, two_nodes, make_job):
         "6d1111111111  10.0.0.1  ALIVE (head)  1.5/4",
         "1.5/16 GiB (15.2)",
         "1.5 of 4                  CPU",
+        "Memory monitor: every 250 ms, ends workers above 0.95",
         "12 tasks or actors for 1 CPU",
         "1 task or actor for 1 GPU, 1 GiB memory",
         "1 FAILED, 2 RUNNING",

@@ -292,23 +292,6 @@ def test_starts_that_fail_in_a_row_are_spaced_out(table: ActorTable) -> None:
     assert table.deadline() == 4.5
 
 
-def test_restarts_for_want_of_memory_are_spaced_out_and_counted(table: ActorTable) -> None:
-    one = spec(max_restarts=2)
-    live(table, one)
-    cause = DeathCause("killed", "memory is short", oom=b"facts")
-    assert messages(send(table, died(worker(), cause), NODE, now=5.0), StartActor) == []
-    assert "want of memory" in state(table, one).reason
-    assert table.deadline() == 6.0
-    assert messages(do(table, Tick(), 6.0), StartActor) == [StartActor(one, 1)]
-    send(table, ActorStarted(one.actor_id, 1, worker(2), 51))
-    send(table, died(worker(2), DeathCause("kernel_oom")), NODE, now=7.0)
-    assert table.deadline() == 9.0
-    assert messages(do(table, Tick(), 9.0), StartActor) == [StartActor(one, 2)]
-    send(table, ActorStarted(one.actor_id, 2, worker(3), 51))
-    send(table, died(worker(3), cause), NODE, now=10.0)
-    assert state(table, one).state == "DEAD"
-
-
 def test_a_start_that_failed_finally_is_the_end(table: ActorTable) -> None:
     one = spec(max_restarts=-1)
     send(table, RegisterActor(1, one))
