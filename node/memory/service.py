@@ -25,6 +25,7 @@ from mray.node.memory.policy import Choice, Rules, rank
 from mray.node.memory.thread import MonitorThread
 from mray.node.objects.server import StoreServer
 from mray.node.sched.leases import Leases
+from mray.node.workers.environment import maker_named
 from mray.node.workers.peers import Peers
 from mray.node.workers.processes import Processes
 from mray.oom_report import one_line
@@ -89,10 +90,11 @@ class OomService:
         self._on_title = on_title
         self._on_short = on_short
         self._settings = config.memory_monitor
-        read_trees = TreeReader().read  # For the thread.
+        read_trees = TreeReader(maker_pid=self._maker_pid).read  # For the thread.
         self._census = Census(leases.pool, leases.holds, processes, peers, read_trees)
         # The loop asks with readers of its own: they are not to be shared.
-        self._asked_census = Census(leases.pool, leases.holds, processes, peers, TreeReader().read)
+        read_trees = TreeReader(maker_pid=self._maker_pid).read
+        self._asked_census = Census(leases.pool, leases.holds, processes, peers, read_trees)
         self._asked_census.titles = self._census.titles
         self._asked_reader = MemoryReader()
         self.thread: MonitorThread | None = None
@@ -109,6 +111,14 @@ class OomService:
             self._start(config)
         else:
             log.warning("the memory monitor is off (memory_monitor_refresh_ms=0)")
+
+    def _maker_pid(self, environ: bytes) -> int | None:
+        """The worker that an orphan's environment names. Called by either thread."""
+        try:
+            process = self._processes.get(bytes.fromhex(maker_named(environ)))
+        except ValueError:
+            return None  # A job's, whose driver is no worker.
+        return process.pid if process is not None else None
 
     def _start(self, config: Config) -> None:
         settings = self._settings

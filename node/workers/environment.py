@@ -17,12 +17,21 @@ import msgspec
 #: The node a process belongs to, and the worker or job it descends from: how leftovers are found.
 NODE_VARIABLE: Final = "MRAY_NODE_ID"
 MAKER_VARIABLE: Final = "MRAY_PROCESS_ID"
+_MAKER_MARK: Final = f"{MAKER_VARIABLE}=".encode()
 #: Read by the loader, the interpreter, malloc or a numerical library when it is loaded: too late
 #: for a worker that was forked with all of these in it.
 _EARLY_PREFIXES: Final = (
     "LD_", "OMP_", "MKL_", "OPENBLAS_", "GOTO_", "BLIS_", "KMP_", "NUMEXPR_", "VECLIB_", "PYTHON",
     "MALLOC_", "GLIBC_", "NPY_",
 )  # fmt: skip
+
+
+def maker_named(environ: bytes) -> str:
+    """The worker or job that the bytes of a /proc/<pid>/environ name as maker; "" for none."""
+    for entry in environ.split(b"\0"):
+        if entry.startswith(_MAKER_MARK):
+            return entry[len(_MAKER_MARK) :].decode("ascii", "replace")
+    return ""
 
 
 class RuntimeEnv(msgspec.Struct, frozen=True):

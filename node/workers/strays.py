@@ -16,7 +16,7 @@ import signal
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from mray.node.workers.environment import MAKER_VARIABLE
+from mray.node.workers.environment import maker_named
 
 
 class Maker(NamedTuple):
@@ -117,11 +117,6 @@ class Strays:
     def _maker_of(self, pid: int) -> str:
         try:
             with open(f"{self._proc}/{pid}/environ", "rb") as file:
-                entries = file.read().split(b"\0")
+                return maker_named(file.read())
         except OSError:
             return ""
-        mark = f"{MAKER_VARIABLE}=".encode()
-        for entry in entries:
-            if entry.startswith(mark):
-                return entry[len(mark) :].decode("ascii", "replace")
-        return ""

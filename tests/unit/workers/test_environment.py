@@ -7,7 +7,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from mray.node.workers.environment import Environments, RuntimeEnv
+from mray.node.workers.environment import (
+    MAKER_VARIABLE,
+    Environments,
+    RuntimeEnv,
+    maker_named,
+)
 
 
 def env(**env_vars: str) -> RuntimeEnv:
@@ -61,3 +66,9 @@ def test_junk_is_a_value_error() -> None:
         RuntimeEnv.read(b"\xc1")
     with pytest.raises(ValueError, match="no runtime_env"):
         RuntimeEnv.read(msgspec.msgpack.encode({"env_vars": 5}))
+
+
+def test_the_maker_of_an_orphan_stands_in_its_environment() -> None:
+    assert maker_named(f"A=1\0{MAKER_VARIABLE}=0a0b\0B=2\0".encode()) == "0a0b"
+    assert maker_named(f"X{MAKER_VARIABLE}=0a0b\0A={MAKER_VARIABLE}=1\0".encode()) == ""
+    assert maker_named(b"") == ""
