@@ -134,13 +134,13 @@ class Node:
             m.NodeGone: self._node_gone,
             m.NodeJoined: lambda sender, message: None,  # One node: nobody to tell.
             m.GetWorkers: self._get_workers,
-            m.GetMemory: self._memory.get_memory,
             m.DrainLogs: self._drain_logs,
             m.ListLogs: self._log_service.list_logs,
             m.ReadLog: self._log_service.read_log,
             m.StartJob: self._runner.start_job,
             m.SignalJob: self._runner.signal_job,
             **self._store.handlers,
+            **self._memory.handlers,
             **self._oom.handlers,
         }
         for kind, handler in routes.items():

@@ -1,17 +1,20 @@
-"""``ray._private.internal_api``: the memory report as text.
+"""``ray._private.internal_api``: the memory report as text, freeing by hand, collecting garbage.
 
-Only what mray does honestly is here.
+Only what mray does as it is named is here.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from typing import Any
 
 from mray import current
 from mray.memory_collect import of_address, of_runtime
 from mray.memory_summary import summary
+from mray.object_ref import ObjectRef
 
-__all__ = ["memory_summary"]
+__all__ = ["free", "global_gc", "memory_summary"]
 
 
 def memory_summary(
@@ -47,3 +50,26 @@ def memory_summary(
         stats_only=stats_only,
         num_entries=num_entries,
     )
+
+
+def free(object_refs: ObjectRef[Any] | Sequence[ObjectRef[Any]], local_only: bool = False) -> None:
+    """Free the values of objects although references to them are left.
+
+    Whoever reads one afterwards gets ObjectFreedError, or ObjectLostError where the place of the
+    value was known before. A value that is being made is freed when it is there. Values that are
+    read in place stay until their last reader lets go.
+
+    Raises TypeError for anything but references, ValueError for ``local_only``: mray keeps no
+    second copy that could be freed alone; RpcError when an owner does not answer.
+    """
+    refs = [object_refs] if isinstance(object_refs, ObjectRef) else object_refs
+    if not isinstance(refs, (list, tuple)) or not all(type(ref) is ObjectRef for ref in refs):
+        raise TypeError(f"free() takes an ObjectRef or a list of ObjectRefs, not {object_refs!r}")
+    if local_only:
+        raise ValueError("free(local_only=True): there is one copy of an object, its owner's")
+    current.get().freeing.free(refs)
+
+
+def global_gc() -> None:
+    """Have every process of the cluster run ``gc.collect()`` soon; does not wait until it has."""
+    current.get().freeing.collect_everywhere()

@@ -32,6 +32,7 @@ from mray.rpc.door import Door
 from mray.rpc.pump import Pump, RequestFailed, Timer
 from mray.runtime.actors import ActorsPart
 from mray.runtime.borrowing import BorrowingPart
+from mray.runtime.freeing import FreeingPart
 from mray.runtime.mailbox import Mailbox
 from mray.runtime.objects import ObjectsPart
 from mray.runtime.reference_report import ReferenceReports
@@ -99,6 +100,7 @@ class Runtime:
         self.actors = ActorsPart(self)
         self.serializers = SerializersPart(self)
         self.reports = ReferenceReports(self)
+        self.freeing = FreeingPart(self)
         #: Called with each ProcessDied, after the parts.
         self.on_death: list[Callable[[ProcessDied], None]] = []
         self._timer: Timer | None = None

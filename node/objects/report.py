@@ -1,14 +1,15 @@
 """What fills this node: its store, joined with what each of its processes holds.
 
-Owns asking the processes and putting their answers beside the store's tables. Decides nothing about
-objects. A process whose interpreter is busy with a long computation answers late or never: it is
-named, and the others are reported.
+Owns asking the processes (also to collect garbage) and putting their answers beside the store's
+tables. Decides nothing about objects. A process whose interpreter is busy with a long computation
+answers late or never: it is named, and the others are reported.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from heapq import nlargest
+from typing import Any
 
 import msgspec
 
@@ -18,6 +19,8 @@ from mray.node.workers.peers import Peers
 from mray.node.workers.pool import Worker
 from mray.rpc.pump import Pump
 from mray.wire.messages import (
+    Ack,
+    CollectGarbage,
     GetMemory,
     GetReferences,
     MemoryReport,
@@ -50,6 +53,11 @@ class MemoryReports:
         self._workers = workers
         self._holds = holds
         self._title_of = title_of
+        #: For the daemon's table of handlers.
+        self.handlers: dict[type[Message], Callable[[bytes, Any], None]] = {
+            GetMemory: self.get_memory,
+            CollectGarbage: self.collect_garbage,
+        }
         #: Questions that are being answered; asked again they are not begun again.
         self._open: set[tuple[bytes, int]] = set()
 
@@ -89,6 +97,12 @@ class MemoryReports:
                 lambda reply, asked=process.process_id: arrived(asked, reply),  # type: ignore[misc]
                 wait_s,
             )
+
+    def collect_garbage(self, sender: bytes, message: CollectGarbage) -> None:
+        """Hand on to all processes; answered by Ack."""
+        for process in self._processes():
+            self._pump.send(process.process_id, message)
+        self._pump.send(sender, Ack(message.rid))
 
     def _stored(self, limit: int) -> list[StoredView]:
         biggest = nlargest(limit, self._store.store.copies(), key=lambda copy: copy.size)

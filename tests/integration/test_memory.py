@@ -21,7 +21,8 @@ import pytest
 
 import mray
 from mray import current
-from mray._private.internal_api import memory_summary
+from mray._private.internal_api import free, global_gc, memory_summary
+from mray.exceptions import ObjectFreedError
 from mray.memory_collect import of_runtime
 from mray.memory_report import Memory, MemoryObject
 from mray.wire.messages import GetStoreStats, StoreStats
@@ -72,8 +73,24 @@ class Keeper:
         self.kept.append(value)
         return os.getpid()
 
+    def cycle(self, value: Any) -> None:
+        """Leave the value in garbage that only a collection finds."""
+        gc.disable()
+        ring: list[Any] = [value]
+        ring.append(ring)
+
     def drop(self) -> None:
         self.kept.clear()
+
+
+@mray.remote
+def make_big() -> bytes:
+    return b"x" * MIB
+
+
+@mray.remote
+def put_elsewhere() -> list[Any]:
+    return [mray.put(b"x" * MIB)]
 
 
 @mray.remote
@@ -231,6 +248,56 @@ def test_a_process_that_does_not_answer_is_named() -> None:
     finally:
         os.kill(pid, signal.SIGCONT)
     eventually(lambda: not report().silent, 5.0, "it answers again")
+
+
+def test_free_takes_the_value_and_leaves_the_reference() -> None:
+    rt = current.get()
+
+    def used() -> int:
+        return rt.ask(rt.node.address, GetStoreStats, StoreStats).used_bytes
+
+    before = used()
+    inner = mray.put(b"x" * MIB)
+    refs = [mray.put([inner]), mray.put(b"x" * MIB), make_big.remote()]
+    mray.wait([refs[2]])
+    free(refs)
+    for ref in refs:
+        with pytest.raises(ObjectFreedError, match="freed by hand"):
+            mray.get(ref)
+    assert find(inner).kinds == {"LOCAL_REFERENCE": 1}
+    del inner
+    eventually(lambda: used() <= before, 5.0, "their room is free")
+
+
+def test_free_of_what_another_process_owns_and_of_what_is_not_there_yet() -> None:
+    (theirs,) = mray.get(put_elsewhere.remote())
+    free(theirs)
+    with pytest.raises(ObjectFreedError):
+        mray.get(theirs)
+    pending = make_big.remote()
+    free([pending])
+    with pytest.raises(ObjectFreedError):
+        mray.get(pending)
+
+
+@pytest.mark.parametrize(("wrong", "error"), [((7,), TypeError), (([], True), ValueError)])
+def test_free_refuses_what_it_cannot_do(wrong: tuple[Any, ...], error: type[Exception]) -> None:
+    with pytest.raises(error):
+        free(*wrong)
+
+
+def test_cyclic_garbage_of_other_processes_is_collected() -> None:
+    keeper = Keeper.remote()
+    ref = mray.put(b"x" * MIB)
+    object_id = ref.hex()
+    mray.get(keeper.cycle.remote([ref]))
+    del ref
+    listed = [one.kinds for one in report().objects if one.object_id == object_id]
+    assert listed == [{"LOCAL_REFERENCE": 1, "BORROWED": 1}]
+    global_gc()
+    eventually(
+        lambda: object_id not in [one.object_id for one in report().objects], 5.0, "it is gone"
+    )
 
 
 def test_the_text_that_programs_search() -> None:

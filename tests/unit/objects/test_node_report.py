@@ -10,6 +10,8 @@ import pytest
 from mray.node.objects.report import MemoryReports
 from mray.rpc.pump import RequestFailed
 from mray.wire.messages import (
+    Ack,
+    CollectGarbage,
     GetMemory,
     GetReferences,
     MemoryReport,
@@ -136,3 +138,9 @@ def test_a_node_without_processes_answers_at_once(pump):
     reports = MemoryReports(pump, store, [], {}, SimpleNamespace(by_worker={}), str_of)  # type: ignore[arg-type]
     reports.get_memory(ASKER, GetMemory(5, limit=1))
     assert pump.sent == [(ASKER, MemoryReport(5, STATS, [], []))]
+
+
+def test_garbage_is_collected_by_all_processes(reports, pump):
+    question = CollectGarbage(5)
+    reports.collect_garbage(ASKER, question)
+    assert pump.sent == [(DRIVER, question), (WORKER, question), (ASKER, Ack(5))]
