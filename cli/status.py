@@ -135,7 +135,10 @@ def _row(view: NodeView) -> list[str]:
 
 
 def _memory(view: NodeView) -> str:
-    """Memory in use and its limit, in the limit's unit, with the threshold: "1.5/16 GiB (15.2)"."""
+    """Memory in use and its limit, in the limit's unit, with the threshold: "1.5/16 GiB (15.2)".
+
+    "(off)" where the node's memory monitor is off.
+    """
     limit = view.memory_limit_bytes
     if not limit or view.state == "DEAD":
         return "-"  # Dead, or it has only just joined.
@@ -144,7 +147,7 @@ def _memory(view: NodeView) -> str:
         f"{count / unit:.1f}".removesuffix(".0")
         for count in (view.memory_used_bytes, limit, view.memory_threshold_bytes)
     )
-    return f"{used}/{of} {name} ({threshold})"
+    return f"{used}/{of} {name} ({threshold if view.memory_threshold_bytes else 'off'})"
 
 
 def _usage(views: Sequence[NodeView]) -> dict[str, tuple[int, int]]:

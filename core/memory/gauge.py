@@ -22,8 +22,11 @@ class Gauge:
     def look(self) -> None:
         """Read anew; limits may have changed as well."""
         self.reading = self._reader.read()
-        self.threshold_bytes = threshold_bytes(
-            self.reading.limit_bytes,
-            self._rules.memory_usage_threshold,
-            self._rules.min_memory_free_bytes,
-        )
+        #: 0 where the monitor is off: nothing is killed then.
+        self.threshold_bytes = 0
+        if self._rules.memory_monitor_refresh_ms:
+            self.threshold_bytes = threshold_bytes(
+                self.reading.limit_bytes,
+                self._rules.memory_usage_threshold,
+                self._rules.min_memory_free_bytes,
+            )

@@ -180,7 +180,7 @@ class Heartbeat(Message, frozen=True, tag=12):
     workers: int
     #: On disk: spilled, and in the overflow file.
     store_spilled_bytes: int = 0
-    #: What the node uses, may use, and from where on it kills; 0 where it was not read yet.
+    #: What the node uses, may use, and from where on it kills: 0 where its monitor is off.
     memory_used_bytes: int = 0
     memory_limit_bytes: int = 0
     memory_threshold_bytes: int = 0

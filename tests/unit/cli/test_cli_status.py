@@ -55,6 +55,15 @@ def test_status_shows_nodes_use_demands_and_jobs(mray, two_nodes, make_job):
     assert max(map(len, outcome.out.splitlines())) <= 100
 
 
+def test_status_says_where_the_memory_monitor_is_off(mray, cluster, make_node):
+    nodes = cluster.answers[GetNodes]
+    views = [make_node(1, memory_threshold_bytes=0), make_node(2, memory_limit_bytes=0)]
+    cluster.answers[GetNodes] = type(nodes)(nodes.rid, nodes.cluster_id, nodes.head, views, 90.0)
+    first, second = [line for line in mray("status").out.splitlines() if line.startswith("6d")]
+    assert "1.5/16 GiB (off)" in first
+    assert " 0/4  - " in second or " 1.5/4  - " in second, second
+
+
 def test_status_as_json_has_full_ids_and_plain_numbers(mray, two_nodes):
     outcome = mray("status", "--json")
     facts = json.loads(outcome.out)
