@@ -7,10 +7,18 @@ from typing import Any
 import pytest
 
 from mray.resources import UNIT
-from mray.tasks.oom_retries import GiveUp, OomRetries, OomRetryRules, Retry, retemplate
+from mray.tasks.dispatch import Dispatcher
+from mray.tasks.oom_retries import (
+    GiveUp,
+    OomRetries,
+    OomRetryRules,
+    OutOfMemory,
+    Retry,
+    retemplate,
+)
 from mray.tasks.task import Task, Template
 from mray.units import GIB, MIB
-from mray.wire.messages import TaskTemplate
+from mray.wire.messages import Address, DeathCause, TaskTemplate
 from mray.wire.oom import OomFacts, OomVictim
 
 
@@ -114,3 +122,33 @@ def test_pauses_end_in_their_order_and_are_explained_until_then() -> None:
     assert retries.explain(second, 5.0) == ""
     assert retries.due(99.0) == [first]
     assert retries.deadline() is None
+
+
+def test_of_a_dead_worker_only_what_had_begun_is_judged() -> None:
+    dispatcher = Dispatcher()
+    class_id = dispatcher.class_of({"CPU": UNIT}, b"job", b"")
+    tasks = [task() for _ in range(3)]
+    for number, one in enumerate(tasks):
+        one.task_id = bytes([number]) * 24
+        one.template = tasks[0].template
+        one.template.class_id = class_id
+        dispatcher.submit(one)
+    tasks[0].template.ran(10)
+    dispatcher.granted(class_id, 1, Address(b"w", b"n"), 7, 0.0)
+    dispatcher.dispatch(0.0)
+    dispatcher.by_worker[b"w"].out.clear()
+    dispatcher.take()
+    cause = DeathCause("killed", "memory", oom=facts().to_bytes(), last_seq=tasks[0].seq)
+    dispatcher.worker_died(b"w", cause)
+    dispatcher.check()
+    assert dispatcher.take() == [OutOfMemory(tasks[0], cause)]
+    assert list(dispatcher.classes[class_id].queue) == tasks[1:]
+    assert [one.retries_left for one in tasks] == [3, 3, 3]
+
+
+def test_exclusive_tasks_have_a_class_of_their_own() -> None:
+    dispatcher = Dispatcher()
+    shared = dispatcher.class_of({"CPU": UNIT}, b"job", b"")
+    alone = dispatcher.class_of({"CPU": UNIT}, b"job", b"", True)
+    assert shared != alone
+    assert dispatcher.classes[alone].exclusive
