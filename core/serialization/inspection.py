@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
+from types import FunctionType
 from typing import Any, NamedTuple, TextIO
 
 from mray.serialization.anatomy import Part, parts
@@ -122,28 +123,39 @@ def inspect_serializability(
 
     Returns whether it can be pickled, and the parts that cannot.
     """
-    shown = name if name is not None else _shown(base_obj)
     search = _Search(None, time.monotonic, depth)
-    failures = set(search.run(base_obj, shown))
-    rule = "=" * 72
+    failures = set(search.run(base_obj, name if name is not None else _shown(base_obj)))
+    print("\n".join(_report(base_obj, search, failures)), file=print_file)
+    return not failures, failures
 
-    def say(line: str) -> None:
-        print(line, file=print_file)
 
-    say(rule)
-    say(f"Can {shown} be serialized?")
-    if not failures:
-        say("Yes.")
-        say(rule)
-        return True, set()
-    say(f"No: {search.reason}")
-    say(f"Parts at fault, looking {depth} levels deep:")
+def _report(base_obj: Any, search: _Search, failures: set[FailureTuple]) -> Iterator[str]:
+    """What ``inspect_serializability`` prints, in Ray's shape: the way down to each culprit, then
+    the culprits, with their full paths."""
+    heading = f"Checking Serializability of {_shown(base_obj)}"
+    rule = "=" * min(len(heading), 100)
+    yield from (rule, heading, rule)
+    if search.root is None:
+        return
+    yield from _descent(search, search.root, "")
+    yield from (rule, "Variable:" if len(failures) == 1 else "Variables:", "")
     for failure in sorted(failures, key=lambda found: found.path):
-        say(f"  {failure.path}: {_shown(failure.obj)}")
-        say(f"      {failure.reason}")
-    say(_ADVICE)
-    say(rule)
-    return False, failures
+        yield f"\t{failure!r}"
+        yield f"\t    at {failure.path}: {failure.reason}"
+    yield from ("", f"was found to be non-serializable. {_ADVICE}", rule)
+
+
+def _descent(search: _Search, failure: FailureTuple, indent: str) -> Iterator[str]:
+    yield f"{indent}!!! FAIL serialization: {failure.reason}"
+    if isinstance(failure.obj, FunctionType):
+        places = [suffix.partition("[")[0] for suffix, _ in _careful_parts(failure.obj)]
+        for place, kind in ((".__globals__", "global"), (".__closure__", "nonlocal")):
+            if place in places:
+                count = places.count(place)
+                yield f"{indent}Detected {count} {kind} variables. Checking serializability..."
+    for part in search.failing.get(id(failure), ()):
+        yield f"{indent}    Serializing {part.name!r} {_shown(part.obj)}..."
+        yield from _descent(search, part, indent + "    ")
 
 
 _ADVICE = (
@@ -172,8 +184,10 @@ class _Search:
         self._trials = 0
         #: Every failing part met, by id; the reference keeps the id from being used again.
         self._seen: dict[int, Any] = {}
-        #: Why the whole fails.
-        self.reason = ""
+        #: The whole, when it fails.
+        self.root: FailureTuple | None = None
+        #: The failing parts of a failing part, by its id; each in the one place where it was met.
+        self.failing: dict[int, list[FailureTuple]] = {}
 
     def run(self, obj: Any, name: str) -> list[FailureTuple]:
         """Breadth first, so the shortest path to a part is the one reported."""
@@ -183,10 +197,10 @@ class _Search:
             return []
         if reason is None:
             return []
-        self.reason = reason
+        self.root = root = FailureTuple(obj, name, None, name, reason)
         self._seen[id(obj)] = obj
         found: list[FailureTuple] = []
-        queue = deque([(FailureTuple(obj, name, None, name, reason), 0)])
+        queue = deque([(root, 0)])
         try:
             while queue and len(found) < _CULPRITS_MAX:
                 failure, depth = queue[0]
@@ -195,6 +209,7 @@ class _Search:
                 if inner is None:
                     found.append(failure)
                 else:
+                    self.failing[id(failure)] = inner
                     queue.extend((part, depth + 1) for part in inner)
         except _SearchOver:
             found += (failure for failure, _ in islice(queue, _CULPRITS_MAX - len(found)))

@@ -253,9 +253,11 @@ def test_an_error_that_cannot_be_explained_is_told_all_the_same() -> None:
 # ----------------------------------------------------------------------- inspect_serializability
 
 
-def test_inspecting_a_sound_value(capsys: pytest.CaptureFixture[str]) -> None:
+def test_inspecting_a_sound_value_prints_to_standard_output(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert inspect_serializability([1], name="it") == (True, set())
-    assert "it" in capsys.readouterr().out
+    assert "Checking Serializability of [1]" in capsys.readouterr().out
 
 
 def test_inspecting_a_function_finds_the_global() -> None:
@@ -278,3 +280,48 @@ def test_the_depth_limits_how_far_it_looks() -> None:
         for depth in (0, 1, 4, 9)
     ]
     assert paths == [["x"], ["x[0]"], ["x[0][0][0][0]"], ["x[0][0][0][0]"]]
+
+
+def test_what_is_printed_leads_down_to_the_culprit() -> None:
+    def function() -> Any:
+        return LOCK
+
+    holder = Holder({"f": [function]})
+    out = io.StringIO()
+    inspect_serializability(holder, "it", depth=9, print_file=out)
+    heading = f"Checking Serializability of {holder!r}"
+    rule = "=" * min(len(heading), 100)
+    fail = f"!!! FAIL serialization: {CANNOT}"
+    items = holder._lock["f"]
+    expected = [
+        rule,
+        heading,
+        rule,
+        fail,
+        f"    Serializing '_lock' {holder._lock!r}...",
+        f"    {fail}",
+        f"        Serializing 'f' {items!r}...",
+        f"        {fail}",
+        f"            Serializing '[0]' {function!r}...",
+        f"            {fail}",
+        "            Detected 1 global variables. Checking serializability...",
+        f"                Serializing 'LOCK' {LOCK!r}...",
+        f"                {fail}",
+        rule,
+        "Variable:",
+        "",
+        f"\tFailTuple(LOCK [obj={LOCK!r}, parent={function!r}])",
+        f"\t    at it._lock['f'][0].__globals__['LOCK']: {CANNOT}",
+        "",
+    ]
+    lines = out.getvalue().splitlines()
+    assert lines[: len(expected)] == expected
+    assert lines[len(expected)].startswith("was found to be non-serializable. ")
+    assert lines[len(expected) + 1 :] == [rule]
+
+
+def test_a_sound_value_is_told_in_three_lines() -> None:
+    out = io.StringIO()
+    assert inspect_serializability(3, print_file=out) == (True, set())
+    rule = "=" * len("Checking Serializability of 3")
+    assert out.getvalue().splitlines() == [rule, "Checking Serializability of 3", rule]
