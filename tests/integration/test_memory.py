@@ -141,7 +141,7 @@ def test_a_value_read_in_place_pins_it() -> None:
 
 def test_arguments_of_pending_tasks_and_why_a_result_is_not_there(tmp_path: Path) -> None:
     go = tmp_path / "go"
-    ref = mray.put(b"x" * MIB)
+    ref = mray.put(np.zeros(MIB, dtype=np.uint8))
     results = [wait_for.remote(str(go), ref) for _ in range(2)]
     line = sys._getframe().f_lineno - 1
     found = becomes(ref, {"PINNED_IN_MEMORY": 2, "USED_BY_PENDING_TASK": 2, "LOCAL_REFERENCE": 1})
