@@ -221,7 +221,10 @@ def _object(
     mine = next((reference for reference in references if reference.is_owner), None)
     sizes = [copy.size_bytes for _, copy in stored]
     sizes += [r.size_bytes for r in references if r.size_bytes is not None]
-    state, reason = (mine.state, mine.reason) if mine is not None else ("unknown", "")
+    failed = any(reference.state == "error" for reference in references)
+    state, reason = "error" if failed else "unknown", ""
+    if mine is not None:
+        state, reason = mine.state, mine.reason
     if stored:
         where = {copy.state for _, copy in stored}
         if where == {"spilled"}:

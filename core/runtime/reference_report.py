@@ -125,11 +125,14 @@ class Survey:
         if entry.ready:
             state = "error" if entry.data is not None and is_error(entry.data) else "ready"
         owner = rt.process_id if entry.owner is None else entry.owner.process_id
+        size = size_of(entry)
+        if state == "error" and entry.owner is not None:
+            size = -1  # The bytes of what went wrong here, not of the object.
         return ReferenceView(
             entry.object_id,
             owner,
             entry.name,
-            size_of(entry),
+            size,
             state,
             reason,
             entry.located is not None,

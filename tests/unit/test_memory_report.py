@@ -112,6 +112,12 @@ def test_a_spilled_object_says_so_and_one_being_written_is_pending():
     assert only(told(DRIVER, 10, []), store=[stored(1, MIB, state="created")]).state == "pending"
 
 
+def test_what_vanished_is_an_error_at_whoever_holds_it():
+    theirs = told(WORKER, 11, [view(1, {"LOCAL_REFERENCE": 1}, state="error")])
+    found = only(told(DRIVER, 10, []), theirs)
+    assert (found.state, found.size_bytes, found.is_leak) == ("error", None, False)
+
+
 def test_sizes_and_ages_that_are_not_known_are_none_never_negative():
     found = only(told(DRIVER, 10, [view(1, {"LOCAL_REFERENCE": 1}, size_bytes=-1, age_s=-1.0)]))
     assert (found.size_bytes, found.age_s) == (None, None)

@@ -96,6 +96,12 @@ def test_states(rt):
     assert {view.age_s for view in views.values()} == {-1.0}
 
 
+def test_the_error_that_a_borrower_got_is_not_the_objects_size(rt):
+    add(rt, b"a", owner=OTHER, data=error_envelope(ValueError("gone")), ready=True)
+    (view,) = look(rt).views
+    assert (view.state, view.size_bytes) == ("error", -1)
+
+
 def test_the_biggest_are_shown_and_all_are_counted(rt):
     for number in range(10):
         add(rt, b"%d" % number, data=b"x" * number, ready=True)
