@@ -30,9 +30,13 @@ def one_line(facts: OomFacts) -> str:
         because = "the kernel ended it for want of memory"
     else:
         because = f"the node was short of memory: {usage(facts)}"
-    return (
-        f"{what} (pid {victim.pid}, {format_bytes(victim.used_bytes)}{asked}) was ended because "
-        f"{because}" + (f"; chosen because it {_predicate(facts)}" if facts.why else "")
+    if facts.kind == "kernel":
+        seen = f"{format_bytes(victim.peak_bytes)} when last seen" if victim.peak_bytes else ""
+    else:
+        seen = format_bytes(victim.used_bytes)
+    facts_of_it = ", ".join(filter(None, (f"pid {victim.pid}", seen))) + asked
+    return f"{what} ({facts_of_it}) was ended because {because}" + (
+        f"; chosen because it {_predicate(facts)}" if facts.why else ""
     )
 
 
@@ -55,9 +59,9 @@ def report(facts: OomFacts, attempts: Sequence[OomAttempt], decision: str) -> st
         lines.append(f"It was {decision}." if decision.startswith("not ") else f"{decision}.")
     if len(attempts) > 1:
         shown = attempts[-_ATTEMPTS_MAX:]
-        peaks = ", ".join(f"{a.number}: {format_bytes(a.peak_bytes)}" for a in shown)
+        peaks = ", ".join(format_bytes(a.peak_bytes) if a.peak_bytes else "not seen" for a in shown)
         count = format_count(len(attempts), "attempt ended", "attempts ended")
-        lines.append(f"{count} so; peaks by attempt: {peaks}")
+        lines.append(f"{count} so; the last peaks: {peaks}")
     if facts.top:
         top = ", ".join(
             f"{p.name} (pid {p.pid}) {format_bytes(p.used_bytes)}" for p in facts.top[:_TOP_MAX]

@@ -56,6 +56,8 @@ class Census:
         self._read_trees = read_trees
         #: By worker; written by the loop, forgotten with the worker.
         self.titles: dict[bytes, Title] = {}
+        #: By worker: when the work began, and the most that was seen of it since.
+        self._peaks: dict[bytes, tuple[float, int]] = {}
 
     def take(self) -> Count:
         """Everybody now."""
@@ -79,6 +81,7 @@ class Census:
             name = candidate.name if candidate is not None else ""
             shown = name or f"{worker.state} worker"
             top.append(OomProcess(pid=tree.pid, name=shown, used_bytes=tree.private_bytes))
+        self._peaks = {c.worker_id: (c.started_at, self._peak_with(c)) for c in candidates}
         top.sort(key=lambda p: (-p.used_bytes, p.pid))
         known = [Driver(pid=d.pid, private_bytes=usage[d.pid].private_bytes)
                  for d in drivers if d.pid in usage]  # fmt: skip
@@ -116,6 +119,16 @@ class Census:
             started_at=max(hold.since, begun_at or 0.0),
             private_bytes=tree.private_bytes, requested_bytes=asked,
         )  # fmt: skip
+
+    def _peak_with(self, candidate: Candidate) -> int:
+        begun_at, peak = self._peaks.get(candidate.worker_id, (candidate.started_at, 0))
+        if begun_at != candidate.started_at:
+            return candidate.private_bytes
+        return max(peak, candidate.private_bytes)
+
+    def peak_of(self, worker_id: bytes) -> int:
+        """The most that was seen of a worker's present work; 0 where it was never seen."""
+        return self._peaks.get(worker_id, (0.0, 0))[1]
 
     def lendable_memory(self) -> int:
         """The bytes of ``memory`` that tasks could be lent if no task ran."""

@@ -222,7 +222,8 @@ class OomService:
             threshold_bytes=reading.threshold_bytes,
             victim=OomVictim(
                 kind=victim.kind, name=victim.name, pid=victim.pid,
-                used_bytes=victim.private_bytes, peak_bytes=victim.private_bytes,
+                used_bytes=victim.private_bytes,
+                peak_bytes=max(victim.private_bytes, self._census.peak_of(victim.worker_id)),
                 requested_bytes=victim.requested_bytes,
                 runtime_s=max(0.0, time.monotonic() - victim.started_at),
                 retriable=victim.retriable,
@@ -248,15 +249,19 @@ class OomService:
     def _kernel_facts(self, process_id: bytes) -> bytes:
         """What is known of a worker that the kernel ended: its memory is gone already."""
         reading = self._reading()
-        title = self._census.titles.get(process_id, Title("a worker", False))
+        title = self._census.titles.get(process_id, Title("", False))
+        process = self._processes.get(process_id)
         facts = OomFacts(
             kind="kernel",
             node_id=self._info.node_id.hex(),
             used_bytes=reading.used_bytes,
             limit_bytes=reading.limit_bytes,
             threshold_bytes=reading.threshold_bytes,
-            victim=OomVictim(kind="task", name=title.name, pid=0, used_bytes=0,
-                             retriable=title.retriable),
+            victim=OomVictim(
+                kind="task", name=title.name, pid=process.pid if process is not None else 0,
+                used_bytes=0, peak_bytes=self._census.peak_of(process_id),
+                retriable=title.retriable,
+            ),
             store_used_bytes=self._store.used_bytes,
             store_capacity_bytes=self._info.store_capacity_bytes,
             memory_resource_bytes=self._census.lendable_memory(),

@@ -4,8 +4,8 @@ A thread of its own, so that a node daemon whose loop is busy or blocked still a
 itself, through pidfds; what the loop has to do it is told by ``call_soon``. Decides nothing:
 monitor.py and policy.py do.
 
-Cost of a look: one file of /proc/self's groups or /proc/meminfo; who uses what is read only when
-somebody has to go, and once a second while limits of workers are watched.
+Cost of a look: one file of /proc/self's groups or /proc/meminfo; who uses what is read when somebody
+has to go, and once a second for the peaks of tasks.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ from mray.process import open_pidfd, read_stat
 
 log = logging.getLogger("mray.node")
 
+#: How often it is read who uses what while memory is fine: for the peaks of tasks.
+_SAMPLE_S: Final = 1.0
 #: A look that fails (a bug, or /proc gone) must not end the monitor, nor fill the log.
 _AFTER_ERROR_S: Final = 5.0
 
@@ -72,6 +74,7 @@ class MonitorThread:
         self._monitor = make_monitor(self.read())
         self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._stopping = False
+        self._sample_at = 0.0
         self._pressed = False
         #: The victim's tree: pid -> pidfd, until all of it is gone.
         self._victims: dict[int, int] = {}
@@ -120,6 +123,9 @@ class MonitorThread:
             self._victim_gone(now)
         if now >= self._monitor.deadline():
             self._perform(self._monitor.read(self.read(), now))
+        if now >= self._sample_at:
+            self._census.take()
+            self._sample_at = time.monotonic() + _SAMPLE_S
 
     def read(self) -> Reading:
         """The node's memory, and the threshold that follows from its limit now."""
