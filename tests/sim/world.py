@@ -331,7 +331,9 @@ class World:
         if worker.died_at is not None:
             return
         if task.number in self.keep_all | self.give_all:
-            values = list(worker.reach) if task.number in self.give_all else []
+            values: list[Entry] = []
+            if task.number in self.give_all:
+                values = [e for e in worker.reach if self._complete(e.object_id)]
             worker.ledger.handover.pack(task, task.caller.address, borrowed, [values])
             self.settle(worker)
             return
