@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 #: Objects asked for of each process and store: the biggest.
 LIMIT: Final = 10_000
-#: How long a process may take to answer its node daemon.
-WAIT_S: Final = 2.0
+#: How long a process may take to answer its node daemon; reading a million entries takes one.
+WAIT_S: Final = 3.0
 #: How long a node daemon may take, its processes included.
 ANSWER_S: Final = WAIT_S + 4.0
 

@@ -126,7 +126,8 @@ def _table(rows: Sequence[Row], units: str, line_wrap: bool) -> list[str]:
     widths[3] = max(len(_HEADER[3]), site_width)
     lines = []
     for row in [_HEADER, *cells]:
-        site, *more = textwrap.wrap(row[3], widths[3]) or ["-"]
+        fits = len(row[3]) <= widths[3]
+        site, *more = [row[3]] if fits else textwrap.wrap(row[3], widths[3])
         parts = (*row[:3], site, *row[4:])
         lines.append("  ".join(c.ljust(w) for c, w in zip(parts, widths, strict=True)).rstrip())
         indent = " " * (sum(widths[:3]) + 6)

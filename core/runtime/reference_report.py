@@ -9,12 +9,13 @@ when it was asked for, each as it is when its slice comes.
 
 from __future__ import annotations
 
+import sys
 from heapq import nlargest
 from typing import TYPE_CHECKING
 
 from mray.call_sites import CallSite, describe
 from mray.ownership.entry import Entry
-from mray.ownership.kinds import PINNED_IN_MEMORY, kinds_of
+from mray.ownership.kinds import LOCAL_REFERENCE, PINNED_IN_MEMORY, kinds_of
 from mray.serialization.envelope import NONE, is_error
 from mray.wire.messages import GetReferences, ReferenceView, ReferenceViews
 
@@ -61,27 +62,42 @@ class Survey:
         self._kinds: dict[str, int] = {}
         #: By code and position: the site, objects, bytes.
         self._sites: dict[tuple[int, int], tuple[CallSite, int, int]] = {}
-        #: (size, -birth, number): the biggest so far; of equals the older.
+        #: (size, -birth, number): the biggest so far and no more than twice too many.
         self._biggest: list[tuple[int, float, int]] = []
+        #: What is not bigger is not among them.
+        self._floor = -2
+        #: Objects that are a LOCAL_REFERENCE and nothing else.
+        self._local_only = 0
 
     def step(self) -> bool:
         """Read a slice; whether that was the last."""
         part = self._entries[self._next : self._next + _SLICE]
-        found = list(self._biggest)
+        found = self._biggest
+        floor = self._floor
         for number, entry in enumerate(part, self._next):
             if entry.freed:
                 continue
             self._count += 1
-            size = size_of(entry)
-            for kind in kinds_of(entry):
-                self._kinds[kind] = self._kinds.get(kind, 0) + 1
+            data = entry.data
+            size = len(data) if data is not None else size_of(entry)
+            if entry.local and not (
+                entry.is_actor or entry.held or entry.inside or entry.pins or entry.borrowers
+            ):
+                self._local_only += 1  # As almost all are.
+            else:
+                for kind in kinds_of(entry):
+                    self._kinds[kind] = self._kinds.get(kind, 0) + 1
             site = entry.call_site
             if site is not None:
                 key = id(site[0]), site[1]
                 _, objects, total = self._sites.get(key, (site, 0, 0))
                 self._sites[key] = site, objects + 1, total + max(size, 0)
-            found.append((size, -entry.born, number))
-        self._biggest = nlargest(self._limit, found)
+            if size > floor:
+                found.append((size, -entry.born, number))
+        if len(found) > 2 * self._limit:
+            self._biggest = nlargest(self._limit, found)
+            # Later ones are younger: of the same size the older are shown.
+            self._floor = self._biggest[-1][0] if self._limit else sys.maxsize
         self._next += _SLICE
         return self._next >= len(self._entries)
 
@@ -91,7 +107,7 @@ class Survey:
         in_place = dict(self._in_place)
         views = []
         explained = 0
-        for _, _, number in self._biggest:
+        for _, _, number in nlargest(self._limit, self._biggest):
             entry = self._entries[number]
             reason = ""
             if not entry.ready and entry.owner is None and explained < _EXPLAINED_MAX:
@@ -107,6 +123,8 @@ class Survey:
                 )
             )
         kinds = dict(self._kinds)
+        if self._local_only:
+            kinds[LOCAL_REFERENCE] = kinds.get(LOCAL_REFERENCE, 0) + self._local_only
         if in_place:
             kinds[PINNED_IN_MEMORY] = len(in_place)
         sites = nlargest(
