@@ -8,6 +8,7 @@ which a client took them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from heapq import nlargest
 
 from mray.machine import InvariantError
@@ -15,6 +16,10 @@ from mray.node.objects.effects import Holder
 from mray.node.objects.files import Slot
 from mray.node.objects.lifecycle import Copy
 from mray.node.objects.space import Space
+
+
+def _nothing(copy: Copy) -> None:
+    """Nobody waits for copies to go."""
 
 
 class _Client:
@@ -33,8 +38,8 @@ class Copies:
     """All copies of a node."""
 
     __slots__ = (
-        "_clients", "_current", "_former", "_owned", "_space", "cached", "cached_bytes", "loose",
-        "placed", "slots_gone",
+        "_clients", "_current", "_former", "_owned", "_space", "before_drop", "cached",
+        "cached_bytes", "loose", "placed", "slots_gone",
     )  # fmt: skip
 
     def __init__(self, space: Space) -> None:
@@ -47,6 +52,8 @@ class Copies:
         self.placed: dict[bytes, Copy] = {}
         #: What ``cached`` takes, in whole pages.
         self.cached_bytes = 0
+        #: Called with a copy that is about to be dropped and has a place on disk.
+        self.before_drop: Callable[[Copy], None] = _nothing
         #: Places on disk of copies that have gone, for store.py to release.
         self.slots_gone: list[Slot] = []
         #: None of them is dropped.
@@ -133,6 +140,8 @@ class Copies:
 
     def drop(self, copy: Copy) -> None:
         """Nobody new may have a current copy; it goes when nobody uses it."""
+        if copy.slot is not None:
+            self.before_drop(copy)
         copy.dropped = True
         self._forget_current(copy)
         if copy.group is not None:

@@ -135,9 +135,9 @@ class Files:
         failures = [disk.failure for disk in self.disks]
         if not any(failure is not None and failure.full for failure in failures):
             return ()
-        return tuple(failure.text for failure in failures if failure is not None) if all(
-            failures
-        ) else ()
+        if not all(failures):
+            return ()
+        return tuple(failure.text for failure in failures if failure is not None)
 
     def troubles(self) -> tuple[str, ...]:
         """What is wrong with disks that fail."""

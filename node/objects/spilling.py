@@ -108,6 +108,7 @@ class Spilling:
     def __init__(self, rules: SpillRules, copies: Copies, space: Space) -> None:
         self.rules = rules
         self._copies = copies
+        copies.before_drop = self.leave
         self._space = space
         self.files = Files(rules.disks, rules.bytes_max)
         self.totals = Totals()
@@ -320,29 +321,20 @@ class Spilling:
         """Somebody reads a copy that is only on disk."""
         if copy.offset >= 0:
             return
-        waiting = self.queue.get(copy.object_id)
-        if waiting is not None and waiting.copy is not copy:
-            self.leave(waiting)  # A former copy of the object.
-            waiting = None
-        if waiting is None:
+        if copy.object_id not in self.queue:
             self.queue[copy.object_id] = Restore(copy, now)
             self.queue_bytes += self._space.rounded(copy.size)
 
     def head(self) -> Restore | None:
         """Whose turn it is to get room."""
-        while self.queue:
-            restore = next(iter(self.queue.values()))
-            if not restore.copy.dropped:
-                return restore
-            self.leave(restore)
-        return None
+        return next(iter(self.queue.values()), None)
 
-    def leave(self, restore: Restore) -> None:
-        """A restore waits no more. A dropped copy whose range was taken already gives it back."""
-        del self.queue[restore.copy.object_id]
-        self.queue_bytes -= self._space.rounded(restore.copy.size)
-        if restore.copy.dropped and restore.copy.restoring:
-            self._copies.settle(restore.copy)
+    def leave(self, copy: Copy) -> None:
+        """A copy waits no more for room, if it does: it goes, or there is none."""
+        if self.queue.pop(copy.object_id, None) is not None:
+            self.queue_bytes -= self._space.rounded(copy.size)
+            if copy.restoring:
+                self._copies.vacate(copy)
 
     def reserve(self, restore: Restore, offset: int) -> None:
         """A restore has a range."""
@@ -442,6 +434,5 @@ class Spilling:
         if queued != self.queue_bytes:
             raise InvariantError(f"{queued} bytes wait to be restored, {self.queue_bytes} noted")
         for object_id, restore in self.queue.items():
-            here = self._copies.current(object_id)
-            if here is not restore.copy and not restore.copy.dropped:
+            if self._copies.current(object_id) is not restore.copy:
                 raise InvariantError(f"{object_id.hex()} waits to be restored, and is not known")
