@@ -207,7 +207,7 @@ def test_inspecting_a_function_names_what_it_captured(ray):
     assert failure.parent is function
     printed = out.getvalue()
     assert f"Checking Serializability of {function!r}" in printed
-    assert "!!! FAIL serialization: cannot pickle '_thread.lock' object" in printed
+    assert "!!! FAIL serialization: " in printed
     assert f"Serializing 'lock' {lock!r}..." in printed
     assert "FailTuple(lock [" in printed
     assert "was found to be non-serializable." in printed
