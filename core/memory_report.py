@@ -125,6 +125,8 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True):
     objects: tuple[MemoryObject, ...]
     #: Objects held in each way, over all processes, also those that are not listed.
     kinds: dict[str, int]
+    #: (call site, objects, bytes), also of those that are not listed; most bytes first.
+    sites: tuple[tuple[str, int, int], ...]
     #: Objects of processes beyond the limit of the question.
     unlisted_count: int
 
@@ -148,6 +150,7 @@ def join(nodes: Sequence[NodeMemory]) -> Memory:
     views: dict[str, list[tuple[Process, ReferenceView]]] = {}
     totals: dict[str, int] = {}
     stored: dict[str, list[tuple[str, Any]]] = {}
+    sites: dict[str, tuple[int, int]] = {}
     unlisted = 0
     for node in nodes:
         if node.report is None:
@@ -160,6 +163,9 @@ def join(nodes: Sequence[NodeMemory]) -> Memory:
             unlisted += max(0, told.views.object_count - len(told.views.views))
             for kind, count in told.views.kinds.items():
                 totals[kind] = totals.get(kind, 0) + count
+            for site, count, size in told.views.sites:
+                former = sites.get(site, (0, 0))
+                sites[site] = former[0] + count, former[1] + size
             for view in told.views.views:
                 views.setdefault(view.object_id.hex(), []).append((process, view))
         for copy in node.report.stored:
@@ -175,6 +181,9 @@ def join(nodes: Sequence[NodeMemory]) -> Memory:
         processes=tuple(processes.values()),
         objects=tuple(sorted(objects, key=_by_size)),
         kinds={kind: totals[kind] for kind in k.KINDS if totals.get(kind)},
+        sites=tuple(
+            sorted(((s, n, size) for s, (n, size) in sites.items()), key=lambda s: (-s[2], -s[1]))
+        ),
         unlisted_count=unlisted,
     )
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from mray.memory_report import Memory, MemoryObject
-from mray.memory_selection import Group, grouped, total_size
+from mray.memory_selection import grouped, total_size
 from mray.units import GIB, KIB, MIB, format_bytes, format_count
 
 #: Without -n the whole text has at most so many lines.
@@ -88,10 +88,19 @@ def overview(
     if not objects:
         return [*lines, "", "no objects to show"]
     if group_by:
-        groups = grouped(objects, group_by)
+        groups = [
+            (group.key, len(group.objects), group.size_bytes)
+            for group in grouped(objects, group_by)
+        ]
         count = entries if entries is not None else LINES_MAX - len(lines) - 3
         return [*lines, "", *_groups(groups, max(1, count), width, units, group_by)]
-    sites = [group for group in grouped(objects, "callsite") if group.objects[0].call_site]
+    sites = [
+        (group.key, len(group.objects), group.size_bytes)
+        for group in grouped(objects, "callsite")
+        if group.objects[0].call_site
+    ]
+    if memory.unlisted_count and len(objects) == len(memory.objects):
+        sites = list(memory.sites)
     room = LINES_MAX - len(lines) - 3  # A blank line, a header, how many more there are.
     if sites:
         room -= 2 + min(len(sites), _SITES_MIN)
@@ -189,14 +198,18 @@ def _brief(found: MemoryObject) -> str:
 
 
 def _groups(
-    groups: Sequence[Group], count: int, width: int, units: str, by: str, say_more: bool = True
+    groups: Sequence[tuple[str, int, int]],
+    count: int,
+    width: int,
+    units: str,
+    by: str,
+    say_more: bool = True,
 ) -> list[str]:
     title = {"callsite": "CALL SITE"}.get(by, by.upper())
     rows = [
-        (size_text(group.size_bytes, units), f"{len(group.objects):,}",
-         _fit_left(group.key, width - 24))
-        for group in groups[:count]
-    ]  # fmt: skip
+        (size_text(size, units), f"{objects:,}", _fit_left(key, width - 24))
+        for key, objects, size in groups[:count]
+    ]
     lines = _table(("SIZE", "OBJECTS", title), rows, width, right=2)
     if say_more and len(groups) > count:
         lines.append(f"and {format_count(len(groups) - count)} more: -n N shows more, --json all")

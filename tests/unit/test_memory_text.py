@@ -176,3 +176,11 @@ def test_short_ids_tell_objects_of_two_owners_apart_and_are_prefixes():
     of_two = short_ids(memory(told(DRIVER, 1, views), told(WORKER, 2, [theirs])).objects)
     assert len(set(of_two.values())) == 3
     assert all(whole.startswith(short) for whole, short in of_two.items())
+
+
+def test_call_sites_count_objects_that_are_not_listed():
+    one = view(1, {"LOCAL_REFERENCE": 1}, size_bytes=10, call_site="/a/job.py:9")
+    found = memory(told(DRIVER, 1, [one], more=3))
+    lines = overview(found, found.objects, width=80)
+    assert lines[0] == "Objects  1, 10 B, and 3 smaller ones that are not listed"
+    assert lines[-1] == "40 B        4  /a/job.py:9"
