@@ -36,6 +36,8 @@ SIGNAL_GRACE_S: Final = 5.0
 _OVERTIME_S: Final = 2.0
 _LOG_NAMES: Final = {"head": "gcs_server", "node": "raylet"}
 _PR_SET_CHILD_SUBREAPER: Final = 36
+#: Half of what would forbid the kernel to end it at all.
+_OOM_SCORE_ADJ: Final = -500
 
 
 class StartFailed(Exception):
@@ -97,6 +99,7 @@ class Daemon:
             self._listen_tcp(params.tcp_host, params.tcp_port)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
+        shield(self.log)
         if self.kind == "node":
             _become_subreaper()
         self.pump.on(Shutdown, self._on_shutdown)
@@ -277,6 +280,25 @@ def run_daemon(kind: Literal["head", "node"], run: Callable[[Daemon], int]) -> i
     daemon.session.forget_process(kind, os.getpid())
     daemon.log.info("%s has ended with code %d", kind, code)
     return code
+
+
+def shield(log: logging.Logger, path: str = "/proc/self/oom_score_adj") -> None:
+    """Have the kernel, when it is out of memory, end anything else before this daemon.
+
+    Workers raise their own score, job drivers put theirs back (node/jobs/launcher.py).
+    """
+    try:
+        with open(path, "r+", encoding="ascii") as file:
+            wanted = min(int(file.read()), _OOM_SCORE_ADJ)
+            file.seek(0)
+            file.write(str(wanted))
+    except OSError as error:
+        log.warning(
+            "the kernel cannot be told to spare this daemon when memory runs out (oom_score_adj "
+            "%d: %s): that needs root or CAP_SYS_RESOURCE; workers still go before it",
+            _OOM_SCORE_ADJ,
+            error.strerror,
+        )
 
 
 def _become_subreaper() -> None:

@@ -22,6 +22,7 @@ def main(arguments: list[str]) -> int:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != node_pid:
         return 1
+    _unshield()
     for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)  # As a shell would start it.
     try:
@@ -35,6 +36,14 @@ def main(arguments: list[str]) -> int:
     except OSError as error:
         os.write(status_fd, f"{argv[0]!r} cannot be run: {error.strerror}".encode())
         return 127
+
+
+def _unshield() -> None:
+    """The kernel spares the node daemon when memory runs out: not so what it starts."""
+    with open("/proc/self/oom_score_adj", "r+", encoding="ascii") as file:
+        if int(file.read()) < 0:
+            file.seek(0)
+            file.write("0")
 
 
 if __name__ == "__main__":

@@ -315,7 +315,7 @@ def zygote_of(world: World) -> int:
         command = Path(f"/proc/{pid}/cmdline").read_bytes()
         if b"mray.node.workers.zygote" in command and os.getsid(int(pid)) == int(pid):
             stat = Path(f"/proc/{pid}/oom_score_adj").read_text()
-            if stat.strip() == Path("/proc/self/oom_score_adj").read_text().strip():
+            if stat == Path(f"/proc/{world.process.pid}/oom_score_adj").read_text():
                 found = int(pid)
     return found
 
