@@ -18,7 +18,6 @@ _MISSING: Final[dict[str, dict[str, str]]] = {
         "--dashboard-grpc-port": "there is no dashboard",
         "--disable-usage-stats": "mray never reports usage: leave it out",
         "--plasma-directory": "the store is always in /dev/shm",
-        "--object-spilling-directory": "objects are not spilled to disk yet",
         "--system-config": "use --config FILE, MRAY_x or RAY_x; see `mray config list`",
         "--node-name": "nodes go by id and IP address; --labels can tell them apart",
         "--min-worker-port": "workers listen on no TCP port",

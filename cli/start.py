@@ -80,6 +80,13 @@ def start(
             help="Capacity of the object store: 2GiB, or bytes. Default: 30 % of memory.",
         ),
     ] = None,
+    object_spilling_directory: Annotated[
+        str | None,
+        typer.Option(
+            "--object-spilling-directory", metavar="DIR,...",
+            help="Where objects go when the store fills up. Default: the session's directory.",
+        ),
+    ] = None,
     labels: Annotated[
         str | None,
         typer.Option("--labels", metavar="K=V,...", help="Labels of the node."),
@@ -124,6 +131,7 @@ def start(
         config_file,
         tmpdir=os.path.abspath(os.path.expanduser(temp_dir)) if temp_dir else None,
         object_store_memory=object_store_memory,
+        object_spilling_directory=object_spilling_directory,
     )
     print_warnings(resolved)
     begun = time.monotonic()

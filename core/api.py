@@ -47,7 +47,6 @@ _WITHOUT_MEANING: dict[str, tuple[Any, ...]] = {
     "_redis_password": (None, ""),
     "_enable_object_reconstruction": (None, False),
     "_plasma_directory": (None,),
-    "_object_spilling_directory": (None,),
     "_metrics_export_port": (None,),
     "_tracing_startup_hook": (None,),
     "_node_name": (None,),
@@ -139,6 +138,10 @@ def init(
                 "first, or pass ignore_reinit_error=True"
             )
         flags = _settings(other)
+        spill_to = other.pop("object_spilling_directory", None)
+        spill_to = other.pop("_object_spilling_directory", None) or spill_to
+        if spill_to is not None:
+            flags["object_spilling_directory"] = spill_to
         _check_rest(other)
         amounts = _node_amounts(num_cpus, num_gpus, resources, other.pop("_memory", None))
         if object_store_memory is None:
