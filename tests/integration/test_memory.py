@@ -25,6 +25,7 @@ from mray._private.internal_api import free, global_gc, memory_summary
 from mray.exceptions import ObjectFreedError
 from mray.memory_collect import of_runtime
 from mray.memory_report import Memory, MemoryObject
+from mray.memory_summary import summary
 from mray.wire.messages import GetStoreStats, StoreStats
 
 from ..waiting import eventually
@@ -244,7 +245,7 @@ def test_a_process_that_does_not_answer_is_named() -> None:
         assert not found.unreachable
         assert [process.who for process in found.silent] == [f"actor Keeper {pid}"]
         assert ref.hex() in [one.object_id for one in found.objects]
-        assert f"Not shown: actor Keeper {pid} on" in memory_summary()
+        assert f"Not shown: actor Keeper {pid} on" in summary(found, made_at="now")
     finally:
         os.kill(pid, signal.SIGCONT)
     eventually(lambda: not report().silent, 5.0, "it answers again")
