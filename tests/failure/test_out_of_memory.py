@@ -21,11 +21,11 @@ from mray.units import GIB, MIB
 pytestmark = pytest.mark.failure
 
 GROUPS = Path("/sys/fs/cgroup/memory")
-LIMIT = 2 * GIB
+LIMIT = 3 * GIB // 2
 #: What a program may use until its node is short of memory.
 ROOM = 600 * MIB
 
-Run = Callable[[str], list[str]]
+Run = Callable[..., list[str]]
 
 
 @pytest.fixture(scope="module")
@@ -44,9 +44,9 @@ def group() -> Iterator[Path | None]:
 
 @pytest.fixture
 def run(group: Path | None, tmp_path: Path) -> Run:
-    """Run a program with ROOM to use; returns the lines it printed."""
+    """Run a program with ROOM to use, under settings; returns the lines it printed."""
 
-    def start(program: str) -> list[str]:
+    def start(program: str, **settings: str) -> list[str]:
         limit, used = LIMIT, 200 * MIB
         if group is None:
             reading = read_memory()
@@ -61,6 +61,7 @@ def run(group: Path | None, tmp_path: Path) -> Run:
                 "RAY_memory_usage_threshold": str((used + ROOM) / limit),
                 "RAY_event_stats_print_interval_ms": "1000",
                 "MRAY_object_store_memory": "100MiB",
+                **settings,
             },
             preexec_fn=join, text=True, capture_output=True, timeout=60,
         )  # fmt: skip
@@ -195,3 +196,65 @@ def test_tasks_that_do_not_fit_beside_each_other_all_finish(run: Run) -> None:
     lines = run(GREEDY)
     assert "all finished" in lines
     assert any("killed due to memory pressure" in line for line in lines)
+
+
+OWN_LIMIT = """
+import time
+import mray as ray
+
+ray.init(num_cpus=2)
+
+@ray.remote
+def hold(size):
+    data = bytearray(size)
+    time.sleep(2)
+    return size
+
+fine = hold.options(memory=300 << 20).remote(100 << 20)
+try:
+    ray.get(hold.options(memory=100 << 20).remote(250 << 20))
+except ray.exceptions.OutOfMemoryError as ex:
+    print(ex.kind, ex.retry_decision)
+    assert ex.used < ex.threshold
+print(ray.get(fine) >> 20)
+"""
+
+
+def test_a_task_above_its_own_limit_is_ended_where_that_is_enforced(run: Run) -> None:
+    lines = run(OWN_LIMIT, MRAY_enforce_memory="kill")
+    assert "task_limit not retried: it used more than the memory it declared" in lines
+    assert "100" in lines
+
+
+KERNEL = """
+import mray as ray
+
+ray.init(num_cpus=2)
+
+@ray.remote
+def huge():
+    data = bytearray(600 << 20)
+
+@ray.remote
+def small():
+    return "the node lives"
+
+try:
+    ray.get(huge.remote(), timeout=45)
+except ray.exceptions.OutOfMemoryError as ex:
+    print(ex.kind, len(ex.attempts), ex.retry_decision)
+print(ray.get(small.remote()))
+"""
+
+
+def test_a_kill_by_the_kernel_is_told_as_such_and_retried_by_the_same_rule(
+    run: Run, group: Path | None
+) -> None:
+    if group is None:
+        pytest.skip("no memory group can be made here, and the kernel must not end others")
+    limit = group / "memory.limit_in_bytes"
+    limit.write_text(str(400 * MIB))
+    lines = run(KERNEL, RAY_memory_monitor_refresh_ms="0", RAY_task_oom_retries="1")
+    limit.write_text(str(LIMIT))
+    assert "kernel 2 not retried: its 1 retries for want of memory are up" in lines
+    assert "the node lives" in lines
