@@ -312,10 +312,13 @@ def is_initialized() -> bool:
 
 
 def _auto_init() -> None:
-    if _connection.pid not in (0, os.getpid()):
+    if current.start.forked:
         raise RuntimeError(
-            "this process is a fork of a driver; call init() in it before using mray"
+            "this process is a fork of a driver or worker, whose connection it cannot use: call "
+            "init() in it before using mray, or spawn the process instead of forking it"
         )
+    if sys.is_finalizing():
+        raise RuntimeError("mray was used while the interpreter ends: it is disconnected already")
     init()
 
 

@@ -5,6 +5,7 @@ Owns the slot and nothing else; ``mray.api`` fills it (drivers) or ``mray.runtim
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,9 +20,23 @@ class _Start:
 
     def __init__(self) -> None:
         self.auto_init: object = None
+        #: This process is a fork of one that had a runtime.
+        self.forked = False
 
 
 start = _Start()
+
+
+def _forked() -> None:
+    """A fork has neither the threads nor the right to the sockets of its parent's runtime: without
+    one, what it asks is refused or goes to a runtime of its own, and does not wait for ever."""
+    global runtime
+    if runtime is not None:
+        runtime = None
+        start.forked = True
+
+
+os.register_at_fork(after_in_child=_forked)
 
 
 def get() -> Runtime:
