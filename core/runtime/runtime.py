@@ -154,8 +154,17 @@ class Runtime:
             turn.lead(lambda: not self.mailbox.posts)
 
     def block_on(self, lock: threading.Lock, timeout_s: float | None) -> bool:
-        """Acquire a lock that the loop releases; False if the time ran out first."""
+        """Acquire a lock that the loop releases; False if the time ran out first.
+
+        Raises RaySystemError within the loop, where finalizers of the user may come to run.
+        """
         turn = self.turn
+        if turn is not None and turn.turning == threading.get_ident():
+            raise RaySystemError(
+                "get(), wait() or put() would wait for ever: it was called by a finalizer "
+                "(__del__ or a weakref callback) that Python ran in the middle of mray's event "
+                "loop. Finalizers must not use the API; have them leave a note for a thread"
+            )
         if turn is not None and turn.here():
             deadline = None if timeout_s is None else time.monotonic() + timeout_s
             return turn.lead(lambda: lock.acquire(blocking=False), deadline)
