@@ -4,6 +4,7 @@ finding out what is in the way."""
 from __future__ import annotations
 
 import io
+import re
 import threading
 
 import pytest
@@ -205,7 +206,7 @@ def test_inspecting_a_function_names_what_it_captured(ray):
     (failure,) = failures
     assert failure.obj is lock
     assert failure.parent is function
-    printed = out.getvalue()
+    printed = re.sub("\x1b\\[\\d+m", "", out.getvalue())  # Ray prints in colours
     assert f"Checking Serializability of {function!r}" in printed
     assert "!!! FAIL serialization: " in printed
     assert f"Serializing 'lock' {lock!r}..." in printed
