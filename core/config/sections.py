@@ -176,7 +176,8 @@ class Spilling(_Section, frozen=True):
     )] = 0.95
     spill_max_bytes: Annotated[int, Meta(ge=0, le=_BYTES_MAX), Key(
         "What spilled objects may take on disk together; 0 for no limit but the disk's.",
-        "Set it where disks are shared; beyond it a put fails with OutOfDiskError.",
+        "Turn up to hold more than memory can; turn down where disks are shared. Beyond it a put "
+        "fails with OutOfDiskError.",
         scope="node", unit="bytes",
     )] = 0
     oom_grace_period_s: Annotated[float, Meta(ge=0, le=86_400), Key(
