@@ -110,7 +110,7 @@ class Node:
         )  # fmt: skip
         self._oom = OomService(
             self._pump, config, self.info, self._leases, self._processes, self._peers, self._store,
-            self._tailer.title, lambda is_short: self._act(self._leases.memory_short(is_short)),
+            self._tailer.title, self._act,
         )  # fmt: skip
         self._timers: dict[str, tuple[float, Timer]] = {}
         self._leases_changed = True

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -21,15 +21,16 @@ from mray.memory.trees import TreeReader
 from mray.memory.usage import MemoryReader
 from mray.node.memory.census import Census, Count, Title
 from mray.node.memory.monitor import Kill, Monitor, MonitorRules, Reading, Say
-from mray.node.memory.policy import Choice, Rules, rank
+from mray.node.memory.policy import Candidate, Choice, Rules, rank
 from mray.node.memory.thread import MonitorThread
 from mray.node.objects.server import StoreServer
-from mray.node.sched.leases import Leases
+from mray.node.sched.leases import Effect, Leases
 from mray.node.workers.environment import maker_named
 from mray.node.workers.peers import Peers
 from mray.node.workers.processes import Processes
 from mray.oom_report import one_line
 from mray.rpc.pump import Pump
+from mray.units import MIB, format_bytes
 from mray.wire.messages import (
     DeathCause,
     GetOomState,
@@ -44,6 +45,8 @@ from mray.wire.oom import OomFacts, OomVictim
 log = logging.getLogger("mray.node")
 
 _MIN_KILL_SHARE: Final = 0.01
+#: An idle worker that keeps so much is ended while memory is short; a fresh one has 6 MiB.
+_IDLE_KEEPS_BYTES: Final = 64 * MIB
 #: Ends that are nobody's fault.
 _EXPECTED: Final = ("intended", "out_of_scope", "ray_kill", "owner_died")
 
@@ -67,8 +70,8 @@ def monitor_rules(config: Config, threshold_bytes: int) -> MonitorRules:
 
 
 class OomService:
-    """See the module. ``on_title`` gets each SetWorkerTitle too (the log's); ``on_short(is_short)``
-    is called in the loop when tasks are no longer, or again, admitted."""
+    """See the module. ``on_title`` gets each SetWorkerTitle too (the log's); ``act`` carries out
+    effects of the leases."""
 
     def __init__(
         self,
@@ -80,7 +83,7 @@ class OomService:
         peers: Peers,
         store: StoreServer,
         on_title: Callable[[bytes, str, int, int], None],
-        on_short: Callable[[bool], None],
+        act: Callable[[list[Effect]], None],
     ) -> None:
         self._pump = pump
         self._info = info
@@ -88,7 +91,8 @@ class OomService:
         self._peers = peers
         self._store = store
         self._on_title = on_title
-        self._on_short = on_short
+        self._act = act
+        self._leases = leases
         self._settings = config.memory_monitor
         read_trees = TreeReader(maker_pid=self._maker_pid).read  # For the thread.
         self._census = Census(leases.pool, leases.holds, processes, peers, read_trees)
@@ -130,6 +134,7 @@ class OomService:
             on_admit=lambda is_open: self._pump.call_soon(lambda: self._admit(is_open)),
             on_press=lambda: self._pump.call_soon(self._press),
             on_say=self._say,
+            on_idle=self._idle,
         )  # fmt: skip
         self.thread.start()
         if settings.event_stats_print_interval_ms:
@@ -163,7 +168,13 @@ class OomService:
     def _admit(self, is_open: bool) -> None:
         log.info("memory is %s: new tasks are %sadmitted",
                  *(("fine", "") if is_open else ("short", "not ")))  # fmt: skip
-        self._on_short(not is_open)
+        self._act(self._leases.memory_short(not is_open))
+
+    def _recycle(self, idle: Sequence[Candidate]) -> None:
+        for worker in idle:
+            size = format_bytes(worker.private_bytes)
+            cause = DeathCause("intended", f"memory is short, and it was idle and kept {size}")
+            self._act(self._leases.recycle(worker.worker_id, cause))
 
     def _press(self) -> None:
         """Have the store give back what it has too much of; it says when that was all."""
@@ -199,6 +210,15 @@ class OomService:
         log.warning("%s", say.text)
         if say.to_drivers:
             self._pump.call_soon(lambda: self._tell_drivers(say.text))
+
+    def _idle(self, count: Count) -> None:
+        """Memory is above the soft mark: idle workers that keep some are not kept."""
+        big = [
+            c for c in count.snapshot.candidates
+            if c.kind == "idle" and c.private_bytes >= _IDLE_KEEPS_BYTES
+        ]  # fmt: skip
+        if big:
+            self._pump.call_soon(lambda: self._recycle(big))
 
     def _kill(self, kill: Kill, count: Count) -> None:
         """Write down why, before the first signal: the loop reads it when the process has ended."""

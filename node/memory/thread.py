@@ -47,7 +47,8 @@ class MonitorThread:
     """Runs until ``stop()``. All callbacks but ``make_monitor`` are called in this thread.
 
     ``on_kill(kill, count)`` comes before the first signal to a victim: from then on its end is
-    expected. ``on_admit``, ``on_press`` and ``on_say`` carry out the effects of these names.
+    expected. ``on_admit``, ``on_press`` and ``on_say`` carry out the effects of these names. ``on_idle`` comes once a second while memory is
+    above the soft mark: idle workers that keep some can go.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class MonitorThread:
         on_admit: Callable[[bool], None],
         on_press: Callable[[], None],
         on_say: Callable[[Say], None],
+        on_idle: Callable[[Count], None],
     ) -> None:
         self._census = census
         self._reader = reader
@@ -71,6 +73,7 @@ class MonitorThread:
         self._on_admit = on_admit
         self._on_press = on_press
         self._on_say = on_say
+        self._on_idle = on_idle
         self._monitor = make_monitor(self.read())
         self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._stopping = False
@@ -124,7 +127,9 @@ class MonitorThread:
         if now >= self._monitor.deadline():
             self._perform(self._monitor.read(self.read(), now))
         if now >= self._sample_at:
-            self._census.take()
+            count = self._census.take()
+            if not self._monitor.is_open:
+                self._on_idle(count)
             self._sample_at = time.monotonic() + _SAMPLE_S
 
     def read(self) -> Reading:

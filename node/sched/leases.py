@@ -141,6 +141,13 @@ class Leases:
             lent[hold.owner] = lent.get(hold.owner, 0) + 1
         return [Send(owner, LeasesWanted(count)) for owner, count in lent.items()]
 
+    def recycle(self, process_id: bytes, cause: DeathCause) -> list[Effect]:
+        """End a worker if it is idle: it keeps memory that is wanted."""
+        worker = self.pool.workers.get(process_id)
+        if worker is None or worker.state != "idle":
+            return []
+        return self._through(self.pool.end(process_id, cause, self.pool.rules.grace_s))
+
     def _while_short(self, left: dict[int, int]) -> dict[int, int]:
         """What may be granted while memory is short, by line: actors, and one task at most."""
         tasks = [line.number for line in self._lines.values() if line.class_id is not None]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 
 from mray.node.sched.leases import Effect, Leases, Send
-from mray.node.workers.pool import Pool, PoolRules, Spawn
+from mray.node.workers.pool import Kill, Pool, PoolRules, Spawn
 from mray.resources import Resources, to_fixed
-from mray.wire.messages import Address, LeaseDemand, LeaseGranted, LeasesWanted
+from mray.wire.messages import Address, DeathCause, LeaseDemand, LeaseGranted, LeasesWanted
 
 JOB, A, B = b"job1", b"owner-a", b"owner-b"
 CPU = to_fixed({"CPU": 1})
@@ -104,3 +104,15 @@ def test_children_of_an_exclusive_task_run_while_it_waits_for_them() -> None:
     node.leases.blocked(node.granted[0][2], True)
     node.do([])
     assert node.owners() == [B, A]
+
+
+def test_only_an_idle_worker_is_recycled() -> None:
+    node = Node()
+    node.demand(A, 1)
+    worker = node.granted[0][2]
+    cause = DeathCause("intended", "memory is short")
+    assert node.leases.recycle(worker, cause) == []
+    node.give_back(0)
+    assert node.leases.recycle(worker, cause) == [Kill(worker, cause, 5.0)]
+    assert node.leases.recycle(worker, cause) == []
+    assert node.leases.recycle(b"nobody", cause) == []
