@@ -88,6 +88,7 @@ LAZY_IMPORTERS = {
     "core/actor.py": "the runtime loads when it starts, not with `import mray`",
     "core/api.py": "the runtime loads when it starts, not with `import mray`",
     "core/remote_function.py": "the runtime loads when it starts, not with `import mray`",
+    "core/serialization/dumper.py": "numpy and torch are touched only for arrays and tensors",
     "cli/commands.py": "each command loads when it is typed",
     "cli/job.py": "log following, for the sub-command that needs it",
     "cli/main.py": "`mray version` loads no parser",

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from mray import current
+from mray.runtime import serializers
 from mray.serialization import custom
 
 Scope = Literal["local", "job"]
@@ -45,8 +46,6 @@ def register_serializer(
     if scope == "local":
         custom.set_local(cls, registration)
         return
-    from mray.runtime import serializers
-
     serializers.change(current.runtime, cls, registration)
     custom.drop_local(cls)  # what was registered last holds
 
@@ -57,8 +56,6 @@ def deregister_serializer(cls: type, *, scope: Scope = "local") -> None:
     if scope == "local":
         custom.drop_local(cls)
         return
-    from mray.runtime import serializers
-
     serializers.change(current.runtime, cls, None)
 
 
