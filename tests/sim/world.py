@@ -11,7 +11,8 @@ What must be true:
   - when all references are dropped and all messages are through, every ledger is empty
   - no machine contradicts itself
 
-Excused is only what a caller had lent to a task that was not answered yet when the caller died.
+Excused is only what its lender could not keep until it was registered, because it died: a caller
+its arguments, the owner of a value what somebody had just found inside.
 """
 
 from __future__ import annotations
@@ -432,8 +433,19 @@ class World:
         for task in dead.pending.values():
             self._excuse([entry.object_id for entry in task.args])
         for process in self.living():
+            self._excuse_found_in_values_of(dead, process)
             delay_s = self.rng.expovariate(1 / self.rumour_s)
             self.after(delay_s, lambda process=process: self.hear_of_death(process, dead))  # type: ignore[misc]
+
+    def _excuse_found_in_values_of(self, dead: Process, process: Process) -> None:
+        for line in process.ledger.dialogues._lines.values():
+            halves = [(line.adds, line.follow)]
+            if line.batch is not None:
+                halves.append((line.batch.adds, line.followed))
+            for adds, follow in halves:
+                carriers = [what for what in follow if type(what) is Entry]
+                if any(self.owner[carrier.object_id] is dead for carrier in carriers):
+                    self._excuse([object_id for _, ids in adds for object_id in ids])
 
     def _excuse(self, object_ids: list[bytes]) -> None:
         stack = object_ids
