@@ -6,7 +6,7 @@ no lock: it may run in any thread, inside any other code.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from mray import current
@@ -77,7 +77,7 @@ class ObjectRef(Generic[T]):
             current.get().pickled_out_of_band(entry)
         else:
             refs.append(self)
-        return rebuild, (entry.object_id, owner_tuple(entry))
+        return maker_of(owner_tuple(entry)), (entry.object_id,)
 
     def __copy__(self) -> ObjectRef[T]:
         return self
@@ -107,6 +107,40 @@ def owner_tuple(entry: Entry) -> Address:
     return entry.owner if entry.owner is not None else current.get().address
 
 
-def rebuild(object_id: bytes, owner: Address) -> ObjectRef[Any]:
-    """Unpickle a reference: this process becomes (or already is) a borrower, or is the owner."""
-    return current.get().adopt_ref(object_id, owner)
+class RefMaker:
+    """Stands, in a pickle, for what makes the references of one owner: written once a pickle,
+    however many references follow. Nobody calls this one; unpickled it is ``ref_maker``'s."""
+
+    __slots__ = ("owner",)
+
+    def __init__(self, owner: Address) -> None:
+        self.owner = owner
+
+    def __reduce__(self) -> Any:
+        return ref_maker, (self.owner,)
+
+    def __call__(self, object_id: bytes) -> ObjectRef[Any]:
+        """Picklers insist on a callable."""
+        return ref_maker(self.owner)(object_id)
+
+
+#: By owner's process. What is pickled again and again shall be one object.
+_makers: dict[bytes, RefMaker] = {}
+_MAKERS_MAX = 1000
+
+
+def maker_of(owner: Address) -> RefMaker:
+    """The one RefMaker of an owner."""
+    maker = _makers.get(owner.process_id)
+    if maker is None:
+        if len(_makers) >= _MAKERS_MAX:
+            _makers.clear()
+        maker = _makers[owner.process_id] = RefMaker(owner)
+    return maker
+
+
+def ref_maker(owner: Address) -> Callable[[bytes], ObjectRef[Any]]:
+    """Makes references of an owner's objects while they are unpickled: this process becomes (or
+    already is) a borrower, or is the owner."""
+    maker: Callable[[bytes], ObjectRef[Any]] = (current.runtime or current.get()).ref_maker(owner)
+    return maker

@@ -7,10 +7,14 @@ ledger's; values are objects.py's.
 
 from __future__ import annotations
 
+import gc
 import threading
 import traceback
 import warnings
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -34,11 +38,45 @@ if TYPE_CHECKING:
     from mray.runtime.runtime import Runtime
 
 
+class Found:
+    """References unpickled one after the other by one thread, on their way to the loop in one
+    note.
+
+    The thread appends while the loop may already take. ``closed`` is set before the first is taken
+    and looked at after each append: what the loop may have missed is announced again.
+    """
+
+    __slots__ = ("closed", "context", "entries")
+
+    def __init__(self, context: Any) -> None:
+        #: What carried them; see ``adopted``.
+        self.context = context
+        self.entries: deque[Entry] = deque()
+        self.closed = False
+
+
+class Known(dict[bytes, ObjectRef[Any]]):
+    """References of one owner that are about to be unpickled, made beforehand in one go."""
+
+    __slots__ = ("_adopt",)
+
+    def __init__(self, adopt: Callable[[bytes], ObjectRef[Any]]) -> None:
+        super().__init__()
+        self._adopt = adopt
+
+    def __missing__(self, object_id: bytes) -> ObjectRef[Any]:
+        """One that was pickled out of band, inside the value."""
+        return self._adopt(object_id)
+
+
 class _Adopting(threading.local):
     """What the references unpickled by this thread belong to: the entry whose value is read, or
     the list of a task's arguments."""
 
     context: Any = None
+    found: Found | None = None
+    #: While a value full of references is read: them all, by owner.
+    known: dict[bytes, Known] | None = None
 
 
 adopting = _Adopting()
@@ -61,15 +99,66 @@ class BorrowingPart:
 
     # -- any thread
 
-    def adopt_ref(self, object_id: bytes, owner: Address) -> ObjectRef[Any]:
+    def ref_maker(self, owner: Address) -> Callable[[bytes], ObjectRef[Any]]:
+        """What makes the references of an owner, one pickle long."""
+        known = adopting.known
+        if known is not None:
+            of_owner = known.get(owner.process_id)
+            if of_owner is not None:
+                return of_owner.__getitem__
+        return partial(self._adopt_ref, owner)
+
+    def _adopt_ref(self, owner: Address, object_id: bytes) -> ObjectRef[Any]:
         """The reference unpickled in this process."""
-        entry = self.entry_for(object_id, owner)
+        entry = self.entries.get(object_id)
+        if entry is None:
+            entry = self.entry_for(object_id, owner)
+        context, found = adopting.context, adopting.found
+        if found is None or found.closed or found.context is not context:
+            found = adopting.found = Found(context)
+            self._announce(found)
+        found.entries.append(entry)
+        if found.closed:
+            self._announce(found)
+        return ObjectRef(entry)
+
+    @contextmanager
+    def reading(self, carrier: Entry) -> Iterator[None]:
+        """Around the unpickling of a value with many references, which are made beforehand.
+
+        The cyclic collector pauses meanwhile: it would go through all of them dozens of times, and
+        take as long as the rest, to find that each is new.
+        """
+        nested = carrier.nested
+        assert nested is not None
+        found = Found(carrier)
+        found.entries.extend(nested)
+        self._announce(found)
+        pause = gc.isenabled()
+        if pause:
+            gc.disable()
+        try:
+            known: dict[bytes, Known] = {}
+            for entry in nested:
+                owner = self.rt.address if entry.owner is None else entry.owner
+                of_owner = known.get(owner.process_id)
+                if of_owner is None:
+                    adopt = partial(self._adopt_ref, owner)
+                    of_owner = known[owner.process_id] = Known(adopt)
+                of_owner[entry.object_id] = ObjectRef(entry)
+            adopting.known = known
+            yield
+        finally:
+            adopting.known = None
+            if pause:
+                gc.enable()
+
+    def _announce(self, found: Found) -> None:
         mailbox = self.rt.mailbox
-        mailbox.posts.append((entry, adopting.context))
+        mailbox.posts.append(found)
         if len(mailbox.posts) == 1:
             # Later notes rely on the first to have woken the loop, those of finalizers too.
             mailbox.wake()
-        return ObjectRef(entry)
 
     def pickled_out_of_band(self, entry: Entry) -> None:
         """User code pickled a reference by itself: warn or raise, and pin it for cloudpickle."""
@@ -99,17 +188,24 @@ class BorrowingPart:
 
     # -- the loop
 
-    def adopted(self, entry: Entry, context: Any) -> None:
-        """An ObjectRef of ``entry`` was made by unpickling. ``context`` is the entry whose value
-        carried it, the list of a running task's arguments (registered at the task's end), or None.
-        """
-        self.references.add_local(entry)
-        if entry.owner is None:
-            return
-        if type(context) is list:
-            context.append(entry)
-        elif self.references.unregistered(entry):
-            self.ledger.borrowing.register(entry, context)
+    def adopted(self, found: Found) -> None:
+        """ObjectRefs were made by unpickling. Their context is the entry whose value carried them,
+        the list of a running task's arguments (registered at the task's end), or None."""
+        found.closed = True
+        references, entries, context = self.references, found.entries, found.context
+        of_task = type(context) is list
+        while entries:
+            entry = entries.popleft()
+            if entry.freed:
+                references.add_local(entry)
+            else:
+                entry.local += 1
+            if entry.owner is None:
+                continue
+            if of_task:
+                context.append(entry)
+            elif not entry.tokens and references.unregistered(entry):
+                self.ledger.borrowing.register(entry, context)
 
     def settle_up(self) -> None:
         """Carry out what the events of this round have led to."""

@@ -2,7 +2,7 @@
 
 Owns one queue, in order, and the wake-up. Appending takes no lock, so a finalizer may do it in any
 thread at any point. What a note is, its type says: an Entry (an ObjectRef of it is gone), a Task
-(submitted), a tuple with an Entry (an ObjectRef was made by unpickling), else a call.
+(submitted), a Found (ObjectRefs were made by unpickling), else a call.
 """
 
 from __future__ import annotations

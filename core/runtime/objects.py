@@ -47,6 +47,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("mray.runtime")
 
+#: From so many references in a value on, they are made in one go.
+_MANY_REFS = 100
+
 _REGISTER_TIMEOUT_S = 30.0
 
 
@@ -151,7 +154,11 @@ class ObjectsPart:
         if writable and type(data) is bytes:
             data = own_memory(self.rt.store, entry.object_id, data, writable)
         adopting.context = entry
-        value = deserialize(data, writable=writable)
+        if entry.nested is not None and len(entry.nested) >= _MANY_REFS:
+            with self.rt.borrowing.reading(entry):
+                value = deserialize(data, writable=writable)
+        else:
+            value = deserialize(data, writable=writable)
         if data[0] == 69 and is_error(data):
             raise self._raised(value)
         return value

@@ -31,7 +31,7 @@ from mray.ownership.ledger import Ledger
 from mray.rpc.door import Door
 from mray.rpc.pump import Pump, RequestFailed, Timer
 from mray.runtime.actors import ActorsPart
-from mray.runtime.borrowing import BorrowingPart
+from mray.runtime.borrowing import BorrowingPart, Found
 from mray.runtime.freeing import FreeingPart
 from mray.runtime.mailbox import Mailbox
 from mray.runtime.objects import ObjectsPart
@@ -96,6 +96,8 @@ class Runtime:
         self.dead_processes: dict[bytes, ProcessDied] = {}
         self.objects = ObjectsPart(self)
         self.borrowing = BorrowingPart(self)
+        #: What makes the ObjectRefs of a pickle.
+        self.ref_maker = self.borrowing.ref_maker
         self.tasks = TasksPart(self)
         self.actors = ActorsPart(self)
         self.serializers = SerializersPart(self)
@@ -361,7 +363,7 @@ class Runtime:
             kind = type(note)
             if kind is Entry:
                 note.local -= 1
-                if not note.local:
+                if not (note.local or note.inside):
                     references.settle(note)
             elif kind is Task:
                 if self.lost:
@@ -370,8 +372,8 @@ class Runtime:
                     actors.submit(note)
                 else:
                     tasks.submit(note)
-            elif kind is tuple:
-                self.borrowing.adopted(note[0], note[1])
+            elif kind is Found:
+                self.borrowing.adopted(note)
             else:
                 try:
                     note()
@@ -425,10 +427,6 @@ class Runtime:
         return time.monotonic()
 
     # -- what ObjectRef needs
-
-    def adopt_ref(self, object_id: bytes, owner: Address) -> ObjectRef[Any]:
-        """See objects.py."""
-        return self.borrowing.adopt_ref(object_id, owner)
 
     def pickled_out_of_band(self, entry: Entry) -> None:
         """See objects.py."""
