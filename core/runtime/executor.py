@@ -329,7 +329,7 @@ class Executor:
         data = self.envelope_of(error, template.name, refs)
         count = max(1, template.num_returns)
         done.returns = [(data, None)] * count
-        done.nested = [refs] + [[] for _ in range(count - 1)]
+        done.nested = [refs] * count
 
     def envelope_of(self, error: BaseException, name: str, refs: list[Any]) -> bytes:
         """The error on the wire, as raised by ``name`` in this process."""
