@@ -39,7 +39,8 @@ SHELLS = {
 PURE_FILES = (
     "core/environments.py", "core/ids.py", "core/machine.py", "core/memory/peaks.py",
     "core/memory/threshold.py", "core/resources.py", "core/units.py",
-    "core/wire/codec.py", "core/wire/messages.py",
+    "core/wire/codec.py", "core/wire/messages.py", "core/wire/oom.py",
+    "node/memory/monitor.py", "node/memory/policy.py",
     "node/workers/pool.py",
 )  # fmt: skip
 IMPURE_MODULES = {
@@ -48,6 +49,7 @@ IMPURE_MODULES = {
     "subprocess", "tempfile", "threading", "time", "uuid", "zmq",
 }  # fmt: skip
 PURE_EXCEPTIONS = {
+    ("node/memory/monitor.py", "signal"): "says which one to send, sends none",
     ("core/ids.py", "os"): "makes unique ids; machines are given theirs",
 }
 

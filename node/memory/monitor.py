@@ -23,7 +23,6 @@ import msgspec
 
 from mray.machine import InvariantError
 from mray.memory.threshold import threshold_bytes
-from mray.memory.usage import MemoryReading
 from mray.node.memory.policy import Candidate, Choice, Rules, exceeds_own_limit, first
 from mray.units import format_bytes
 
@@ -68,12 +67,14 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     threshold_bytes: int
 
     @classmethod
-    def of(cls, reading: MemoryReading, usage_threshold: float, min_free_bytes: int) -> Reading:
+    def of(
+        cls, used_bytes: int, limit_bytes: int, usage_threshold: float, min_free_bytes: int
+    ) -> Reading:
         """With the threshold that follows from the limit as it is now."""
         return cls(
-            used_bytes=reading.used_bytes,
-            limit_bytes=reading.limit_bytes,
-            threshold_bytes=threshold_bytes(reading.limit_bytes, usage_threshold, min_free_bytes),
+            used_bytes=used_bytes,
+            limit_bytes=limit_bytes,
+            threshold_bytes=threshold_bytes(limit_bytes, usage_threshold, min_free_bytes),
         )
 
     @property

@@ -261,10 +261,11 @@ class OomService:
     # -- the kernel's kills, and questions
 
     def _reading(self) -> Reading:
-        reading = self._asked_reader.read()
+        now, settings = self._asked_reader.read(), self._settings
         return Reading.of(
-            reading, self._settings.memory_usage_threshold, self._settings.min_memory_free_bytes
-        )
+            now.used_bytes, now.limit_bytes, settings.memory_usage_threshold,
+            settings.min_memory_free_bytes,
+        )  # fmt: skip
 
     def _kernel_facts(self, process_id: bytes) -> bytes:
         """What is known of a worker that the kernel ended: its memory is gone already."""

@@ -47,8 +47,9 @@ class MonitorThread:
     """Runs until ``stop()``. All callbacks but ``make_monitor`` are called in this thread.
 
     ``on_kill(kill, count)`` comes before the first signal to a victim: from then on its end is
-    expected. ``on_admit``, ``on_press`` and ``on_say`` carry out the effects of these names. ``on_idle`` comes once a second while memory is
-    above the soft mark: idle workers that keep some can go.
+    expected. ``on_admit``, ``on_press`` and ``on_say`` carry out the effects of these names.
+    ``on_idle`` comes once a second while memory is above the soft mark: idle workers that keep some
+    can go.
     """
 
     def __init__(
@@ -134,7 +135,10 @@ class MonitorThread:
 
     def read(self) -> Reading:
         """The node's memory, and the threshold that follows from its limit now."""
-        return Reading.of(self._reader.read(), self._usage_threshold, self._min_free_bytes)
+        now = self._reader.read()
+        return Reading.of(
+            now.used_bytes, now.limit_bytes, self._usage_threshold, self._min_free_bytes
+        )
 
     def _perform(self, effects: Sequence[Effect]) -> None:
         queue = deque(effects)
