@@ -177,9 +177,10 @@ class OomService:
             self._act(self._leases.recycle(worker.worker_id, cause))
 
     def _press(self) -> None:
-        """Have the store give back what it has too much of; it says when that was all."""
+        """Have the store give back what it can; a small store is not worth waiting for."""
         self._store.press()
-        if not self._store.used_bytes and self.thread is not None:
+        least = self._rules.policy.min_kill_bytes
+        if self._store.used_bytes <= least and self.thread is not None:
             self.thread.pressed()
 
     def _summary(self) -> None:
