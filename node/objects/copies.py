@@ -178,7 +178,9 @@ class Copies:
         if left:
             current = self._current[object_id]
             current.unpin(client, left)
-            if not current.pins:
+            if not current.pins and current.slot is not None and current.offset >= self._space.base:
+                self.vacate(current)  # It is on disk twice.
+            elif not current.pins:
                 self.track(current)
         return given
 

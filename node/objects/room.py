@@ -193,6 +193,12 @@ class Room:
         busy = self.spilling.busy_until(self._now)
         return until if busy is None else max(until, busy)
 
+    def _restore_patience(self, restore: Restore) -> float:
+        """Until when a restore waits for room in the arena: no longer while all disks are full."""
+        if self.space.overflow is not None and self.spilling.files.full():
+            return self._now
+        return self._patience(restore.since)
+
     def _is_over(self, since: float) -> bool:
         return self._patience(since) <= self._now
 

@@ -283,8 +283,8 @@ class ObjectStore(Room):
         self.spilling.tick(now)
         cooled = self._cool(effects)
         self._admit(effects, may_cool=not cooled)
-        while (restore := self.spilling.head()) is not None and self._is_over(restore.since):
-            if restore.copy.restoring:
+        while (restore := self.spilling.head()) is not None and not restore.copy.restoring:
+            if self._restore_patience(restore) > now:
                 break
             effects += self._end_restore(restore)
             self._admit(effects, may_cool=False)
@@ -314,7 +314,7 @@ class ObjectStore(Room):
             times.append(self._patience(head.since))
         restore = self.spilling.head()
         if restore is not None and not restore.copy.restoring:
-            times.append(self._patience(restore.since))
+            times.append(self._restore_patience(restore))
         return min((time for time in times if time is not None), default=None)
 
     # --------------------------------------------------------------------------------- looking

@@ -119,8 +119,8 @@ class World(RuleBasedStateMachine):
             assert one in claimed or self.memory[one] != 0, "a page was promised and is not there"
         arena = [stamp for stamp in self.memory[:LENGTH] if stamp]
         if page < LENGTH:
-            fresh = sum(one in claimed and not self.memory[one] for one in range(page, page + pages))
-            assert len(arena) + fresh <= CAPACITY, "the arena holds more than it may"
+            fresh = [one for one in claimed if not self.memory[one]]
+            assert len(arena) + len(fresh) <= CAPACITY, "the arena holds more than it may"
         self.stamps += 1
         for one in range(page, page + pages):
             self.memory[one] = self.stamps
@@ -411,8 +411,8 @@ class World(RuleBasedStateMachine):
         self.now += 60.0
         self.step([])
         assert not self.io
-        assert self.files == {}
-        assert self.store.used_bytes == 0
+        left = [(copy.object_id, copy.state, copy.pins) for copy in self.store.copies()]
+        assert (left, self.files, self.store.used_bytes) == ([], {}, 0)
         assert self.store.space.overflow_bytes == 0
         assert not any(self.memory[LENGTH:])
 

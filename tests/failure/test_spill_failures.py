@@ -1,0 +1,98 @@
+"""Disks that are too small, and nodes that die: errors with numbers, and nothing left behind."""
+
+from __future__ import annotations
+
+import glob
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.failure
+
+_SMALL_DISK = """
+import glob, os, sys, time
+import numpy, mray
+from mray import current, exceptions
+
+tmpfs = sys.argv[1]
+mray.init(num_cpus=1, object_store_memory=75 * 2**20, object_spilling_directory=tmpfs)
+
+def fill():
+    refs = []
+    try:
+        for number in range(100):
+            began = time.monotonic()
+            refs.append(mray.put(numpy.full(2 * 2**20, number, numpy.uint8)))
+    except exceptions.OutOfDiskError as error:
+        assert time.monotonic() - began < 5, time.monotonic() - began
+        assert "local_fs_capacity_threshold" in str(error), error
+        assert "are free" in str(error), error
+    else:
+        raise AssertionError("the disk held all of it")
+    return refs
+
+refs = fill()
+for number, ref in enumerate(refs):
+    assert (mray.get(ref) == number).all()
+log_dir = current.get().node.log_dir
+lines = [line for line in open(f"{log_dir}/raylet.out") if "objects are" in line]
+assert 1 <= len(lines) <= 3, lines
+del refs, ref
+give_up_at = time.monotonic() + 10
+while glob.glob(f"{tmpfs}/*/*.spill") and time.monotonic() < give_up_at:
+    time.sleep(0.01)
+assert not glob.glob(f"{tmpfs}/*/*.spill")
+# Without a restart, once there is room again.
+again = [mray.put(numpy.full(2 * 2**20, number, numpy.uint8)) for number in range(45)]
+assert [int(mray.get(ref)[7]) for ref in again] == list(range(45))
+mray.shutdown()
+assert os.listdir(tmpfs) == []
+print("done")
+"""
+
+_KILLED_NODE = """
+import os, signal, sys
+import numpy, mray
+from mray import current
+
+mray.init(num_cpus=1, object_store_memory=75 * 2**20, object_spilling_directory=sys.argv[1])
+if len(sys.argv) > 2:
+    refs = [mray.put(numpy.zeros(6 * 2**20, numpy.uint8)) for _ in range(20)]
+    os.kill(current.get().node.pid, signal.SIGKILL)
+    os._exit(0)
+mray.shutdown()
+"""
+
+
+def run(code: str, *arguments: str, prefix: tuple[str, ...] = ()) -> str:
+    done = subprocess.run(
+        [*prefix, sys.executable, "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.skipif(
+    os.getuid() != 0 or shutil.which("unshare") is None,
+    reason="mounting a tmpfs in a namespace of its own needs root and unshare",
+)
+def test_a_disk_that_is_too_small_fails_the_put_and_works_again_when_there_is_room(
+    tmp_path: Path,
+) -> None:
+    mount = 'mount -t tmpfs -o size=60m none "$0" && exec "$@"'
+    prefix = ("unshare", "-m", "sh", "-c", mount, str(tmp_path))
+    assert "done" in run(_SMALL_DISK, str(tmp_path), prefix=prefix)
+
+
+def test_what_a_killed_node_spilled_is_removed_by_the_next_start(tmp_path: Path) -> None:
+    run(_KILLED_NODE, str(tmp_path), "kill")
+    assert glob.glob(f"{tmp_path}/*/*.spill")
+    run(_KILLED_NODE, str(tmp_path))
+    assert os.listdir(tmp_path) == []
