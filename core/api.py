@@ -380,7 +380,7 @@ def put(value: T, *, _owner: Any = None) -> ObjectRef[T]:
 
 
 def wait(
-    ray_waitables: list[ObjectRef[Any]],
+    ray_waitables: Any,
     *,
     num_returns: int = 1,
     timeout: float | None = None,

@@ -33,11 +33,10 @@ class ObjectRef(Generic[T]):
 
     def __del__(self) -> None:
         entry = self._entry
-        posts = entry.home.posts
-        posts.append(entry)
-        # Who left a note before this one wakes the loop, and it sleeps only when none is left.
-        if len(posts) == 1:
-            entry.home.wake()
+        home = entry.home
+        home.posts.append(entry)
+        if home.asleep:
+            home.wake()
 
     def binary(self) -> bytes:
         """The id as 28 bytes."""

@@ -15,6 +15,8 @@ class Home(Protocol):
     """Where the finalizer of an ObjectRef leaves its note. See runtime/mailbox.py."""
 
     posts: Any
+    #: The loop waits: leaving a note takes a ``wake``.
+    asleep: bool
 
     def wake(self) -> None:
         """Have the notes read soon. Takes no lock."""

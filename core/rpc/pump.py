@@ -17,7 +17,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from mray.rpc.door import Door
 from mray.wire.codec import ProtocolError, decode, encode
@@ -51,6 +51,13 @@ class Timer:
         self.call = None
 
 
+class Inbox(Protocol):
+    """Notes for the loop from other threads. See runtime/mailbox.py."""
+
+    posts: Any
+    asleep: bool
+
+
 class Pump:
     """See the module. ``node_id`` decides whether peers are dialled by unix socket or tcp."""
 
@@ -61,6 +68,8 @@ class Pump:
         self.node_id = node_id
         self.clock = clock
         self.running = False
+        #: Where other threads leave notes that a hook reads: while ``asleep``, they wake the loop.
+        self.inbox: Inbox | None = None
         #: Called at the end of each round, before waiting: the place to send what was collected.
         self.hooks: list[Callable[[], None]] = []
         self.junk_count = 0
@@ -188,8 +197,18 @@ class Pump:
             if wake_at != float("inf"):
                 wait_s = max(0.0, wake_at - self.clock())
                 timeout_s = wait_s if timeout_s is None else min(timeout_s, wait_s)
+        inbox = self.inbox
+        if inbox is None:
+            for sender, data in self.door.poll(timeout_s, self._guard):
+                self._dispatch(sender, data)
+            return
+        # In this order: who leaves a note after the look sees that the loop sleeps.
+        inbox.asleep = True
+        if inbox.posts:
+            timeout_s = 0.0
         for sender, data in self.door.poll(timeout_s, self._guard):
             self._dispatch(sender, data)
+        inbox.asleep = False
 
     def _guard(self, call: Callable[[], None]) -> None:
         try:

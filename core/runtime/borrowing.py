@@ -156,8 +156,7 @@ class BorrowingPart:
     def _announce(self, found: Found) -> None:
         mailbox = self.rt.mailbox
         mailbox.posts.append(found)
-        if len(mailbox.posts) == 1:
-            # Later notes rely on the first to have woken the loop, those of finalizers too.
+        if mailbox.asleep:
             mailbox.wake()
 
     def pickled_out_of_band(self, entry: Entry) -> None:

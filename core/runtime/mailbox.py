@@ -18,12 +18,15 @@ from mray.serialization.envelope import is_error
 class Mailbox:
     """The notes of one process."""
 
-    __slots__ = ("posts", "resolved", "wake")
+    __slots__ = ("asleep", "posts", "resolved", "wake")
 
     def __init__(self, wake: Callable[[], None]) -> None:
         self.posts: deque[Any] = deque()
         #: Tasks whose last argument has become ready; filled by the event loop itself.
         self.resolved: deque[Any] = deque()
+        #: The loop has looked here and waits: a note from now on must ``wake`` it. Without that it
+        #: reads the note before it waits. Only the loop writes this.
+        self.asleep = False
         self.wake = wake
 
 

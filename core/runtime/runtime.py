@@ -86,7 +86,7 @@ class Runtime:
         self.process_id = address.process_id
         self.ids = IdMaker(self.process_id[1:13], job_id)
         self.pump = Pump(door, node.node_id)
-        self.mailbox = Mailbox(door.wake)
+        self.mailbox = self.pump.inbox = Mailbox(door.wake)
         self.ledger = Ledger(address, int.from_bytes(os.urandom(7), "little"))
         self.references = self.ledger.references
         self.store = StoreClient(

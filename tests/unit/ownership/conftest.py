@@ -16,6 +16,7 @@ PLACE = Located(b"node", 1_000_000)
 
 class Home:
     posts: Any = deque()
+    asleep = False
 
     def wake(self) -> None:
         return None
