@@ -13,7 +13,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from mray.ownership.entry import Entry
 
-from ..sim.world import Process, World
+from ..sim.process import Process
+from ..sim.world import World
 
 
 class ReferencesLife(RuleBasedStateMachine):

@@ -20,7 +20,6 @@ from __future__ import annotations
 import hashlib
 import heapq
 import itertools
-from collections import deque
 from collections.abc import Callable
 from random import Random
 from typing import Any
@@ -29,76 +28,17 @@ from mray.ownership.entry import Entry
 from mray.ownership.handover import Parcel
 from mray.ownership.ledger import Ledger
 from mray.ownership.references import Free
-from mray.wire.messages import Address, Borrows, Located, RefGroup
+from mray.wire.messages import Borrows, RefGroup
 
-PLACE = Located(b"node", 1_000_000)
+from .process import HOME, PLACE, Process, Task
+
 TASK_AGAIN_S = 3.0
 #: So many processes are born in a life.
 PROCESSES_MAX = 12
 
 
-class Home:
-    """Notes of finalizers: nobody leaves any here."""
-
-    posts: Any = deque()
-
-    def wake(self) -> None:
-        return None
-
-
-HOME = Home()
-
-
 class Violation(AssertionError):
     """Something is not as it must be."""
-
-
-class Task:
-    """A call, from its submission to its reply."""
-
-    __slots__ = ("args", "caller", "depth", "groups", "number", "result", "sent", "worker")
-
-    def __init__(
-        self, number: int, caller: Process, worker: Process, args: list[Entry], depth: int
-    ) -> None:
-        self.number = number
-        self.caller = caller
-        self.worker = worker
-        self.args = args
-        self.depth = depth
-        self.result = Entry(b"r%d" % number, None, HOME, 0)
-        #: The reply, once it has left.
-        self.groups: list[RefGroup] | None = None
-        self.sent = False
-
-
-class Process:
-    """A process: its ledger, and what user code there has in its hands."""
-
-    def __init__(self, number: int, born: float, ledger: Callable[..., Ledger]) -> None:
-        self.address = Address(b"p%d" % number, b"node")
-        self.id = self.address.process_id
-        self.ledger = ledger(self.address, number << 32)
-        self.refs = self.ledger.references
-        self.born = born
-        self.died_at: float | None = None
-        #: Entries of the ObjectRefs here, with repetition.
-        self.reach: list[Entry] = []
-        #: Tasks that this process waits for, and those it was sent.
-        self.pending: dict[int, Task] = {}
-        self.got: dict[int, Task] = {}
-        self.timer_at = float("inf")
-
-    def entry_for(self, object_id: bytes, owner: Address) -> Entry:
-        """As runtime/borrowing.py has it."""
-        entry = self.refs.entries.get(object_id)
-        if entry is None:
-            mine = owner.process_id == self.id
-            entry = Entry(object_id, None if mine else owner, HOME, 0)
-            if mine:  # It was freed: an excused reference can bring it back.
-                entry.data, entry.ready = b"gone", True
-            self.refs.entries[object_id] = entry
-        return entry
 
 
 class World:
