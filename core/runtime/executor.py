@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     from mray.runtime.turn import Turn
 
 _FETCH_WAIT_S = 20.0
+#: The number of the task that begins, and when (ns); compiled, for it is written for each task.
+_write_progress = struct.Struct("<qq").pack_into
 _OK, _RAISED, _RETRY, _CANCELLED, _STALE, _NO_ARGUMENTS = 0, 1, 2, 3, 4, 5
 
 
@@ -162,7 +164,7 @@ class Executor:
         # The monotonic clock, on Linux: the node daemon compares it with its own.
         begun_at = time.perf_counter_ns()
         if self._progress is not None:
-            struct.pack_into("<qq", self._progress, 0, spec.seq, begun_at)
+            _write_progress(self._progress, 0, spec.seq, begun_at)
         running.work = work
         done = Done(work.owner, spec, _OK)
         try:
