@@ -194,8 +194,11 @@ class Room:
         return until if busy is None else max(until, busy)
 
     def _restore_patience(self, restore: Restore) -> float:
-        """Until when a restore waits for room in the arena: no longer while all disks are full."""
-        if self.space.overflow is not None and self.spilling.files.full():
+        """Until when a restore waits for room in the arena. Not at all where nothing can be moved:
+        all disks are full, or all that is there is in use, perhaps by the very reader who waits."""
+        copies = self._copies
+        movable = self.spilling.coming_bytes or copies.loose or copies.placed or copies.cached
+        if self.space.overflow is not None and (self.spilling.files.full() or not movable):
             return self._now
         return self._patience(restore.since)
 
