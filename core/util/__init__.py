@@ -1,6 +1,51 @@
-"""``mray.util``: what users import beside the core API."""
+"""``mray.util``: what users import beside the core API.
 
-from mray.serialization.inspection import inspect_serializability
-from mray.util.serialization import deregister_serializer, register_serializer
+Names load when they are used: `import mray.util` stays cheap, and what needs a library that may be
+missing (joblib, dask) says so only to who asks for it.
+"""
 
-__all__ = ["deregister_serializer", "inspect_serializability", "register_serializer"]
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mray.serialization.inspection import inspect_serializability
+    from mray.util.actor_pool import ActorPool
+    from mray.util.completion import as_completed, map_unordered
+    from mray.util.serialization import deregister_serializer, register_serializer
+
+#: Public name -> the module that has it.
+_NAMES = {
+    "ActorPool": "mray.util.actor_pool",
+    "as_completed": "mray.util.completion",
+    "deregister_serializer": "mray.util.serialization",
+    "inspect_serializability": "mray.serialization.inspection",
+    "map_unordered": "mray.util.completion",
+    "register_serializer": "mray.util.serialization",
+}
+_MODULES = frozenset(("actor_pool", "serialization"))
+
+
+def __getattr__(name: str) -> object:
+    if name in _NAMES:
+        value: object = getattr(import_module(_NAMES[name]), name)
+        globals()[name] = value
+        return value
+    if name in _MODULES:
+        return import_module(f"mray.util.{name}")
+    raise AttributeError(f"module 'mray.util' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+__all__ = [
+    "ActorPool",
+    "as_completed",
+    "deregister_serializer",
+    "inspect_serializability",
+    "map_unordered",
+    "register_serializer",
+]
