@@ -30,6 +30,13 @@ PURE_FOLDERS = (
 SHELLS = {
     "node/head/server.py": "routes messages, tells the time",
     "node/objects/arena.py": "files and memory",
+    "node/objects/directory.py": "directories and locks",
+    "node/objects/disks.py": "files of spilled objects",
+    "node/objects/holes.py": "holes in files",
+    "node/objects/opening.py": "puts the store's parts together, logs",
+    "node/objects/overflow.py": "a file on disk",
+    "node/objects/places.py": "reads settings and paths",
+    "node/objects/spill_pool.py": "threads",
     "node/objects/report.py": "asks the processes of the node",
     "node/objects/server.py": "tells the time, logs",
     "node/sched/detect.py": "looks at the machine, once",
