@@ -425,8 +425,8 @@ class WorldWithoutOverflow(World):
 
 
 TestSpilling = World.TestCase
-TestSpilling.settings = settings(max_examples=100, stateful_step_count=80, deadline=None)
+TestSpilling.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
 TestSpillingWithoutOverflow = WorldWithoutOverflow.TestCase
 TestSpillingWithoutOverflow.settings = settings(
-    max_examples=40, stateful_step_count=80, deadline=None
+    max_examples=25, stateful_step_count=60, deadline=None
 )
