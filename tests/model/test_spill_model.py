@@ -94,10 +94,11 @@ class World(RuleBasedStateMachine):
                 case Created(client, rid, offset, cold):
                     self.created(client, rid, offset // PAGE, cold)
                 case Refuse(client, rid, _):
-                    kind, _ = self.asked.pop((client, rid))
+                    kind, ids = self.asked.pop((client, rid))
                     if kind == "pin":
                         # As the client does: it gives back what it may have.
-                        pass
+                        back = [(object_id, 1) for object_id in ids]
+                        self.perform(self.store.unpin(client, back, self.now))
                 case AnswerPins(client, rid, places, _):
                     self.answered(client, rid, places)
                 case WriteSpill() | ReadSpill():
