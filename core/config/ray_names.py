@@ -79,8 +79,7 @@ UNSUPPORTED: Final = _names(
     COLOR_PREFIX LOG_TO_DRIVER_EVENT_LEVEL LOG_TO_STDERR LOGGER_LEVEL BACKEND_LOG_LEVEL
     BACKEND_LOG_JSON LOGGING_CONFIG_ENCODING LOG_MONITOR_MAX_OPEN_FILES
     LOG_MONITOR_NUM_LINES_TO_READ ENABLE_RECORD_ACTOR_TASK_LOGGING
-    debug_dump_period_milliseconds task_events_report_interval_ms
-    task_events_max_num_task_in_gcs MAX_LIMIT_FROM_API_SERVER MAX_LIMIT_FROM_DATA_SOURCE
+    debug_dump_period_milliseconds MAX_LIMIT_FROM_API_SERVER MAX_LIMIT_FROM_DATA_SOURCE
     enable_timeline metrics_report_interval_ms metric_cardinality_level
     enable_metrics_collection emit_event_to_log_file event_level
     enable_output_error_log_if_still_retry DASHBOARD_MAX_EVENTS_TO_CACHE

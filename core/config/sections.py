@@ -277,6 +277,16 @@ class Tasks(_Section, frozen=True):
         "Turn up to hide more latency for tiny tasks; turn down to balance finer.",
         scope="process", unit="ms",
     )] = 5.0
+    task_events_report_interval_ms: Annotated[int, Meta(ge=0, le=_DAY_MS), Key(
+        "How often a process tells the head which of its tasks ended; 0: nothing is recorded.",
+        "Turn up for fewer messages; turn down to lose less with a process that is killed.",
+        scope="process", unit="ms", ray=("RAY_task_events_report_interval_ms",),
+    )] = 1000
+    task_events_max_num_task_in_gcs: Annotated[int, Meta(ge=0, le=10_000_000), Key(
+        "How many ended attempts of tasks the head keeps, the newest.",
+        "Turn up to look further back; turn down to save about 100 bytes of the head for each.",
+        scope="cluster", unit="attempts", ray=("RAY_task_events_max_num_task_in_gcs",),
+    )] = 100_000
 
 
 class Workers(_Section, frozen=True):

@@ -33,6 +33,9 @@ logs        anyone: ListLogs / node: LogFiles; ReadLog / LogChunk; node -> drive
 oom         anyone: GetOomState / node: OomState; node -> its drivers: MemoryNews
 memory      anyone: GetMemory / node: MemoryReport; node: GetReferences / process: ReferenceViews
             holder: FreeValues / owner: Ack; anyone: CollectGarbage / node: Ack
+task events owner: TaskEvents / head: Ack; anyone: GetTaskEvents / head: TaskViews
+            anyone: GetRunning / node: Running; anyone: GetTasks / node: TaskViews (the node asks
+            its processes the same); CountTasks / TaskCounts; anyone: GetStacks / node: Stacks
 """
 
 from __future__ import annotations
@@ -1050,6 +1053,142 @@ class ReferenceView(msgspec.Struct, array_like=True, frozen=True, gc=False):
     call_site: str
 
 
+class TaskView(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """One attempt of a task, as `mray list tasks` shows it. Times are 0 where they are not known.
+
+    ``type``: NORMAL_TASK, ACTOR_TASK or ACTOR_CREATION_TASK. ``state``: PENDING_ARGS_AVAIL,
+    PENDING_NODE_ASSIGNMENT, SUBMITTED_TO_WORKER, RUNNING, FINISHED or FAILED.
+    """
+
+    task_id: bytes
+    attempt: int
+    name: str
+    type: str
+    state: str
+    job_id: bytes
+    parent_id: bytes
+    actor_id: bytes
+    owner_id: bytes
+    worker_id: bytes
+    node_id: bytes
+    pid: int
+    resources: dict[str, int]
+    #: Submitted, arguments there, sent to its worker, begun, ended.
+    created_unix_s: float
+    ready_unix_s: float
+    sent_unix_s: float
+    start_unix_s: float
+    end_unix_s: float
+    error_type: str = ""
+    error_message: str = ""
+    #: Why it is not over, of one that is not.
+    reason: str = ""
+    #: The most memory that was seen of it, 0: not seen.
+    peak_bytes: int = 0
+
+
+class TaskEvents(Message, frozen=True, tag=195):
+    """owner -> head: attempts that ended (``batch``: mray.tasks.event_batch, ``count`` of them).
+    ``dropped``: how many more ended of which the owner kept nothing. ``rid`` 0: not answered."""
+
+    rid: int
+    count: int
+    dropped: int
+    batch: bytes
+
+
+class GetTaskEvents(Message, frozen=True, tag=196):
+    """Attempts that ended, newest first: those that pass all filters (key, "=" or "!=", value),
+    ``limit`` at most. Answered by TaskViews."""
+
+    rid: int
+    filters: list[tuple[str, str, str]]
+    limit: int
+
+
+class TaskViews(Message, frozen=True, tag=197):
+    """``total`` passed the filters, ``views`` are the newest of them. ``forgotten``: ended attempts
+    of which nothing is kept any more. ``silent``: pids of processes that did not answer."""
+
+    rid: int
+    total: int
+    views: list[TaskView]
+    forgotten: int = 0
+    silent: list[int] = []
+
+
+class GetRunning(Message, frozen=True, tag=198):
+    """anyone -> node -> workers: what runs now? Processes get ``wait_s`` to answer."""
+
+    rid: int
+    wait_s: float = 1.0
+
+
+class Running(Message, frozen=True, tag=199):
+    """Workers that answered, each with (task id, microseconds since it began)."""
+
+    rid: int
+    workers: list[tuple[bytes, list[tuple[bytes, int]]]]
+
+
+class GetTasks(Message, frozen=True, tag=200):
+    """anyone -> node -> processes: tasks of yours that have not ended, newest first; filters and
+    limit as in GetTaskEvents. Answered by TaskViews.
+
+    ``running``: what Running told. Of a worker that is not in it, the oldest task runs.
+    """
+
+    rid: int
+    filters: list[tuple[str, str, str]]
+    limit: int
+    running: list[tuple[bytes, list[tuple[bytes, int]]]] = []
+    wait_s: float = 2.0
+
+
+class TaskCount(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Attempts of one function, for `mray summary tasks`. Times in microseconds, of those that
+    finished; ``resources`` as the last one asked for them."""
+
+    name: str
+    type: str
+    states: dict[str, int]
+    resources: dict[str, int]
+    mean_us: int = 0
+    p50_us: int = 0
+    max_us: int = 0
+
+
+class CountTasks(Message, frozen=True, tag=201):
+    """anyone -> head: attempts that ended; anyone -> node -> processes: tasks that have not.
+    Counted by function. Answered by TaskCounts."""
+
+    rid: int
+    running: list[tuple[bytes, list[tuple[bytes, int]]]] = []
+    wait_s: float = 2.0
+
+
+class TaskCounts(Message, frozen=True, tag=202):
+    rid: int
+    rows: list[TaskCount]
+    forgotten: int = 0
+    silent: list[int] = []
+
+
+class GetStacks(Message, frozen=True, tag=203):
+    """anyone -> node: what do the threads of your processes do? ``pids`` empty: all."""
+
+    rid: int
+    pids: list[int]
+    wait_s: float = 2.0
+
+
+class Stacks(Message, frozen=True, tag=204):
+    """(pid, kind, title, text) of each process; ``text`` says so where one did not answer."""
+
+    rid: int
+    stacks: list[tuple[int, str, str, str]]
+
+
 class GetReferences(Message, frozen=True, tag=150):
     """node -> process: what do you hold? At most ``limit`` objects, the biggest."""
 
@@ -1143,4 +1282,6 @@ AnyMessage = Union[  # noqa: UP007 (a type written with | would need 90 of them)
     GetNodes, Nodes, GetWorkers, Workers, SetWorkerTitle, GetOomState, OomState,
     MemoryNews,
     GetReferences, ReferenceViews, GetMemory, MemoryReport, FreeValues, CollectGarbage,
+    TaskEvents, GetTaskEvents, TaskViews, GetRunning, Running, GetTasks, CountTasks, TaskCounts,
+    GetStacks, Stacks,
 ]  # fmt: skip
