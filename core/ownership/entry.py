@@ -61,7 +61,16 @@ class Entry:
         "watching",
     )
 
-    def __init__(self, object_id: bytes, owner: Address | None, home: Home, local: int) -> None:
+    def __init__(
+        self,
+        object_id: bytes,
+        owner: Address | None,
+        home: Home,
+        local: int,
+        name: str = "",
+        call_site: Any = None,
+        born: float = 0.0,
+    ) -> None:
         self.object_id = object_id
         #: None: owned by this process.
         self.owner = owner
@@ -93,12 +102,12 @@ class Entry:
         self.freed = False
         self.is_actor = False
         #: What makes the object, for people: a task's name, "put", an actor's class.
-        self.name = ""
+        self.name = name
         #: Where user code asked for it, as call_sites.capture() gives it; None: not recorded, or
         #: unpickled here.
-        self.call_site: Any = None
+        self.call_site = call_site
         #: Monotonic seconds when this process made or first received it; 0: not recorded.
-        self.born = 0.0
+        self.born = born
 
     @property
     def kept(self) -> bool:

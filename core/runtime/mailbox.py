@@ -25,7 +25,7 @@ class Mailbox:
         #: Tasks whose last argument has become ready; filled by the event loop itself.
         self.resolved: deque[Any] = deque()
         #: The loop has looked here and waits: a note from now on must ``wake`` it. Without that it
-        #: reads the note before it waits. Only the loop writes this.
+        #: reads the note before it waits. Set by the loop alone.
         self.asleep = False
         self.wake = wake
 

@@ -81,11 +81,8 @@ class ObjectsPart:
             packed = pack(value)
         except Exception as error:
             raise unpicklable_error(value, "the value given to put()", error) from error
-        entry = Entry(rt.ids.put(), None, rt.mailbox, 1)
-        entry.name = "put"
-        entry.born = monotonic()
-        if self.records_sites:
-            entry.call_site = capture(2)
+        site = capture(2) if self.records_sites else None
+        entry = Entry(rt.ids.put(), None, rt.mailbox, 1, "put", site, monotonic())
         self.store_value(entry, packed)
         self.entries[entry.object_id] = entry
         ref: ObjectRef[Any] = ObjectRef(entry)

@@ -142,12 +142,16 @@ class Runtime:
         wake = self.pump.door.wake
         locked = turn.lock.locked
 
+        mailbox = self.mailbox
+
         def wake_if_turning() -> None:
+            # First: notes left from here on need no wake-up of their own.
+            mailbox.asleep = False
             # Whoever begins to turn the loop reads the notes first.
             if locked():
                 wake()
 
-        self.mailbox.wake = wake_if_turning
+        mailbox.wake = wake_if_turning
 
     def send_now(self) -> None:
         """Send what this thread has left to be sent, before it goes on to something long."""

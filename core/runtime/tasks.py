@@ -208,10 +208,7 @@ class TasksPart:
         born = monotonic()
         site = capture(2) if self.records_sites else None
         for index in range(1, template.num_returns + 1):
-            entry = Entry(object_id(task_id, index), None, mailbox, 1)
-            entry.name = name
-            entry.born = born
-            entry.call_site = site
+            entry = Entry(object_id(task_id, index), None, mailbox, 1, name, site, born)
             entries[entry.object_id] = entry
             returns.append(entry)
         holds = packed.holds if keep is None else [*packed.holds, keep]
@@ -220,7 +217,8 @@ class TasksPart:
         task.actor_id = actor_id
         refs: list[ObjectRef[Any]] = [ObjectRef(entry) for entry in returns]
         mailbox.posts.append(task)
-        mailbox.wake()
+        if mailbox.asleep:
+            mailbox.wake()
         return refs
 
     # ------------------------------------------------------------------------------- the loop
@@ -414,14 +412,15 @@ class TasksPart:
             return
         self.pending.pop(task.task_id, None)
         references = self.references
-        for entry, returned in zip(task.returns, reply.returns, strict=False):
+        entries = task.returns
+        for entry, returned in zip(entries, reply.returns, strict=False):
             if returned.refs:
                 self.rt.borrowing.receive_refs(entry, returned.refs)
             references.fill(entry, returned.data, returned.located)
             if not entry.local:
                 references.settle(entry)
-        if len(reply.returns) > len(task.returns):  # The error of a task without results.
-            self.rt.borrowing.decline(reply.returns[len(task.returns) :])
+        if not entries:  # Nobody wants the error of a task without results.
+            self.rt.borrowing.decline(reply.returns)
         for entry in task.holds:
             references.release(entry)
 
