@@ -9,7 +9,7 @@ from mray import current
 from mray.actor import ActorHandle, handle_of
 from mray.ids import NIL_ACTOR
 from mray.resources import to_float
-from mray.runtime.executor import running
+from mray.runtime.calls import running
 
 
 class RuntimeContext:

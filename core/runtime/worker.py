@@ -25,7 +25,8 @@ from mray.ownership.entry import Entry
 from mray.ownership.handover import Parcel
 from mray.rpc.door import Door
 from mray.rpc.pump import RequestFailed, Timer
-from mray.runtime.executor import Done, Executor, Work
+from mray.runtime.calls import Done, Work
+from mray.runtime.executor import Executor
 from mray.runtime.output import OutputFiles
 from mray.runtime.params import WorkerParams
 from mray.runtime.runtime import Runtime
@@ -168,9 +169,9 @@ class Worker:
         self._kick()
 
     def _kick(self) -> None:
-        loop = self.executor.loop
-        if loop is not None:
-            loop.call_soon_threadsafe(self.executor.drain_async)
+        kick = self.executor.kick
+        if kick is not None:
+            kick()
 
     def _steal(self, sender: bytes, message: StealTasks) -> None:
         """Hand back the last of what is not begun."""

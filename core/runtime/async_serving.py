@@ -1,0 +1,96 @@
+"""Runs the calls of an async actor: all on one asyncio loop, in the actor's thread.
+
+Owns that loop and how many calls are under way. The only asyncio in mray.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from mray.runtime.calls import OK, Done, Work, running
+from mray.runtime.inputs import explain_read_only
+
+if TYPE_CHECKING:
+    from mray.runtime.executor import Executor
+
+
+class AsyncServing:
+    """See the module."""
+
+    def __init__(self, executor: Executor) -> None:
+        self.executor = executor
+        self._loop = asyncio.new_event_loop()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._ending: asyncio.Task[None] | None = None
+
+    def run(self, max_concurrency: int) -> int:
+        """Serve until told to end, at most ``max_concurrency`` calls at a time; the exit code."""
+        executor, loop = self.executor, self._loop
+        asyncio.set_event_loop(loop)
+        self._limit = asyncio.Semaphore(max_concurrency)
+        executor.kick = self._kick
+        loop.call_soon(self._drain)
+        loop.run_forever()
+        return executor.exit_code or 0
+
+    def _kick(self) -> None:
+        self._loop.call_soon_threadsafe(self._drain)
+
+    def _drain(self) -> None:
+        executor, loop, tasks = self.executor, self._loop, self._tasks
+        queue = executor.queue
+        while not queue.empty():
+            work = queue.get_nowait()
+            if type(work) is Work:
+                if executor.pending.pop(work.spec.task_id, None) is not None:
+                    task = loop.create_task(self._one(work))
+                    tasks.add(task)
+                    task.add_done_callback(tasks.discard)
+            elif work is None:
+                self._ending = loop.create_task(self._finish())
+            else:
+                assert callable(work)
+                work()
+
+    async def _one(self, work: Work) -> None:
+        async with self._limit:
+            await self._execute(work)
+        if self.executor.exit_code is not None:
+            self._loop.stop()
+
+    async def _finish(self) -> None:
+        if self._tasks:
+            await asyncio.wait(set(self._tasks))
+        self._loop.stop()
+
+    async def _execute(self, work: Work) -> None:
+        executor = self.executor
+        template, spec = work.template, work.spec
+        done = Done(work.owner, spec, OK)
+        begun_at = time.perf_counter_ns()
+        args: Sequence[Any] = ()
+        kwargs: Mapping[str, Any] = {}
+        function: Any = None
+        try:
+            if executor.serializers.wanted > executor.serializers.version:
+                executor.serializers.catch_up()
+            function = executor.function_of(template)
+            running.work = work
+            args, kwargs = executor.arguments_of(work, done)
+            value = function(*args, **kwargs)
+            if inspect.isawaitable(value):
+                value = await value
+            executor.results.take(done, template, value)
+        except SystemExit as exit_:
+            executor.exit(exit_)
+            return
+        except BaseException as error:
+            explain_read_only(error, function, args, kwargs)
+            done.status = executor.results.verdict(template, error)
+            executor.results.fail(done, template, error)
+        done.run_us = (time.perf_counter_ns() - begun_at) // 1000
+        executor.finished(done)

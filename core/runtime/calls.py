@@ -1,0 +1,54 @@
+"""One call as a worker runs it: what came, what goes back, and what the present thread runs.
+
+Values. executor.py runs them, worker.py takes them in and sends the replies.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from mray.ownership.references import Entry
+from mray.wire.messages import Address, Located, TaskSpec, TaskTemplate
+
+#: What became of a call: TaskReply.status.
+OK, RAISED, RETRY, CANCELLED, STALE, NO_ARGUMENTS = 0, 1, 2, 3, 4, 5
+
+
+class Work:
+    """One call to run."""
+
+    __slots__ = ("owner", "spec", "template")
+
+    def __init__(self, owner: Address, template: TaskTemplate, spec: TaskSpec) -> None:
+        self.owner = owner
+        self.template = template
+        self.spec = spec
+
+
+class Done:
+    """What the loop gets back: a reply, and what must be registered before it leaves."""
+
+    __slots__ = ("borrowed", "exiting", "nested", "owner", "returns", "run_us", "spec", "status")
+
+    def __init__(self, owner: Address, spec: TaskSpec, status: int) -> None:
+        self.owner = owner
+        self.spec = spec
+        self.status = status
+        self.run_us = 0
+        #: (data, located) of each return.
+        self.returns: list[tuple[bytes | None, Located | None]] = []
+        #: For each return, the references inside it.
+        self.nested: list[list[Any]] = []
+        #: Entries of references among the arguments.
+        self.borrowed: list[Entry] = []
+        self.exiting = False
+
+
+class RunningTask(threading.local):
+    """What the present thread runs, for get_runtime_context()."""
+
+    work: Work | None = None
+
+
+running = RunningTask()
