@@ -85,6 +85,7 @@ LAZY_MODULES = {
     "ctypes": "3 ms, for the few processes that need it",
     "difflib": "only after a mistake in a name",
     "mray.microbenchmark": "only for its command",
+    "mray.runtime.async_serving": "asyncio, which workers without async actors do without",
     "numpy": "60 ms; `import mray` must not pay it",
     "platform": "only to print the version",
     "rich": "60 ms, only to draw on a terminal",
