@@ -8,6 +8,7 @@ be restarted. Where actors run and whether they restart is the head's decision.
 from __future__ import annotations
 
 import logging
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from mray.exceptions import ActorDiedError, ActorUnavailableError, RayError, RayTaskError
@@ -16,9 +17,11 @@ from mray.remote_function import Signature
 from mray.rpc.pump import RequestFailed
 from mray.runtime.arguments import Packed, argument_of, ref_info, spec_of, unknown_templates
 from mray.runtime.oom import facts_of, is_oom, oom_error
+from mray.serialization.error_names import error_of
 from mray.serialization.failures import error_envelope
 from mray.serialization.pickler import deserialize, is_error
 from mray.tasks.actor_calls import ActorCalls, FailCall
+from mray.tasks.events import TaskRecorder
 from mray.tasks.task import Task, Template
 from mray.wire.messages import (
     ActorFound,
@@ -50,7 +53,16 @@ _KILL_TIMEOUT_S = 10.0
 class Creation:
     """An actor made by this process, from ``.remote()`` until it is dead for good."""
 
-    __slots__ = ("entry", "packed", "spec", "unresolved")
+    __slots__ = (
+        "born",
+        "entry",
+        "incarnation",
+        "packed",
+        "parent",
+        "sent_at",
+        "spec",
+        "unresolved",
+    )
 
     def __init__(self, spec: ActorSpec, packed: Packed, entry: Entry) -> None:
         self.spec = spec
@@ -58,10 +70,34 @@ class Creation:
         #: The entry behind the handles.
         self.entry = entry
         self.unresolved = 0
+        #: For who looks at tasks: see Task. The last incarnation whose creation ended.
+        self.parent = b""
+        self.born = monotonic()
+        self.sent_at = 0.0
+        self.incarnation = -1
+
+    def record(self, recorder: TaskRecorder, word: ActorState, now: float) -> None:
+        """Record that the creation of an incarnation has ended, if the head's ``word`` says so."""
+        if word.state not in ("ALIVE", "DEAD") or word.incarnation <= self.incarnation:
+            return
+        self.incarnation = word.incarnation
+        spec = self.spec
+        error: bytes | tuple[str, str] = word.error or ("ACTOR_DIED", "")
+        if word.cause is not None and not word.error:
+            error = error_of(word.cause)
+        worker = word.worker.process_id if word.worker is not None else b""
+        recorder.created(
+            spec.class_name, spec.resources,
+            (spec.task_id, 0, word.incarnation, self.born, self.sent_at, self.sent_at,
+             int((now - self.sent_at) * 1e6) if self.sent_at else 0, word.state == "DEAD",
+             self.parent, spec.actor_id),
+            error, now, (worker, word.node_id, word.pid),
+        )  # fmt: skip
 
     def complete(self) -> ActorSpec:
         """The spec with its arguments, which are all there now."""
         spec, packed = self.spec, self.packed
+        self.sent_at = monotonic()
         in_store = packed.in_store
         return ActorSpec(
             spec.actor_id, spec.job_id, spec.owner, spec.class_key, spec.class_name, spec.task_id,
@@ -119,6 +155,8 @@ class ActorsPart:
         """Make an actor. With a name, waits for the head's word: the spec of an existing actor
         with ``get_if_exists``, ValueError if the name is taken."""
         creation = Creation(spec, packed, entry)
+        if self.rt.tasks.parent_of is not None:
+            creation.parent = self.rt.tasks.parent_of()
         if not spec.name:
             self.rt.post(lambda: self._create(creation))
             return None
@@ -270,6 +308,9 @@ class ActorsPart:
         out, calls.out = calls.out, []
         templates = unknown_templates(out, calls.known)
         assert calls.worker is not None
+        now = self.rt.pump.clock()
+        for task in out:
+            task.sent_at = now
         specs = [spec_of(task) for task in out]
         message = PushTasks(
             self.rt.address, templates, specs, calls.actor_id, calls.incarnation,
@@ -290,6 +331,9 @@ class ActorsPart:
         if calls is None:
             return []
         done = calls.replied(replies)
+        recorder = self.rt.tasks.recorder
+        if done and recorder.on:
+            recorder.replied(worker_id, *self._place(calls), done, self.rt.pump.clock())
         again = [pair for pair in done if pair[1].status == 2 and pair[0].retries_left != 0]
         if not again:
             return done
@@ -300,11 +344,20 @@ class ActorsPart:
         self._dirty[calls.actor_id] = calls
         return [pair for pair in done if pair not in again]
 
+    def _place(self, calls: ActorCalls) -> tuple[bytes, int]:
+        """Node and pid of the actor's present worker."""
+        node_id = calls.worker.node_id if calls.worker is not None else b""
+        return node_id, calls.verdict.pid if calls.verdict is not None else 0
+
     def _state(self, sender: bytes, message: ActorState) -> None:
         calls = self._known(message.actor_id, message.class_name, watch=False)
         if calls.worker is not None:
             self._by_worker.pop(calls.worker.process_id, None)
+        inflight = [(task, task.attempt) for task in calls.inflight.values()]
+        former = calls.verdict
         calls.changed(message)
+        if self.rt.tasks.recorder.on:
+            self._record(calls, former, inflight)
         if calls.worker is not None:
             self._by_worker[calls.worker.process_id] = calls
         if message.state == "DEAD":
@@ -312,6 +365,26 @@ class ActorsPart:
             if creation is not None:
                 self._forget(creation)
         self._dirty[message.actor_id] = calls
+
+    def _record(
+        self, calls: ActorCalls, former: ActorState | None, inflight: list[tuple[Task, int]]
+    ) -> None:
+        """The head said something new: attempts of calls that are run again have ended, and so has
+        the creation of an actor of ours."""
+        word, recorder, now = calls.verdict, self.rt.tasks.recorder, self.rt.pump.clock()
+        if word is None or word is former:
+            return
+        worker = b""
+        if former is not None and former.worker is not None:
+            worker = former.worker.process_id
+        for task, attempt in inflight:
+            if task.attempt != attempt:
+                where = worker, former.node_id if former else b"", former.pid if former else 0
+                error = error_of(word.cause) if word.cause is not None else ("ACTOR_DIED", "")
+                recorder.failed(task, error, now, where, attempt)
+        creation = self._creations.get(calls.actor_id)
+        if creation is not None:
+            creation.record(recorder, word, now)
 
     def process_died(self, message: ProcessDied) -> None:
         """The worker of an actor may be dead; the head's word follows."""

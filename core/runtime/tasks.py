@@ -9,8 +9,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import logging
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -28,8 +27,10 @@ from mray.object_ref import ObjectRef
 from mray.ownership.references import Entry
 from mray.rpc.pump import RequestFailed
 from mray.runtime.arguments import pack_arguments, spec_of, unknown_templates
+from mray.runtime.explaining import reason_of
 from mray.runtime.oom import facts_of, oom_error
 from mray.serialization.context import collector
+from mray.serialization.error_names import error_of
 from mray.serialization.failures import error_envelope
 from mray.serialization.inspection import unpicklable_error
 from mray.serialization.pickler import is_error
@@ -41,6 +42,7 @@ from mray.tasks.dispatch import (
     ReturnLease,
     Steal,
 )
+from mray.tasks.events import TaskRecorder
 from mray.tasks.oom_retries import OomRetries, OomRetryRules, OutOfMemory, Retry, retemplate
 from mray.tasks.task import Task, Template
 from mray.wire.messages import (
@@ -92,13 +94,18 @@ class TasksPart:
                 memory_factor=monitor.oom_retry_memory_factor,
             )
         )
+        #: What ended; task_report.py tells the head.
+        self.recorder = TaskRecorder(on=config.tasks.task_events_report_interval_ms > 0)
+        #: In a worker: the task that the calling thread runs, b"" for none.
+        self.parent_of: Callable[[], bytes] | None = None
         self._numbers = itertools.count(1)
         self._exported: dict[bytes, bytes] = {}
         #: Keys of exports whose references are captured.
         self._captured: set[bytes] = set()
         #: Tasks not finished, by task id: for explanations and cancelling.
         self.pending: dict[bytes, Task] = {}
-        self._infeasible: dict[int, str] = {}
+        #: Scheduling class -> why no node can ever run it.
+        self.infeasible: dict[int, str] = {}
         self._said_infeasible: set[int] = set()
         pump = runtime.pump
         pump.on(LeaseGranted, self._granted)
@@ -215,6 +222,9 @@ class TasksPart:
         task = Task(task_id, template, packed.data, packed.deps, holds, returns)
         task.args_entry = packed.in_store
         task.actor_id = actor_id
+        task.born = born
+        if self.parent_of is not None:
+            task.parent = self.parent_of()
         refs: list[ObjectRef[Any]] = [ObjectRef(entry) for entry in returns]
         mailbox.posts.append(task)
         if mailbox.asleep:
@@ -262,6 +272,7 @@ class TasksPart:
             if error is not None:
                 self.fail(task, error)
                 return
+            task.ready_at = self.rt.pump.clock()
         if task.cancelled:
             self.fail(
                 task,
@@ -293,6 +304,9 @@ class TasksPart:
         )  # fmt: skip
         # A worker that is gone is reported dead by the node daemon, and its tasks come back then.
         self.rt.tell(lease.worker, message)
+        now = self.rt.pump.clock()
+        for task in out:
+            task.sent_at = now
 
     def _perform(self) -> None:
         rt = self.rt
@@ -344,6 +358,8 @@ class TasksPart:
             error = oom_error(cause, facts, task.template.name, verdict.attempts, verdict.reason)
             self.fail(task, error_envelope(error))
             return
+        if self.recorder.on:
+            self.recorder.failed(task, error_of(cause), self.rt.pump.clock())
         former = self.dispatcher.classes[task.template.class_id]
         class_id = self.dispatcher.class_of(
             verdict.resources, former.job_id, former.runtime_env, verdict.exclusive
@@ -358,7 +374,7 @@ class TasksPart:
                 self.resolved(task)
 
     def _granted(self, sender: bytes, message: LeaseGranted) -> None:
-        self._infeasible.pop(message.class_id, None)
+        self.infeasible.pop(message.class_id, None)
         self.dispatcher.granted(
             message.class_id,
             message.lease_id,
@@ -369,7 +385,7 @@ class TasksPart:
 
     def _refused(self, sender: bytes, message: LeaseRefused) -> None:
         if message.kind == "infeasible":
-            self._infeasible[message.class_id] = message.text
+            self.infeasible[message.class_id] = message.text
             if message.class_id not in self._said_infeasible:
                 self._said_infeasible.add(message.class_id)
                 log.warning("tasks wait for resources that no node has: %s", message.text)
@@ -383,15 +399,19 @@ class TasksPart:
         replies = message.replies
         if self.rt.ledger.refuses(sender):
             replies = [r for r in replies if not any(returned.refs for returned in r.returns)]
-        if sender in self.dispatcher.by_worker:
+        now = self.rt.pump.clock()
+        lease = self.dispatcher.by_worker.get(sender)
+        if lease is not None:
             done = self.dispatcher.replied(
                 sender,
                 replies,
                 message.returned,
                 message.blocked,
                 message.exiting,
-                self.rt.pump.clock(),
+                now,
             )
+            if done and self.recorder.on:
+                self.recorder.replied(sender, lease.worker.node_id, lease.pid, done, now)
         else:
             done = self.rt.actors.replied(sender, replies)
         if len(done) != len(replies):
@@ -427,6 +447,8 @@ class TasksPart:
     def fail(self, task: Task, error: bytes) -> None:
         """Every return of the task is this error."""
         self.pending.pop(task.task_id, None)
+        if self.recorder.on:
+            self.recorder.failed(task, error, self.rt.pump.clock())
         references = self.references
         for entry in task.returns:
             references.fill(entry, error, None)
@@ -448,34 +470,17 @@ class TasksPart:
 
     def process_died(self, message: ProcessDied) -> None:
         """A worker with our tasks may be dead."""
+        lease = self.dispatcher.by_worker.get(message.process_id)
+        if lease is not None and self.recorder.on:
+            self.recorder.lost(lease)
         self.dispatcher.worker_died(message.process_id, message.cause)
+        if lease is not None and self.recorder.on:
+            self.recorder.ran_again(error_of(message.cause), self.rt.pump.clock())
 
     def explain(self, entry: Entry) -> str:
         """Why a return of a pending task is not ready; "" if no pending task makes it."""
         task = self.pending.get(entry.object_id[:24])
-        if task is None or task.actor_id:
-            return ""
-        if task.unresolved:
-            waiting = [dep.name or dep.object_id.hex()[:8] for dep in task.deps if not dep.ready]
-            return f"waits for {task.unresolved} argument(s): {', '.join(waiting[:5])}"
-        pause = self.oom.explain(task, self.rt.pump.clock())
-        if pause:
-            return pause
-        class_id = task.template.class_id
-        sclass = self.dispatcher.classes[class_id]
-        for lease in sclass.leases:
-            if task.task_id in lease.inflight:
-                age_s = time.monotonic() - lease.progress_at
-                first = next(iter(lease.inflight)) == task.task_id
-                state = "runs" if first else "is queued behind another task"
-                return f"{state} in worker pid {lease.pid} (last progress {age_s:.1f} s ago)"
-        if class_id in self._infeasible:
-            return f"infeasible: {self._infeasible[class_id]}"
-        needs = ", ".join(f"{v / 10000:g} {k}" for k, v in sclass.resources.items()) or "a worker"
-        return (
-            f"queued: waits for {needs} ({len(sclass.queue)} tasks queued, "
-            f"{len(sclass.leases)} workers leased)"
-        )
+        return "" if task is None or task.actor_id else reason_of(self, task)
 
 
 def pickled_types(types: Any) -> bytes:

@@ -179,4 +179,5 @@ def retemplate(task: Task, retry: Retry, number: int, class_id: int) -> None:
     task.template = RetryTemplate(
         wire, class_id, former.max_retries, retry.exclusive, retry.attempts
     )
+    task.template.recorded = former.recorded
     task.attempt += 1

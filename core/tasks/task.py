@@ -27,6 +27,7 @@ class Template:
         "name",
         "num_returns",
         "number",
+        "recorded",
         "run_us",
         "target_us",
         "wire",
@@ -44,6 +45,8 @@ class Template:
         self.max_retries = max_retries
         #: Checks the arguments of an actor method against its signature.
         self.check: Any = None
+        #: Whether the ends of its calls are recorded (enable_task_events).
+        self.recorded = True
         self.target_us = target_us
         #: Estimate of the run time, -1 while unknown.
         self.run_us = -1.0
@@ -72,11 +75,15 @@ class Task:
         "args",
         "args_entry",
         "attempt",
+        "born",
         "cancelled",
         "deps",
         "holds",
+        "parent",
+        "ready_at",
         "retries_left",
         "returns",
+        "sent_at",
         "seq",
         "task_id",
         "template",
@@ -109,6 +116,13 @@ class Task:
         self.seq = -1
         self.actor_id = b""
         self.cancelled = False
+        #: The task that submitted it, b"" for the driver. For who looks at tasks, as are the times:
+        #: monotonic seconds of its submission, of its arguments (0.0: they were there) and of
+        #: being sent to the present worker.
+        self.parent = b""
+        self.born = 0.0
+        self.ready_at = 0.0
+        self.sent_at = 0.0
 
     def fire(self, entry: Any) -> None:
         """A dependency became ready: entries call this on their waiters."""

@@ -1,0 +1,51 @@
+"""Why a task has not ended, in words: for warnings of get(), `mray list`, `mray why`.
+
+Reads the machines of tasks and actors and changes nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from mray.resources import to_float
+from mray.units import format_bytes
+
+if TYPE_CHECKING:
+    from mray.runtime.tasks import TasksPart
+    from mray.tasks.task import Task
+
+
+def reason_of(tasks: TasksPart, task: Task) -> str:
+    """Why a task of this process, no actor's call, has not ended."""
+    if task.unresolved:
+        waiting = [dep.name or dep.object_id.hex()[:8] for dep in task.deps if not dep.ready]
+        return f"waits for {task.unresolved} argument(s): {', '.join(waiting[:5])}"
+    pause = tasks.oom.explain(task, tasks.rt.pump.clock())
+    if pause:
+        return pause
+    class_id = task.template.class_id
+    sclass = tasks.dispatcher.classes[class_id]
+    for lease in sclass.leases:
+        if task.task_id in lease.inflight:
+            age_s = time.monotonic() - lease.progress_at
+            first = next(iter(lease.inflight)) == task.task_id
+            state = "runs" if first else "is queued behind another task"
+            return f"{state} in worker pid {lease.pid} (last progress {age_s:.1f} s ago)"
+    infeasible = tasks.infeasible.get(class_id)
+    if infeasible:
+        return f"infeasible: {infeasible}"
+    return (
+        f"queued: waits for {needs_of(sclass.resources)} ({len(sclass.queue)} tasks queued, "
+        f"{len(sclass.leases)} workers leased)"
+    )
+
+
+def needs_of(resources: dict[str, int]) -> str:
+    """What a task asks for: "1 CPU, 2.0 GiB memory"; "a worker" for nothing."""
+    parts = [
+        f"{format_bytes(int(amount)) if name == 'memory' else format(amount, 'g')} {name}"
+        for name, amount in to_float(resources).items()
+        if amount
+    ]
+    return ", ".join(parts) or "a worker"
