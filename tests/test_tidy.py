@@ -68,6 +68,7 @@ ENVIRONMENT = {
     "core/memory_collect.py": "hands the environment to the one resolver of addresses",
     "core/launch.py": "decides and hands on whether `import ray` means mray",
     "core/serialization/dumper.py": "RAY_PICKLE_VERBOSE_DEBUG, wherever something is pickled",
+    "core/util/multiprocessing/pool.py": "whether init() will join a cluster or start one",
     "cli/cluster.py": "hands the environment to the one resolver of addresses",
     "cli/config.py": "HOME, to print paths in short",
     "cli/run.py": "makes the environment of a child",
