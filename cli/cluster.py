@@ -155,6 +155,10 @@ def connect(address: str | None, resolved: Resolved | None = None) -> Cluster:
     """
     resolved = resolved or settings()
     target = find(address, resolved)
+    if target.kind == "local" and address is None:
+        # The environment speaks to init(), of a program under `mray run`; whoever calls a command
+        # there means the cluster that the program has started.
+        target = find("auto", resolved)
     if target.kind == "local":
         raise Failure(f"{target.why}: `local` is no running cluster; leave the address out")
     keys = _keys(resolved, needed=target.kind == "tcp")

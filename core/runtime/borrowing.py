@@ -8,8 +8,8 @@ ledger's; values are objects.py's.
 from __future__ import annotations
 
 import gc
+import sys
 import threading
-import traceback
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -93,7 +93,7 @@ class BorrowingPart:
         #: Set by a worker: takes what waited for owners to know of it. See ownership/handover.py.
         self.deliver: Callable[[Parcel], None] | None = None
         self._timer: Timer | None = None
-        self._warned: set[str] = set()
+        self._warned: set[tuple[str, int]] = set()
         runtime.pump.on(Borrows, self.ledger.hear)
         runtime.pump.on(BorrowsHeard, self.ledger.confirmed)
 
@@ -164,9 +164,9 @@ class BorrowingPart:
         mode = self.rt.config.serialization.allow_out_of_band_object_ref_serialization
         by_cloudpickle = collector.by_cloudpickle
         if mode != "allow":
-            frame = _user_frame()
+            file, line = frame = _user_frame()
             what = (
-                f"ObjectRef({entry.object_id.hex()}) is pickled out of band at {frame}, "
+                f"ObjectRef({entry.object_id.hex()}) is pickled out of band at {file}:{line}, "
                 + (
                     "so its object stays until this process ends"
                     if by_cloudpickle
@@ -181,7 +181,7 @@ class BorrowingPart:
                 )
             if frame not in self._warned:
                 self._warned.add(frame)
-                warnings.warn(what, stacklevel=3)
+                warnings.warn_explicit(what, UserWarning, file, line)
         if by_cloudpickle:
             self.rt.post(lambda: self.references.pin(entry))
 
@@ -322,22 +322,12 @@ def vanished(object_id: bytes) -> RayError:
     )
 
 
-def _user_frame() -> str:
-    """Where user code is, for a message: the innermost frame outside of mray and picklers."""
-    for frame in reversed(traceback.extract_stack()):
-        name = frame.filename.replace("\\", "/")
-        if "/cloudpickle/" in name or name.endswith("/pickle.py"):
-            continue
-        if any(
-            part in name
-            for part in (
-                "/mray/",
-                "/core/runtime/",
-                "/core/object_ref.py",
-                "/core/serialization/",
-                "/core/cloudpickle.py",
-            )
-        ):
-            continue
-        return f"{frame.filename}:{frame.lineno}"
-    return "an unknown place"
+def _user_frame() -> tuple[str, int]:
+    """File and line of the innermost frame of user code: not of mray, not of a pickler."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None:
+        package = frame.f_globals.get("__name__", "").partition(".")[0]
+        if package not in ("mray", "cloudpickle", "pickle", "copyreg"):
+            break
+        frame = frame.f_back
+    return frame.f_code.co_filename, frame.f_lineno

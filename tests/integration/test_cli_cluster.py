@@ -169,3 +169,17 @@ def test_a_blocking_start_tells_of_a_daemon_that_died(
     assert blocking.returncode == 1
     assert err == f"mray: the node (pid {pid}) was killed by SIGKILL; stopping the rest\n"
     assert _processes_of(tmp_path) == []
+
+
+def test_a_program_that_runs_locally_looks_at_its_cluster_with_the_command_line(
+    run: Run, tmp_path: Path
+) -> None:
+    program = tmp_path / "look.py"
+    program.write_text(
+        "import subprocess, sys, mray\n"
+        "mray.init(num_cpus=1)\n"
+        "subprocess.run([sys.executable, '-m', 'mray.cli', 'status'], check=True)\n"
+    )
+    done = run("run", str(program))
+    assert done.returncode == 0, done.stderr
+    assert "ALIVE (head)" in done.stdout
