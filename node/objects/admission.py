@@ -42,20 +42,21 @@ class Waiting:
 class Admission:
     """The queue. One entry at most for a client and an object."""
 
-    __slots__ = ("_entries", "bytes")
+    __slots__ = ("bytes", "entries")
 
     def __init__(self) -> None:
         #: What those that wait ask for together.
         self.bytes = 0
-        self._entries: OrderedDict[tuple[bytes, bytes], Waiting] = OrderedDict()
+        #: In order of arrival, by client and object; for looking.
+        self.entries: OrderedDict[tuple[bytes, bytes], Waiting] = OrderedDict()
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self.entries)
 
     @property
     def head(self) -> Waiting | None:
         """Whose turn it is."""
-        return next(iter(self._entries.values()), None)
+        return next(iter(self.entries.values()), None)
 
     @property
     def deadline(self) -> float | None:
@@ -65,25 +66,25 @@ class Admission:
 
     def find(self, client: bytes, object_id: bytes) -> Waiting | None:
         """The waiting create of a client for an object."""
-        return self._entries.get((client, object_id))
+        return self.entries.get((client, object_id))
 
     def append(self, entry: Waiting) -> None:
         """Join the end of the queue."""
         key = (entry.client, entry.object_id)
-        if key in self._entries:
+        if key in self.entries:
             raise ValueError(f"a create of {entry.object_id.hex()} already waits")
-        self._entries[key] = entry
+        self.entries[key] = entry
         self.bytes += entry.size
 
     def remove(self, entry: Waiting) -> None:
         """Leave the queue. KeyError if it is not in it."""
-        del self._entries[entry.client, entry.object_id]
+        del self.entries[entry.client, entry.object_id]
         self.bytes -= entry.size
 
     def of_client(self, client: bytes) -> list[Waiting]:
         """What a client waits for, in order."""
-        return [entry for entry in self._entries.values() if entry.client == client]
+        return [entry for entry in self.entries.values() if entry.client == client]
 
     def of_owner(self, owner_id: bytes) -> list[Waiting]:
         """What waits on behalf of an owner, in order."""
-        return [entry for entry in self._entries.values() if entry.owner_id == owner_id]
+        return [entry for entry in self.entries.values() if entry.owner_id == owner_id]

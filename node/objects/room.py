@@ -70,13 +70,30 @@ class Room:
         Ends every event that frees or takes room; adds to ``effects`` and returns it.
         """
         self._cooling.watch(self._allocator, self._now)
+        spilling = self.spilling
+        if (
+            self._admission.entries
+            or spilling.queue
+            or spilling.shortage
+            or self._allocator.used_bytes > spilling.threshold_bytes
+        ):
+            self._make_way(effects, may_cool=may_cool)
+        if self._copies.slots_gone:
+            effects += [spilling.files.release(slot) for slot in self._copies.slots_gone]
+            self._copies.slots_gone.clear()
+        if self.space.overflow_stale and (holes := self.space.cool_overflow()):
+            effects.append(Punch(tuple(holes)))
+        return effects
+
+    def _make_way(self, effects: list[Effect], *, may_cool: bool) -> None:
+        """Serve those who wait, and have room made, until neither gets any further."""
         spilling, arena = self.spilling, self._allocator
         while True:
             if self._place_restores(effects, may_cool=may_cool):
                 self._place_creates(effects, may_cool=may_cool)
             wanted = self._wanted()
             if wanted <= 0 and arena.used_bytes <= spilling.threshold_bytes:
-                break
+                return
             used = arena.used_bytes
             effects += spilling.make_room(wanted, self._now)
             self._cooling.watch(arena, self._now)
@@ -84,14 +101,7 @@ class Room:
                 if spilling.shortage and not spilling.coming_bytes:
                     spilling.shortage = 0  # There is nothing to take pages from.
                     continue
-                break
-        for slot in self._copies.slots_gone:
-            effects.append(spilling.files.release(slot))
-        self._copies.slots_gone.clear()
-        holes = self.space.cool_overflow()
-        if holes:
-            effects.append(Punch(tuple(holes)))
-        return effects
+                return
 
     def _wanted(self) -> int:
         """What those who wait need beyond what is free, in bytes."""
@@ -100,7 +110,7 @@ class Room:
         restore = spilling.head() if waiting else None
         if restore is not None and restore.copy.restoring:
             waiting -= self._allocator.rounded(restore.copy.size)
-        if len(admission):
+        if admission.entries:
             waiting += admission.bytes + len(admission) * self._allocator.page_bytes
             head = admission.head
             if head is not None and head.copy is not None:

@@ -121,6 +121,11 @@ class StoreServer:
         return self.store.used_bytes
 
     @property
+    def held_bytes(self) -> int:
+        """What the arena has of the machine's memory: objects, and free pages kept for reuse."""
+        return self.store.used_bytes + self.store.warm_bytes
+
+    @property
     def spilled_bytes(self) -> int:
         """What objects take on disk, for the heartbeat."""
         return self.store.spilling.files.bytes + self.store.space.overflow_bytes
@@ -237,9 +242,19 @@ class StoreServer:
         """A process of any node has ended: what it owned is freed."""
         self._perform(self.store.owner_died(process_id, self._clock()))
 
-    def press(self) -> None:
-        """The node is short of memory: give all free pages back, and have ``tick`` do so."""
-        self._perform(self.store.press(self._clock()))
+    def press(self, spill_bytes: int = 0) -> None:
+        """The node is short of memory: give all free pages back, and have ``tick`` do so; spill at
+        least ``spill_bytes`` if there is so much to spill."""
+        self._perform(self.store.press(self._clock(), spill_bytes))
+
+    def relax(self) -> None:
+        """The node's memory is fine again."""
+        self._perform(self.store.relax(self._clock()))
+
+    @property
+    def is_giving_back(self) -> bool:
+        """Whether what ``press`` asked for is still under way."""
+        return self.store.is_giving_back
 
     def tick(self, now: float) -> None:
         """``deadline`` has come. Takes a few milliseconds at most, however much is to be done."""

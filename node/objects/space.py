@@ -16,7 +16,7 @@ from mray.node.objects.ranges import Range
 class Space:
     """The arena's allocator and, with ``overflow_bytes``, a second one above its addresses."""
 
-    __slots__ = ("arena", "base", "overflow")
+    __slots__ = ("arena", "base", "overflow", "overflow_stale")
 
     def __init__(self, arena: Allocator, overflow_bytes: int = 0) -> None:
         self.arena = arena
@@ -25,6 +25,8 @@ class Space:
         page = arena.page_bytes
         length = overflow_bytes - overflow_bytes % page
         self.overflow = Allocator(length, length, page) if length else None
+        #: The overflow file has ranges to punch.
+        self.overflow_stale = False
 
     @property
     def overflow_bytes(self) -> int:
@@ -62,10 +64,12 @@ class Space:
             self.arena.free(offset)
         else:
             self.overflow.free(offset - self.base)
+            self.overflow_stale = True
 
     def cool_overflow(self) -> list[Range]:
         """What to punch out of the overflow file now: all that is free and not cold."""
         overflow = self.overflow
+        self.overflow_stale = False
         if overflow is None or not (overflow.warm_bytes or overflow.doubtful_bytes):
             return []
         ranges = overflow.cool(0, overflow.virtual_bytes)

@@ -123,7 +123,9 @@ class Spilling:
         #: When a write last ended well: whoever waits for room has reason to wait on.
         self.progress_at = float("-inf")
         capacity = space.arena.capacity_bytes
+        #: Above it objects are moved to disk unasked; less than usual while memory is short.
         self.threshold_bytes = int(capacity * rules.threshold) if rules.disks else capacity
+        self.usual_threshold_bytes = self.threshold_bytes
         self._batch_bytes = min(rules.batch_bytes, capacity // 8)
         self._writes: dict[int, _Write] = {}
         self._reads: dict[int, Restore] = {}
@@ -407,6 +409,8 @@ class Spilling:
 
     def deadline(self) -> float | None:
         """When to call ``tick``."""
+        if not self._asked:
+            return self._again_at
         first = next(iter(self._asked.values()), None)
         times = [self._again_at, first[2] if first is not None else None]
         return min((time for time in times if time is not None), default=None)

@@ -238,6 +238,8 @@ class ObjectStore(Room):
     ) -> list[Effect]:
         """A WriteSpill is done; checksums in the order of its parts."""
         self._now = now
+        if self.spilling.threshold_bytes < self.spilling.usual_threshold_bytes:
+            self._cooling.pressed = True
         return self._admit(self.spilling.written(file, crcs, took_s, now))
 
     def spill_failed(self, file: int, failure: DiskFailure, now: float) -> list[Effect]:
@@ -270,11 +272,31 @@ class ObjectStore(Room):
 
     # ------------------------------------------------------------------------------------ time
 
-    def press(self, now: float) -> list[Effect]:
-        """Memory is short: give every free page back, bit by bit, before anything new is made."""
+    def press(self, now: float, spill_bytes: int = 0) -> list[Effect]:
+        """Memory is short: give every free page back, bit by bit, before anything new is made.
+
+        ``spill_bytes``: have so much of what is used moved to disk as well, as far as it can be,
+        and no more than what is then left be held in memory until ``relax``.
+        """
         self._now = now
         self._cooling.pressed = True
+        if spill_bytes > 0 and self.spilling.enabled:
+            for copy in list(self._copies.cached.values()):
+                self._copies.vacate(copy)
+            keep_bytes = max(0, self.used_bytes - spill_bytes)
+            self.spilling.threshold_bytes = min(self.spilling.threshold_bytes, keep_bytes)
         return self._admit([])
+
+    def relax(self, now: float) -> list[Effect]:
+        """Memory is fine again: hold as much as the rules allow."""
+        self._now = now
+        self.spilling.threshold_bytes = self.spilling.usual_threshold_bytes
+        return self._admit([])
+
+    @property
+    def is_giving_back(self) -> bool:
+        """Whether memory is still on its way back to the system."""
+        return self._cooling.pressed or self.spilling.coming_bytes > 0
 
     def tick(self, now: float) -> list[Effect]:
         """Time has passed: ends waits that were long enough, cools one bit of what is due."""
@@ -308,13 +330,16 @@ class ObjectStore(Room):
     def deadline(self) -> float | None:
         """When to call ``tick``: a time not after the last event means at once."""
         cooling = self._cooling.due(self._allocator, self._now)
-        times = [self._readers.deadline, cooling and cooling[0], self.spilling.deadline()]
-        head = self._admission.head
-        if head is not None and head.copy is None:
-            times.append(self._patience(head.since))
-        restore = self.spilling.head()
-        if restore is not None and not restore.copy.restoring:
-            times.append(self._restore_patience(restore))
+        spilling = self.spilling
+        times = [self._readers.deadline, cooling and cooling[0], spilling.deadline()]
+        if self._admission.entries:
+            head = self._admission.head
+            if head is not None and head.copy is None:
+                times.append(self._patience(head.since))
+        if spilling.queue:
+            restore = spilling.head()
+            if restore is not None and not restore.copy.restoring:
+                times.append(self._restore_patience(restore))
         return min((time for time in times if time is not None), default=None)
 
     # --------------------------------------------------------------------------------- looking

@@ -365,19 +365,20 @@ def test_the_error_of_an_argument_that_cannot_be_pickled_says_which_and_why() ->
 
 
 SMALL_SHM = """
-    mount -t tmpfs -o size=100m tmpfs /dev/shm && exec {python} - <<'END'
+    mount -t tmpfs -o size=100m tmpfs /dev/shm && {settings} exec {python} - <<'END'
     import mray
     mray.init(num_cpus=1, object_store_memory=90_000_000)
     with open("/dev/shm/of-somebody-else", "wb") as file:
         file.write(bytes(80_000_000))
     refs = []
     try:
-        for _ in range(100):
-            refs.append(mray.put(b"x" * 1_000_000))
+        for number in range(60):
+            refs.append(mray.put(bytes([number]) * 1_000_000))
     except mray.exceptions.ObjectStoreFullError as error:
         print("FULL", len(refs), error)
-    ref = refs.pop()
-    assert len(mray.get(ref)) == 1_000_000
+    for number, ref in enumerate(refs):
+        assert mray.get(ref) == bytes([number]) * 1_000_000, number
+    print("EXACT", len(refs))
     refs.clear()
     del ref
     mray.get(mray.remote(lambda: 1).remote())
@@ -404,9 +405,17 @@ def in_own_mounts(script: str, **names: str) -> subprocess.CompletedProcess[str]
     )
 
 
-def test_a_full_shared_memory_is_an_error_of_put_and_work_goes_on() -> None:
-    done = in_own_mounts(SMALL_SHM)
+def test_puts_into_a_full_shared_memory_go_to_disk() -> None:
+    done = in_own_mounts(SMALL_SHM, settings="")
+    assert "FULL" not in done.stdout, done.stdout
+    assert done.stdout.endswith("EXACT 60\nEND\n"), done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_full_shared_memory_is_an_error_of_put_where_nothing_is_spilled() -> None:
+    done = in_own_mounts(SMALL_SHM, settings="RAY_automatic_object_spilling_enabled=0")
     assert "FULL" in done.stdout, done.stdout + done.stderr
+    assert "the file system of the object store" in done.stdout
     assert done.stdout.endswith("END\n"), done.stdout + done.stderr
     assert "Traceback" not in done.stderr
 
