@@ -155,10 +155,6 @@ def connect(address: str | None, resolved: Resolved | None = None) -> Cluster:
     """
     resolved = resolved or settings()
     target = find(address, resolved)
-    if target.kind == "local" and address is None:
-        # The environment speaks to init(), of a program under `mray run`; whoever calls a command
-        # there means the cluster that the program has started.
-        target = find("auto", resolved)
     if target.kind == "local":
         raise Failure(f"{target.why}: `local` is no running cluster; leave the address out")
     keys = _keys(resolved, needed=target.kind == "tcp")
@@ -187,7 +183,10 @@ def find(address: str | None, resolved: Resolved) -> Target:
         setting = resolved.settings["address"]
         # Variables are resolve_address()'s business, which says by which one it went.
         named = address or (setting.value if setting.source.kind == "file" else None)
-        return resolve_address(named, os.environ, tmpdir=resolved.config.node.tmpdir)
+        # "local" in the environment speaks to init(), of a program under `mray run`: whoever calls
+        # a command there means the cluster that the program has started.
+        environ = {name: value for name, value in os.environ.items() if value.strip() != "local"}
+        return resolve_address(named, environ, tmpdir=resolved.config.node.tmpdir)
     except NoClusterError as error:
         raise NoCluster(str(error)) from error
     except ConnectionError as error:
