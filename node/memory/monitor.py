@@ -35,6 +35,8 @@ TERM_GRACE_S: Final = 0.1
 _URGENT_SHARE: Final = 0.98
 #: How long the store may take to give memory back before a worker is ended instead.
 _PRESS_S: Final = 0.3
+#: ... and in all, as long as it gets on: a disk may be slow.
+_PRESS_MAX_S: Final = 10.0
 #: A process that does not end after SIGKILL sits in the kernel: others are looked at again.
 _GONE_S: Final = 10.0
 _SAY_EVERY_S: Final = 10.0
@@ -104,7 +106,10 @@ class Admit(msgspec.Struct, frozen=True):
 
 
 class PressStore(msgspec.Struct, frozen=True):
-    """Have the object store give back what it can."""
+    """Have the object store give back what it can, and spill until new tasks could be admitted:
+    ``excess_bytes`` are to go."""
+
+    excess_bytes: int
 
 
 class Pick(msgspec.Struct, frozen=True):
@@ -148,6 +153,7 @@ class Monitor:
         self._next_at = 0.0
         #: Since this pressure began the store was asked to give back, until when it may take.
         self._pressed_until: float | None = None
+        self._pressing_since = 0.0
         #: The snapshot is only to find workers above their own limits.
         self._only_limits = False
         self._limits_at = 0.0
@@ -180,10 +186,12 @@ class Monitor:
     def _above(self, reading: Reading, now: float) -> list[Effect]:
         if self._pressed_until is None:
             self._pressed_until = now + _PRESS_S
+            self._pressing_since = now
             self.phase = "pressing"
+            press = PressStore(reading.used_bytes - int(self._calm(reading)))
             if not self._is_urgent(reading):
-                return [PressStore()]
-            return [PressStore(), *self._pick(only_limits=False)]
+                return [press]
+            return [press, *self._pick(only_limits=False)]
         if self.phase == "pressing" and now < self._pressed_until and not self._is_urgent(reading):
             return []
         return self._pick(only_limits=False)
@@ -193,10 +201,14 @@ class Monitor:
         if self._pressed_until is not None:
             self._pressed_until = self._next_at = float("-inf")
 
+    def press_goes_on(self, now: float) -> None:
+        """The store gets on with giving back enough: nobody is ended meanwhile, within bounds."""
+        if self._pressed_until is not None and now < self._pressed_until:
+            self._pressed_until = min(now + _PRESS_S, self._pressing_since + _PRESS_MAX_S)
+
     def _fine(self, now: float) -> list[Effect]:
         self.phase = "watching"
-        if self.is_open:
-            self._pressed_until = None
+        self._pressed_until = None
         if self.rules.enforce == "off" or now < self._limits_at:
             return []
         self._limits_at = now + _OWN_LIMITS_S
@@ -297,10 +309,12 @@ class Monitor:
     def _soft(self, reading: Reading) -> float:
         return reading.threshold_bytes * self.rules.soft_share
 
+    def _calm(self, reading: Reading) -> float:
+        """Down to where new tasks are admitted again, in bytes."""
+        return max(0.0, self._soft(reading) - reading.limit_bytes * _ADMIT_BELOW_SHARE)
+
     def _admission(self, reading: Reading) -> list[Effect]:
-        mark = self._soft(reading)
-        if not self.is_open:
-            mark -= reading.limit_bytes * _ADMIT_BELOW_SHARE
+        mark = self._soft(reading) if self.is_open else self._calm(reading)
         is_open = reading.used_bytes <= mark
         if is_open == self.is_open:
             return []

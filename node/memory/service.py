@@ -47,6 +47,10 @@ log = logging.getLogger("mray.node")
 _MIN_KILL_SHARE: Final = 0.01
 #: An idle worker that keeps so much is ended while memory is short; a fresh one has 6 MiB.
 _IDLE_KEEPS_BYTES: Final = 64 * MIB
+#: How often it is seen to how the store gives back, and how often in a row it may give nothing: a
+#: slow disk takes its time for a file.
+_STORE_ROUND_S: Final = 0.05
+_STORE_IDLE_ROUNDS: Final = 40
 #: Ends that are nobody's fault.
 _EXPECTED: Final = ("intended", "out_of_scope", "ray_kill", "owner_died")
 
@@ -132,7 +136,7 @@ class OomService:
             settings.memory_usage_threshold, settings.min_memory_free_bytes,
             on_kill=self._kill,
             on_admit=lambda is_open: self._pump.call_soon(lambda: self._admit(is_open)),
-            on_press=lambda: self._pump.call_soon(self._press),
+            on_press=lambda excess: self._pump.call_soon(lambda: self._press(excess)),
             on_say=self._say,
             on_idle=self._idle,
         )  # fmt: skip
@@ -169,6 +173,8 @@ class OomService:
         log.info("memory is %s: new tasks are %sadmitted",
                  *(("fine", "") if is_open else ("short", "not ")))  # fmt: skip
         self._act(self._leases.memory_short(not is_open))
+        if is_open:
+            self._store.relax()
 
     def _recycle(self, idle: Sequence[Candidate]) -> None:
         for worker in idle:
@@ -176,12 +182,27 @@ class OomService:
             cause = DeathCause("intended", f"memory is short, and it was idle and kept {size}")
             self._act(self._leases.recycle(worker.worker_id, cause))
 
-    def _press(self) -> None:
-        """Have the store give back what it can; a small store is not worth waiting for."""
-        self._store.press()
-        least = self._rules.policy.min_kill_bytes
-        if self._store.used_bytes <= least and self.thread is not None:
+    def _press(self, excess_bytes: int) -> None:
+        """Have the store give back what it can. Waited for only where that can be enough."""
+        log.info("memory is short: the object store (%s used) gives back what it can",
+                 format_bytes(self._store.used_bytes))  # fmt: skip
+        self._store.press(excess_bytes)
+        if self._store.held_bytes >= excess_bytes // 2:
+            self._await_store(self._store.held_bytes, 0)
+        elif self.thread is not None:
             self.thread.pressed()
+
+    def _await_store(self, before_bytes: int, idle_rounds: int) -> None:
+        """Tell the thread that the store gets on, until it does not."""
+        if self.thread is None:
+            return
+        now_bytes = self._store.held_bytes
+        idle_rounds = 0 if now_bytes < before_bytes else idle_rounds + 1
+        if not self._store.is_giving_back or idle_rounds > _STORE_IDLE_ROUNDS:
+            self.thread.pressed()
+            return
+        self.thread.press_goes_on()
+        self._pump.after(_STORE_ROUND_S, lambda: self._await_store(now_bytes, idle_rounds))
 
     def _summary(self) -> None:
         killed, crashed = self._killed_count, self._crashed_count

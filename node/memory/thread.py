@@ -62,7 +62,7 @@ class MonitorThread:
         *,
         on_kill: Callable[[Kill, Count], None],
         on_admit: Callable[[bool], None],
-        on_press: Callable[[], None],
+        on_press: Callable[[int], None],
         on_say: Callable[[Say], None],
         on_idle: Callable[[Count], None],
     ) -> None:
@@ -80,6 +80,7 @@ class MonitorThread:
         self._stopping = False
         self._sample_at = 0.0
         self._pressed = False
+        self._press_goes_on = False
         #: The victim's tree: pid -> pidfd, until all of it is gone.
         self._victims: dict[int, int] = {}
         self._victim_id = b""
@@ -101,6 +102,10 @@ class MonitorThread:
         self._pressed = True
         self._wake()
 
+    def press_goes_on(self) -> None:
+        """The store is getting on with it. From any thread."""
+        self._press_goes_on = True
+
     def _wake(self) -> None:
         os.eventfd_write(self._wake_fd, 1)
 
@@ -120,6 +125,9 @@ class MonitorThread:
 
     def _look(self) -> None:
         now = time.monotonic()
+        if self._press_goes_on:
+            self._press_goes_on = False
+            self._monitor.press_goes_on(now)
         if self._pressed:
             self._pressed = False
             self._monitor.pressed()
@@ -148,8 +156,8 @@ class MonitorThread:
             match effect:
                 case Admit(is_open):
                     self._on_admit(is_open)
-                case PressStore():
-                    self._on_press()
+                case PressStore(excess_bytes):
+                    self._on_press(excess_bytes)
                 case Pick():
                     count = self._census.take()
                     queue.extend(self._monitor.picked(count.snapshot, time.monotonic()))

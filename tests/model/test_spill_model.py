@@ -340,9 +340,13 @@ class World(RuleBasedStateMachine):
         self.now += seconds
         self.step([])
 
+    @rule(pages=st.integers(0, 12))
+    def press(self, pages: int) -> None:
+        self.step(self.store.press(self.now, pages * PAGE))
+
     @rule()
-    def press(self) -> None:
-        self.step(self.store.press(self.now))
+    def relax(self) -> None:
+        self.step(self.store.relax(self.now))
 
     # -------------------------------------------------------------------------------- invariants
 

@@ -78,7 +78,7 @@ def test_memory_in_order_leads_to_nothing_and_a_look_each_interval() -> None:
 def test_the_store_gives_back_first_and_a_worker_only_if_that_was_not_enough() -> None:
     monitor = Monitor(MonitorRules())
     monitor.read(reading(79), 0.0)
-    assert monitor.read(reading(80.5), 1.0) == [PressStore()]
+    assert monitor.read(reading(80.5), 1.0) == [PressStore(int(9.5 * GIB))]
     assert monitor.read(reading(80.5), 1.05) == []
     assert monitor.read(reading(70), 1.1) == [Admit(True)]
     assert monitor.phase == "watching"
@@ -90,6 +90,25 @@ def test_a_store_that_does_not_answer_is_waited_for_shortly() -> None:
     monitor.read(reading(81), 1.0)
     assert monitor.read(reading(81), 1.2) == []
     assert monitor.read(reading(81), 1.35) == [Pick()]
+
+
+def test_a_store_that_gets_on_with_spilling_is_waited_for() -> None:
+    monitor = Monitor(MonitorRules())
+    monitor.read(reading(79), 0.0)
+    monitor.read(reading(81), 1.0)
+    monitor.press_goes_on(1.25)
+    assert monitor.read(reading(81), 1.5) == []
+    assert monitor.read(reading(81), 1.56) == [Pick()]
+
+
+def test_a_store_that_never_gets_done_is_not_waited_for_for_ever() -> None:
+    monitor = Monitor(MonitorRules())
+    monitor.read(reading(79), 0.0)
+    monitor.read(reading(81), 1.0)
+    for tenth in range(11, 150):
+        monitor.press_goes_on(tenth / 10)
+    assert monitor.read(reading(81), 10.9) == []
+    assert monitor.read(reading(81), 11.0) == [Pick()]
 
 
 def test_above_the_threshold_one_is_asked_to_end_then_killed_then_waited_for() -> None:

@@ -73,7 +73,7 @@ def make_thread() -> Iterator[Callable[[Machine], MonitorThread]]:
             fake, fake, 0.8, -1,
             on_kill=machine.killed,
             on_admit=lambda is_open: machine.log.append(f"admit {is_open}"),
-            on_press=lambda: threads[0].pressed(),
+            on_press=lambda excess: threads[0].pressed(),
             on_say=lambda say: machine.log.append(say.text[:16]),
             on_idle=lambda count: None,
         )  # fmt: skip

@@ -17,7 +17,9 @@ from mray.node.objects.effects import (
     OwnerGone,
     Punch,
     Refuse,
+    WriteSpill,
 )
+from mray.node.objects.spilling import SpillRules
 from mray.node.objects.store import ObjectStore, StoreRules
 
 PAGE = 4096
@@ -526,3 +528,24 @@ def test_pressure_cools_everything_that_is_free() -> None:
     assert store.warm_bytes == 0
     assert store.deadline() is None
     assert len(store.create(WRITER, 1, Z, PAGE, OWNER, 0.0)) == 1
+
+
+def test_pressure_spills_as_much_as_was_asked_and_ends_with_it() -> None:
+    spill = SpillRules(disks=("/disk",), batch_bytes=PAGE, fused_max=1)
+    rules = StoreRules(cooling=CoolingRules(warm_bytes=64 * PAGE), spill=spill)
+    store = ObjectStore(Allocator(20 * PAGE, 20 * PAGE, PAGE), rules)
+    for name in (X, Y, Z):
+        sealed(store, name, 2)
+    effects = store.press(0.0, 3 * PAGE)
+    writes = [effect for effect in effects if isinstance(effect, WriteSpill)]
+    assert store.is_giving_back
+    for write in writes:
+        effects = store.spill_written(write.file, [0], 0.1, 0.2)
+        writes += [effect for effect in effects if isinstance(effect, WriteSpill)]
+    while store.deadline() == 0.2:
+        store.tick(0.2)
+    assert (len(writes), store.used_bytes, store.warm_bytes) == (2, 2 * PAGE, 0)
+    assert not store.is_giving_back
+    store.relax(0.3)
+    assert store.spilling.threshold_bytes == 16 * PAGE
+    store.check()
