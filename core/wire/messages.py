@@ -17,6 +17,7 @@ leases      owner: LeaseDemand (how many more, absolute) / node: LeaseGranted â€
             worker: WorkerBlocked â€¦ WorkerUnblocked (its CPU goes back while it waits in get)
 tasks       owner: PushTasks / worker: TaskReplies (finished and handed-back tasks, batched)
             owner: StealTasks / worker: TaskReplies with `returned`
+            worker: ItemsYielded (of generators) ; owner: ItemsConsumed (backpressure)
             worker: SerializersChanged / driver: Ack (it has fetched them, or cannot)
 objects     borrower: WatchObject / owner: ObjectReady (at once or when it is)
 references  anyone: Borrows / peer: BorrowsHeard (again until it comes; one at a time to a peer)
@@ -352,6 +353,7 @@ class TaskTemplate(msgspec.Struct, array_like=True, frozen=True, gc=False):
     #: Key of the pickled function in the head's KV, namespace "fn".
     function_key: bytes
     name: str
+    #: STREAMING and DYNAMIC of mray.tasks.streams are below 0.
     num_returns: int
     job_id: bytes
     resources: dict[str, int]
@@ -364,6 +366,8 @@ class TaskTemplate(msgspec.Struct, array_like=True, frozen=True, gc=False):
     options: bytes = b""
     #: May be run again when its worker dies (max_retries is not 0): told to the memory monitor.
     retriable: bool = False
+    #: Of a streaming generator: it pauses while so many of its items are not consumed; 0: never.
+    backpressure: int = 0
 
 
 class Argument(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -387,6 +391,8 @@ class TaskSpec(msgspec.Struct, array_like=True, frozen=True, gc=False):
     args_in_store: RefInfo | None = None
     args_located: Located | None = None
     attempt: int = 0
+    #: Of a generator that runs again: so many items are with the owner already.
+    skip: int = 0
 
 
 class PushTasks(Message, frozen=True, tag=40):
@@ -427,6 +433,30 @@ class TaskReplies(Message, frozen=True, tag=41):
     blocked: bool = False
     #: True when the worker will exit after this message (max_calls): return the lease, no reuse.
     exiting: bool = False
+
+
+class StreamPart(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Items that one run of a generator yielded, one after the other. ``first``: the number of the
+    first, from 1. ``error``: what it raised after them; the reply says whether that counts."""
+
+    task_id: bytes
+    attempt: int
+    first: int
+    items: list[Returned]
+    error: Returned | None = None
+
+
+class ItemsYielded(Message, frozen=True, tag=215):
+    """Before the reply of the task, in order."""
+
+    parts: list[StreamPart]
+
+
+class ItemsConsumed(Message, frozen=True, tag=216):
+    """So many items of a generator have been taken so far; -1: nobody wants any more of them."""
+
+    task_id: bytes
+    count: int
 
 
 class SerializersChanged(Message, frozen=True, tag=160):
@@ -1270,6 +1300,7 @@ AnyMessage = Union[  # noqa: UP007 (a type written with | would need 90 of them)
     LeaseDemand, LeaseGranted, LeaseRefused, LeaseReturned, LeasesWanted, WorkerBlocked,
     WorkerUnblocked,
     PushTasks, TaskReplies, StealTasks, SerializersChanged, CancelTask,
+    ItemsYielded, ItemsConsumed,
     WatchObject, ObjectReady, Borrows, BorrowsHeard, ExplainObjects, ObjectsExplained,
     CreateObject, ObjectCreated, SealObject, AbortObject, PinObjects, ObjectsPinned, UnpinObjects,
     FreeObjects, GetStoreStats, StoreStats, GiveUpPlaces, PlacesGivenUp,
