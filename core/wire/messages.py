@@ -32,6 +32,8 @@ jobs        cli: SubmitJob / head: JobSubmitted; head -> node: StartJob; node ->
 logs        anyone: ListLogs / node: LogFiles; ReadLog / LogChunk; node -> driver: WorkerLines
             driver: DrainLogs / node: Ack (every line written so far has been sent)
 oom         anyone: GetOomState / node: OomState; node -> its drivers: MemoryNews
+            process: HandlesPressure; node: MemoryPressure / process: PressureHandled
+            anyone: GetPeaks / node: Peaks
 memory      anyone: GetMemory / node: MemoryReport; node: GetReferences / process: ReferenceViews
             holder: FreeValues / owner: Ack; anyone: CollectGarbage / node: Ack
 task events owner: TaskEvents / head: Ack; anyone: GetTaskEvents / head: TaskViews
@@ -662,6 +664,8 @@ class ActorSpec(msgspec.Struct, array_like=True, frozen=True, gc=False):
     options: bytes = b""
     #: As in PushTasks.
     serializers: int = 0
+    #: Restarts after ends for want of memory that are not counted in max_restarts; -1: no end.
+    max_oom_restarts: int = 0
 
 
 class RegisterActor(Message, frozen=True, tag=70):
@@ -1057,6 +1061,57 @@ class MemoryNews(Message, frozen=True, tag=177):
     text: str
 
 
+class HandlesPressure(Message, frozen=True, tag=190):
+    """process -> node: it has callbacks for want of memory, or has none any more."""
+
+    has_callbacks: bool
+
+
+class MemoryPressure(Message, frozen=True, tag=191):
+    """node -> its workers and drivers: its memory has passed the soft mark. Bytes."""
+
+    used_bytes: int
+    limit_bytes: int
+    threshold_bytes: int
+    soft_mark_bytes: int
+
+
+class PressureHandled(Message, frozen=True, tag=192):
+    """process -> node: its callbacks have returned; it can be ended."""
+
+
+class GetPeaks(Message, frozen=True, tag=193):
+    """How much memory have these tasks had? Of none named: only by function."""
+
+    rid: int
+    task_ids: list[bytes]
+
+
+class PeakMemory(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """The most private memory that was seen of one attempt of a task."""
+
+    task_id: bytes
+    attempt: int
+    peak_bytes: int
+
+
+class FunctionPeak(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Of ``count`` attempts of one function, the median (of the last hundred) and the most."""
+
+    name: str
+    count: int
+    p50_bytes: int
+    max_bytes: int
+
+
+class Peaks(Message, frozen=True, tag=194):
+    """Of attempts that run and that ended. What was too short to be seen is not in it."""
+
+    rid: int
+    peaks: list[PeakMemory]
+    functions: list[FunctionPeak]
+
+
 class ReferenceView(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """One object as one process knows it, for `mray memory`.
 
@@ -1311,7 +1366,7 @@ AnyMessage = Union[  # noqa: UP007 (a type written with | would need 90 of them)
     SubmitJob, JobSubmitted, StartJob, JobExited, SignalJob, GetJobs, Jobs, StopJob, JobStarted,
     ListLogs, LogFiles, ReadLog, LogChunk, WorkerLines, DrainLogs,
     GetNodes, Nodes, GetWorkers, Workers, SetWorkerTitle, GetOomState, OomState,
-    MemoryNews,
+    MemoryNews, HandlesPressure, MemoryPressure, PressureHandled, GetPeaks, Peaks,
     GetReferences, ReferenceViews, GetMemory, MemoryReport, FreeValues, CollectGarbage,
     TaskEvents, GetTaskEvents, TaskViews, GetRunning, Running, GetTasks, CountTasks, TaskCounts,
     GetStacks, Stacks,
