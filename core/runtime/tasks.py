@@ -38,11 +38,11 @@ from mray.tasks.dispatch import (
     Demand,
     Dispatcher,
     Fail,
-    Lease,
     ReturnLease,
     Steal,
 )
 from mray.tasks.events import TaskRecorder
+from mray.tasks.lease import Lease
 from mray.tasks.oom_retries import OomRetries, OomRetryRules, OutOfMemory, Retry, retemplate
 from mray.tasks.task import Task, Template
 from mray.wire.messages import (

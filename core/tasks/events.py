@@ -28,7 +28,7 @@ from mray.tasks.event_batch import (
 )
 
 if TYPE_CHECKING:
-    from mray.tasks.dispatch import Lease
+    from mray.tasks.lease import Lease
     from mray.tasks.task import Task, Template
     from mray.wire.messages import TaskReply
 

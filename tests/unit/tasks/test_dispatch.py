@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from mray.tasks.dispatch import STUCK_S, Demand, Dispatcher, Effect, Fail, Lease, ReturnLease, Steal
+from mray.tasks.dispatch import STUCK_S, Demand, Dispatcher, Effect, Fail, ReturnLease, Steal
+from mray.tasks.lease import Lease
 from mray.tasks.task import Task, Template
 from mray.wire.messages import Address, DeathCause, TaskReply, TaskTemplate
 
