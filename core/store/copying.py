@@ -28,6 +28,11 @@ from mray.units import MIB
 BIG_BYTES = 4 * MIB
 #: 4 MiB take 0.2-0.8 ms: short enough to share out evenly, long enough to pay for the hand-over.
 _PIECE_BYTES = 4 * MIB
+_LINE_BYTES = 64
+#: From this size on, glibc copies four streams at once (16 times its threshold for stores past the
+#: cache, which is 3/4 of the shared cache): 800 MB in two pieces ran at 22.6 GB/s, in pieces of any
+#: smaller size at 17. On a bigger cache the size is merely shared out in equal parts.
+_STREAMED_BYTES = 384 * MIB
 _THREADS_MAX = 4
 
 _libc = ctypes.CDLL(None)
@@ -143,11 +148,15 @@ class CopyPool:
 
         to: Any = numpy.frombuffer(target, numpy.uint8, size)
         of: Any = numpy.frombuffer(source, numpy.uint8)
-        pieces = -(-size // _PIECE_BYTES)
+        piece_bytes = _PIECE_BYTES
+        share_bytes = -(-size // (self._helper_count + 1))
+        if share_bytes >= _STREAMED_BYTES:
+            piece_bytes = -(-share_bytes // _LINE_BYTES) * _LINE_BYTES
+        pieces = -(-size // piece_bytes)
 
         def run(piece: int) -> None:
-            low = piece * _PIECE_BYTES
-            numpy.copyto(to[low : low + _PIECE_BYTES], of[low : low + _PIECE_BYTES])
+            low = piece * piece_bytes
+            numpy.copyto(to[low : low + piece_bytes], of[low : low + piece_bytes])
 
         job = _Job(run, pieces)
         helpers = min(self._helper_count, pieces - 1)

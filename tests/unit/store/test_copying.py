@@ -41,6 +41,17 @@ def test_every_byte_arrives_and_no_more(pool: CopyPool, size: int) -> None:
     assert target == source + b"..."
 
 
+@pytest.mark.parametrize("extra", [0, 1, 2, 63, 64, 65, 12_345])
+def test_huge_copies_are_shared_out_in_equal_parts(
+    pool: CopyPool, monkeypatch: pytest.MonkeyPatch, extra: int
+) -> None:
+    monkeypatch.setattr(copying, "_STREAMED_BYTES", 2 * MIB)
+    source = noise(6 * MIB + extra)
+    target = bytearray(b"." * (len(source) + 3))
+    pool.copy(memoryview(target), memoryview(source))
+    assert target == source + b"..."
+
+
 def test_buffers_of_any_type_and_shape_are_copied_as_bytes(pool: CopyPool) -> None:
     for shape in ((4, 8), (1024, 1024)):
         array = np.arange(shape[0] * shape[1], dtype=np.float64).reshape(shape)
