@@ -25,7 +25,7 @@ from mray.wire.messages import ActorState, Address, TaskReply
 
 
 class FailCall(msgspec.Struct, frozen=True):
-    """The call is over. ``kind``: died or unavailable; ``state`` is the evidence."""
+    """The call is over. ``kind``: died, unavailable or cancelled; ``state`` is the evidence."""
 
     task: Task
     kind: str
@@ -121,6 +121,20 @@ class ActorCalls:
             return False
         return True
 
+    def cancel(self, task: Task) -> bool:
+        """Never send the call (again). True: it is over; False: the actor has it and must be told,
+        or if it has died, the call is over with the head's verdict."""
+        task.cancelled = True
+        if task in self.out:
+            self.out.remove(task)
+            del self.inflight[task.task_id]
+            return True
+        return task.task_id not in self.inflight and self.cancel_queued(task)
+
+    def forgotten(self, task_ids: list[bytes]) -> list[Task]:
+        """Cancelled calls that the actor had not begun and never will: they are over."""
+        return [task for task_id in task_ids if (task := self.inflight.pop(task_id, None))]
+
     def disconnected(self) -> None:
         """The worker is dead; the head will say what becomes of the actor."""
         if self.state == "ALIVE":
@@ -157,7 +171,9 @@ class ActorCalls:
         again: list[Task] = []
         unsent = {id(task) for task in self.out}
         for task in self.inflight.values():
-            if state.state == "DEAD":
+            if task.cancelled:
+                self.effects.append(FailCall(task, "cancelled", state))
+            elif state.state == "DEAD":
                 self.effects.append(FailCall(task, "died", state))
             elif id(task) in unsent:
                 again.append(task)

@@ -73,7 +73,13 @@ class Fail(msgspec.Struct, frozen=True):
     cause: DeathCause | None = None
 
 
-Effect = Demand | ReturnLease | Steal | Fail | OutOfMemory
+class Cancelled(msgspec.Struct, frozen=True):
+    """The task was cancelled, and no worker runs it: it is over."""
+
+    task: Task
+
+
+Effect = Demand | ReturnLease | Steal | Fail | OutOfMemory | Cancelled
 
 
 class Dispatcher:
@@ -88,6 +94,8 @@ class Dispatcher:
         #: Leases with something in ``out``.
         self.touched: dict[int, Lease] = {}
         self._dirty: dict[int, SchedulingClass] = {}
+        #: Classes with cancelled tasks in their queues.
+        self._littered: dict[int, SchedulingClass] = {}
         self._class_numbers: dict[tuple[object, ...], int] = {}
 
     def class_of(
@@ -140,6 +148,7 @@ class Dispatcher:
         if sclass.open_leases():
             sclass.refused = True
             return
+        self._sweep()
         while sclass.queue:
             self.effects.append(Fail(sclass.queue.popleft(), kind, text))
 
@@ -174,7 +183,7 @@ class Dispatcher:
             lease.barren = not returned
         if returned:
             back = [task for task_id in returned if (task := inflight.pop(task_id, None))]
-            sclass.queue.extendleft(reversed(back))
+            sclass.queue.extendleft(task for task in reversed(back) if not self._over(task))
         if blocked:
             lease.blocked = True
         elif replies:
@@ -188,14 +197,57 @@ class Dispatcher:
             lease.leaving = True
             if inflight:
                 self.by_worker[worker_id] = lease
-        if not inflight:
+        self._answered(lease, now)
+        return done
+
+    def _answered(self, lease: Lease, now: float) -> None:
+        if not lease.inflight:
             if lease.leaving:
-                self.by_worker.pop(worker_id, None)
+                self.by_worker.pop(lease.worker.process_id, None)
                 self.effects.append(ReturnLease(lease.lease_id, False))
             else:
                 lease.idle_since = now
-        self._dirty[sclass.class_id] = sclass
-        return done
+        self._dirty[lease.sclass.class_id] = lease.sclass
+
+    def _over(self, task: Task) -> bool:
+        if task.cancelled:
+            self.effects.append(Cancelled(task))
+        return task.cancelled
+
+    def cancel(self, task: Task, now: float) -> Lease | None:
+        """Never begin the task (again). The lease whose worker has it, which must be told; None:
+        no worker has, and the task is over."""
+        task.cancelled = True
+        for lease in self.by_worker.values():
+            if task.task_id not in lease.inflight:
+                continue
+            if task not in lease.out:
+                return lease
+            lease.out.remove(task)
+            del lease.inflight[task.task_id]
+            self._answered(lease, now)
+            return None
+        # Looked for when all that are cancelled in this round are.
+        sclass = self.classes[task.template.class_id]
+        self._littered[sclass.class_id] = self._dirty[sclass.class_id] = sclass
+        return None
+
+    def forgotten(self, worker_id: bytes, task_ids: list[bytes], now: float) -> list[Task]:
+        """Cancelled tasks that the worker had not begun and never will: they are over."""
+        lease = self.by_worker.get(worker_id)
+        if lease is None:
+            return []
+        gone = [task for task_id in task_ids if (task := lease.inflight.pop(task_id, None))]
+        self._answered(lease, now)
+        return gone
+
+    def _sweep(self) -> None:
+        """Take cancelled tasks out of the queues."""
+        littered, self._littered = self._littered, {}
+        for sclass in littered.values():
+            left = [task for task in sclass.queue if not task.cancelled]
+            sclass.queue.clear()
+            sclass.queue.extend(left)
 
     def retry(self, task: Task) -> None:
         """Run the task once more; the caller has charged the retry."""
@@ -215,9 +267,12 @@ class Dispatcher:
         for task in lease.inflight.values():
             sent = task.task_id not in unsent
             if not (task.seq <= last_seq or (sent and (oldest or all_sent))):
-                requeue.append(task)
+                if not self._over(task):
+                    requeue.append(task)
                 continue
             oldest = False
+            if self._over(task):
+                continue
             if cause.oom or cause.kind == "kernel_oom":
                 self.effects.append(OutOfMemory(task, cause))
             elif task.retries_left != 0:
@@ -279,6 +334,8 @@ class Dispatcher:
 
     def dispatch(self, now: float) -> None:
         """Fill workers, ask for more, steal. Call after a batch of events."""
+        if self._littered:
+            self._sweep()
         dirty, self._dirty = self._dirty, {}
         for sclass in dirty.values():
             self._fill(sclass, now)

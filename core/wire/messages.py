@@ -17,6 +17,8 @@ leases      owner: LeaseDemand (how many more, absolute) / node: LeaseGranted â€
             worker: WorkerBlocked â€¦ WorkerUnblocked (its CPU goes back while it waits in get)
 tasks       owner: PushTasks / worker: TaskReplies (finished and handed-back tasks, batched)
             owner: StealTasks / worker: TaskReplies with `returned`
+            borrower: CancelObject; owner: CancelTask / worker: NotBegun, or a reply when it ends
+            worker | owner: EndTask (cancelled by force) / node ends the worker
             worker: ItemsYielded (of generators) ; owner: ItemsConsumed (backpressure)
             worker: SerializersChanged / driver: Ack (it has fetched them, or cannot)
 objects     borrower: WatchObject / owner: ObjectReady (at once or when it is)
@@ -476,6 +478,29 @@ class CancelTask(Message, frozen=True, tag=43):
     task_id: bytes
     force: bool
     recursive: bool
+
+
+class CancelObject(Message, frozen=True, tag=210):
+    """A borrower cancels the task that makes an object."""
+
+    object_id: bytes
+    force: bool
+    recursive: bool
+
+
+class NotBegun(Message, frozen=True, tag=211):
+    """Tasks that were cancelled before the worker began them: it has forgotten them."""
+
+    task_ids: list[bytes]
+
+
+class EndTask(Message, frozen=True, tag=212):
+    """End the worker if the last task it began is the one with this number (TaskSpec.seq). From
+    the worker itself or from whoever it is lent to."""
+
+    worker_id: bytes
+    seq: int
+    text: str
 
 
 # ------------------------------------------------------------------------------------- objects
@@ -1355,6 +1380,7 @@ AnyMessage = Union[  # noqa: UP007 (a type written with | would need 90 of them)
     LeaseDemand, LeaseGranted, LeaseRefused, LeaseReturned, LeasesWanted, WorkerBlocked,
     WorkerUnblocked,
     PushTasks, TaskReplies, StealTasks, SerializersChanged, CancelTask,
+    CancelObject, NotBegun, EndTask,
     ItemsYielded, ItemsConsumed,
     WatchObject, ObjectReady, Borrows, BorrowsHeard, ExplainObjects, ObjectsExplained,
     CreateObject, ObjectCreated, SealObject, AbortObject, PinObjects, ObjectsPinned, UnpinObjects,
