@@ -19,6 +19,7 @@ from mray.exceptions import ObjectLostError, RayError
 from mray.runtime.arguments import place_arguments
 from mray.runtime.borrowing import adopting
 from mray.serialization.pickler import deserialize, is_error, wants_private_memory
+from mray.store.ahead import ReadAhead
 from mray.store.lingering import Lingering
 from mray.tasks.writable import TemplateOptions, WritableArgs
 from mray.wire.messages import Argument, Located, RefInfo
@@ -77,9 +78,10 @@ class Inputs:
             payload: bytes | memoryview = data
             if in_store is not None:
                 payload = self._view(in_store)
+            ahead = self._ahead(deps)
             if writable is not None:
-                return self._read_writable(writable, payload, in_store, deps)
-            values = [self._value(dep, writable=False) for dep in deps]
+                return self._read_writable(writable, payload, in_store, deps, ahead)
+            values = [self._value(dep, ahead, writable=False) for dep in deps]
             if in_store is not None:
                 payload = own_memory(self.rt.store, in_store.object_id, payload, writable=False)
             return place_arguments(deserialize(payload), values)
@@ -92,6 +94,7 @@ class Inputs:
         payload: bytes | memoryview,
         in_store: RefInfo | None,
         deps: list[Argument],
+        ahead: ReadAhead | None,
     ) -> tuple[Sequence[Any], Mapping[str, Any]]:
         object_id = in_store.object_id if in_store is not None else b""
         payload = own_memory(self.rt.store, object_id, payload, writable=True)
@@ -102,17 +105,28 @@ class Inputs:
         _protect([value for place, value in given if not writable.has(place)], but=chosen)
         places = unpacked[2] if len(unpacked) > 2 else ()
         values = [
-            self._value(dep, writable=writable.has(place))
+            self._value(dep, ahead, writable=writable.has(place))
             for dep, place in zip(deps, places, strict=True)
         ]
         return place_arguments(unpacked, values)
 
-    def _value(self, dep: Argument, *, writable: bool) -> Any:
+    def _ahead(self, deps: list[Argument]) -> ReadAhead | None:
+        """Reads arguments of the store in few questions; None where there are not several."""
+        if len(deps) < 2:
+            return None
+        row = [
+            (dep.ref.object_id, dep.located.size_bytes if dep.located is not None else 0)
+            for dep in deps
+            if dep.data is None
+        ]
+        return ReadAhead(self.rt.store, row) if len(row) > 1 else None
+
+    def _value(self, dep: Argument, ahead: ReadAhead | None, *, writable: bool) -> Any:
         payload: bytes | memoryview
         if dep.data is not None:
             payload = dep.data
         else:
-            payload = self._view(dep.ref)
+            payload = self._view(dep.ref, ahead)
             self._lingering.keep(dep.ref.object_id, payload)
         payload = own_memory(self.rt.store, dep.ref.object_id, payload, writable)
         value = deserialize(payload, writable=writable)
@@ -121,8 +135,9 @@ class Inputs:
             raise value
         return value
 
-    def _view(self, ref: RefInfo) -> memoryview:
-        view = self.rt.store.get(ref.object_id)
+    def _view(self, ref: RefInfo, ahead: ReadAhead | None = None) -> memoryview:
+        object_id = ref.object_id
+        view = self.rt.store.get(object_id) if ahead is None else ahead.view(object_id)
         if view is None:
             raise ObjectLostError(
                 ref.object_id.hex(),

@@ -31,6 +31,7 @@ from mray.serialization.envelope import NONE
 from mray.serialization.failures import error_envelope
 from mray.serialization.inspection import unpicklable_error
 from mray.serialization.pickler import Serialized, deserialize, is_error, pack
+from mray.store.ahead import ReadAhead
 from mray.wire.messages import (
     Address,
     ExplainObjects,
@@ -136,9 +137,19 @@ class ObjectsPart:
         if pending:
             self.wait_for(pending, timeout_s)
         load = self.load
-        return [load(entry, writable) for entry in entries]
+        if len(entries) == 1:
+            return [load(entries[0], writable)]
+        ahead = ReadAhead(
+            self.rt.store,
+            (
+                (entry.object_id, entry.located.size_bytes)
+                for entry in entries
+                if entry.data is None and entry.located is not None
+            ),
+        )
+        return [load(entry, writable, ahead) for entry in entries]
 
-    def load(self, entry: Entry, writable: bool = False) -> Any:
+    def load(self, entry: Entry, writable: bool = False, ahead: ReadAhead | None = None) -> Any:
         """The value of a ready entry; raises the error it holds. ``writable``: as a private copy,
         of which only pages written to take memory."""
         data: bytes | memoryview | None = entry.data
@@ -146,7 +157,7 @@ class ObjectsPart:
             if entry.located is None:
                 data = NONE
             else:
-                data = self._read_store(entry)
+                data = self._read_store(entry, ahead)
                 data = own_memory(self.rt.store, entry.object_id, data, writable)
         if writable and type(data) is bytes:
             data = own_memory(self.rt.store, entry.object_id, data, writable)
@@ -167,8 +178,9 @@ class ObjectsPart:
         assert isinstance(value, BaseException)
         return value
 
-    def _read_store(self, entry: Entry) -> memoryview:
-        view = self.rt.store.get(entry.object_id)
+    def _read_store(self, entry: Entry, ahead: ReadAhead | None) -> memoryview:
+        object_id = entry.object_id
+        view = self.rt.store.get(object_id) if ahead is None else ahead.view(object_id)
         if view is None:
             raise ObjectLostError(
                 entry.object_id.hex(),
