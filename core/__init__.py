@@ -25,6 +25,7 @@ from mray.api import (
 )
 from mray.decorator import remote
 from mray.object_ref import ObjectRef
+from mray.object_ref_generator import DynamicObjectRefGenerator, ObjectRefGenerator
 from mray.remote_function import RemoteFunction
 from mray.version import RAY_VERSION, VERSION
 
@@ -47,6 +48,10 @@ def __getattr__(name: str) -> object:
         from mray.runtime_context import get_runtime_context
 
         return get_runtime_context
+    if name == "on_memory_pressure":  # Needs msgspec.
+        from mray.memory_pressure import on_memory_pressure
+
+        return on_memory_pressure
     if name in _LAZY:
         import importlib
 
@@ -57,8 +62,10 @@ def __getattr__(name: str) -> object:
 __all__ = [
     "ActorClass",
     "ActorHandle",
+    "DynamicObjectRefGenerator",
     "ObjectID",
     "ObjectRef",
+    "ObjectRefGenerator",
     "RemoteFunction",
     "available_resources",
     "cluster_resources",
@@ -70,6 +77,7 @@ __all__ = [
     "kill",
     "method",
     "nodes",
+    "on_memory_pressure",
     "put",
     "remote",
     "shutdown",

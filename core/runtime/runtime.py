@@ -35,6 +35,7 @@ from mray.runtime.borrowing import BorrowingPart, Found
 from mray.runtime.freeing import FreeingPart
 from mray.runtime.mailbox import Mailbox
 from mray.runtime.objects import ObjectsPart
+from mray.runtime.pressure import PressurePart
 from mray.runtime.reference_report import ReferenceReports
 from mray.runtime.serializers import SerializersPart
 from mray.runtime.tasks import TasksPart
@@ -103,6 +104,7 @@ class Runtime:
         self.serializers = SerializersPart(self)
         self.reports = ReferenceReports(self)
         self.freeing = FreeingPart(self)
+        self.pressure = PressurePart(self)
         #: Called with each ProcessDied, after the parts.
         self.on_death: list[Callable[[ProcessDied], None]] = []
         self._timer: Timer | None = None

@@ -56,6 +56,8 @@ class Census:
         self._read_trees = read_trees
         #: By worker; written by the loop, forgotten with the worker.
         self.titles: dict[bytes, Title] = {}
+        #: By worker that runs callbacks for want of memory: until when it may. The loop's too.
+        self.busy: dict[bytes, float] = {}
         #: By worker: when the work began, and the most that was seen of it since.
         self._peaks: dict[bytes, tuple[float, int]] = {}
 
@@ -109,6 +111,7 @@ class Census:
                 name=spec.class_name,
                 retriable=spec.max_restarts < 0 or incarnation < spec.max_restarts,
                 started_at=hold.since, private_bytes=tree.private_bytes, requested_bytes=asked,
+                busy_until=self.busy.get(worker.process_id, 0.0),
             )  # fmt: skip
         title = self.titles.get(worker.process_id, Title("", False))
         begun_at = read_begun_at(process.params.progress_path)
@@ -118,6 +121,7 @@ class Census:
             # A worker that has begun nothing of this lease still shows its last task's begin.
             started_at=max(hold.since, begun_at or 0.0),
             private_bytes=tree.private_bytes, requested_bytes=asked,
+            busy_until=self.busy.get(worker.process_id, 0.0),
         )  # fmt: skip
 
     def _peak_with(self, candidate: Candidate) -> int:

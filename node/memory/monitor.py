@@ -245,6 +245,10 @@ class Monitor:
         choice = self.victim
         self._learn(reading, now)
         self._next_at = now + LOOK_MIN_S
+        if choice.candidate.busy_until > now and not self._is_urgent(reading):
+            self.phase, self.victim = "watching", None
+            self._next_at = min(self._next_at, choice.candidate.busy_until)
+            return []
         if not reading.above and choice.rule != "own_limit":
             self.phase, self.victim = "watching", None
             text = f"memory is fine again ({_numbers(reading)}): nobody is ended"

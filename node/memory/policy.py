@@ -55,6 +55,8 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     private_bytes: int = 0
     #: The ``memory`` it declared; 0: none.
     requested_bytes: int = 0
+    #: It was told of the pressure and saves what it can: not to be ended before, monotonic seconds.
+    busy_until: float = 0.0
 
 
 class Rules(msgspec.Struct, frozen=True, kw_only=True):

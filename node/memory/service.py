@@ -22,6 +22,7 @@ from mray.memory.usage import MemoryReader
 from mray.node.memory.census import Census, Count, Title
 from mray.node.memory.monitor import Kill, Monitor, MonitorRules, Reading, Say
 from mray.node.memory.policy import Candidate, Choice, Rules, rank
+from mray.node.memory.pressure import PressureNews
 from mray.node.memory.thread import MonitorThread
 from mray.node.objects.server import StoreServer
 from mray.node.sched.leases import Effect, Leases
@@ -105,6 +106,9 @@ class OomService:
         self._asked_census = Census(leases.pool, leases.holds, processes, peers, read_trees)
         self._asked_census.titles = self._census.titles
         self._asked_reader = MemoryReader()
+        self._news = PressureNews(
+            pump, peers, self._census.busy, self._settings.event_stats_print_interval_ms / 1000
+        )
         self.thread: MonitorThread | None = None
         self._monitor: Monitor | None = None
         self._rules = monitor_rules(config, 0)
@@ -114,6 +118,7 @@ class OomService:
         self.handlers: dict[type[Message], Callable[[bytes, Any], None]] = {
             SetWorkerTitle: self._titled,
             GetOomState: self._explain,
+            **self._news.handlers,
         }
         if self._settings.memory_monitor_refresh_ms:
             self._start(config)
@@ -164,6 +169,7 @@ class OomService:
     def worker_ended(self, process_id: bytes, cause: DeathCause) -> None:
         """A worker is gone: counted for the summary."""
         self._census.titles.pop(process_id, None)
+        self._news.forget(process_id)
         if cause.oom or cause.kind == "kernel_oom":
             self._killed_count += 1
         elif cause.kind not in _EXPECTED and not (cause.kind == "exit" and not cause.exit_code):
@@ -175,6 +181,9 @@ class OomService:
         self._act(self._leases.memory_short(not is_open))
         if is_open:
             self._store.relax()
+            self._news.ended()
+        elif self._monitor is not None and self._monitor.last is not None:
+            self._news.began(self._monitor.last, self._settings.memory_soft_mark)
 
     def _recycle(self, idle: Sequence[Candidate]) -> None:
         for worker in idle:

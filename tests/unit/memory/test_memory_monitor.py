@@ -111,6 +111,21 @@ def test_a_store_that_never_gets_done_is_not_waited_for_for_ever() -> None:
     assert monitor.read(reading(81), 11.0) == [Pick()]
 
 
+def test_a_victim_that_saves_what_it_can_is_waited_for_while_there_is_time() -> None:
+    monitor = pressed_monitor()
+    snapshot = Snapshot(candidates=[worker(1), worker(2, busy_until=11.0)])
+    monitor.read(reading(81), 10.05)
+    monitor.picked(snapshot, 10.06)
+    assert monitor.reread(reading(81), 10.07) == []
+    assert (monitor.phase, monitor.victim) == ("watching", None)
+    monitor.check()
+    monitor.read(reading(81), 10.95)
+    monitor.picked(snapshot, 10.96)
+    (kill,) = monitor.reread(reading(99), 10.97)
+    assert isinstance(kill, Kill)
+    assert kill.number == signal.SIGKILL
+
+
 def test_above_the_threshold_one_is_asked_to_end_then_killed_then_waited_for() -> None:
     monitor = killing_monitor()
     assert monitor.read(reading(81), 10.1) == []
