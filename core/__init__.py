@@ -25,7 +25,6 @@ from mray.api import (
 )
 from mray.decorator import remote
 from mray.object_ref import ObjectRef
-from mray.object_ref_generator import DynamicObjectRefGenerator, ObjectRefGenerator
 from mray.remote_function import RemoteFunction
 from mray.version import RAY_VERSION, VERSION
 
@@ -62,10 +61,8 @@ def __getattr__(name: str) -> object:
 __all__ = [
     "ActorClass",
     "ActorHandle",
-    "DynamicObjectRefGenerator",
     "ObjectID",
     "ObjectRef",
-    "ObjectRefGenerator",
     "RemoteFunction",
     "available_resources",
     "cluster_resources",
