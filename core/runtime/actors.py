@@ -8,20 +8,19 @@ be restarted. Where actors run and whether they restart is the head's decision.
 from __future__ import annotations
 
 import logging
-from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from mray.exceptions import ActorDiedError, ActorUnavailableError, RayError, RayTaskError
 from mray.ownership.references import Entry
 from mray.remote_function import Signature
 from mray.rpc.pump import RequestFailed
-from mray.runtime.arguments import Packed, argument_of, ref_info, spec_of, unknown_templates
+from mray.runtime.arguments import Packed, spec_of, unknown_templates
+from mray.runtime.creations import Creation
 from mray.runtime.oom import facts_of, is_oom, oom_error
 from mray.serialization.error_names import error_of
 from mray.serialization.failures import error_envelope
 from mray.serialization.pickler import deserialize, is_error
 from mray.tasks.actor_calls import ActorCalls, FailCall
-from mray.tasks.events import TaskRecorder
 from mray.tasks.task import Task, Template
 from mray.wire.messages import (
     ActorFound,
@@ -48,66 +47,6 @@ log = logging.getLogger("mray.runtime")
 
 _REGISTER_TIMEOUT_S = 30.0
 _KILL_TIMEOUT_S = 10.0
-
-
-class Creation:
-    """An actor made by this process, from ``.remote()`` until it is dead for good."""
-
-    __slots__ = (
-        "born",
-        "entry",
-        "incarnation",
-        "packed",
-        "parent",
-        "sent_at",
-        "spec",
-        "unresolved",
-    )
-
-    def __init__(self, spec: ActorSpec, packed: Packed, entry: Entry) -> None:
-        self.spec = spec
-        self.packed = packed
-        #: The entry behind the handles.
-        self.entry = entry
-        self.unresolved = 0
-        #: For who looks at tasks: see Task. The last incarnation whose creation ended.
-        self.parent = b""
-        self.born = monotonic()
-        self.sent_at = 0.0
-        self.incarnation = -1
-
-    def record(self, recorder: TaskRecorder, word: ActorState, now: float) -> None:
-        """Record that the creation of an incarnation has ended, if the head's ``word`` says so."""
-        if word.state not in ("ALIVE", "DEAD") or word.incarnation <= self.incarnation:
-            return
-        self.incarnation = word.incarnation
-        spec = self.spec
-        error: bytes | tuple[str, str] = word.error or ("ACTOR_DIED", "")
-        if word.cause is not None and not word.error:
-            error = error_of(word.cause)
-        worker = word.worker.process_id if word.worker is not None else b""
-        recorder.created(
-            spec.class_name, spec.resources,
-            (spec.task_id, 0, word.incarnation, self.born, self.sent_at, self.sent_at,
-             int((now - self.sent_at) * 1e6) if self.sent_at else 0, word.state == "DEAD",
-             self.parent, spec.actor_id),
-            error, now, (worker, word.node_id, word.pid),
-        )  # fmt: skip
-
-    def complete(self) -> ActorSpec:
-        """The spec with its arguments, which are all there now."""
-        spec, packed = self.spec, self.packed
-        self.sent_at = monotonic()
-        in_store = packed.in_store
-        return ActorSpec(
-            spec.actor_id, spec.job_id, spec.owner, spec.class_key, spec.class_name, spec.task_id,
-            packed.data, [argument_of(entry) for entry in packed.deps],
-            ref_info(in_store) if in_store is not None else None,
-            in_store.located if in_store is not None else None,
-            spec.resources, spec.placement_resources, spec.max_restarts, spec.max_task_retries,
-            spec.max_concurrency, spec.name, spec.namespace, spec.detached, spec.runtime_env,
-            spec.is_async, spec.handle, spec.options, spec.serializers,
-        )  # fmt: skip
 
 
 class ActorsPart:
@@ -422,8 +361,28 @@ class ActorsPart:
     def explain(self, entry: Entry) -> str:
         """Why the result of a call is not there; "" if no pending call makes it."""
         task = self.rt.tasks.pending.get(entry.object_id[:24])
-        if task is None or not task.actor_id:
-            return ""
+        return "" if task is None or not task.actor_id else self.reason_of(task)
+
+    def pending_creations(self) -> list[Creation]:
+        """Those that have not ended: their actors have not begun (again)."""
+        creations = []
+        for creation in self._creations.values():
+            calls = self.calls.get(creation.spec.actor_id)
+            if calls is None or calls.state in ("PENDING", "RESTARTING"):
+                creations.append(creation)
+        return creations
+
+    def creation_reason(self, actor_id: bytes) -> str:
+        """Why an actor of ours has not begun, as far as this process knows."""
+        creation = self._creations.get(actor_id)
+        if creation is not None and creation.unresolved:
+            return f"waits for {creation.unresolved} argument(s)"
+        calls = self.calls.get(actor_id)
+        word = calls.verdict if calls is not None else None
+        return word.reason if word is not None else ""
+
+    def reason_of(self, task: Task) -> str:
+        """Why a call has not ended."""
         calls = self.calls.get(task.actor_id)
         if calls is None:
             return "not sent yet"

@@ -52,3 +52,9 @@ class RunningTask(threading.local):
 
 
 running = RunningTask()
+
+
+def running_task() -> bytes:
+    """The id of the task that the calling thread runs, b"" for none."""
+    work = running.work
+    return work.spec.task_id if work is not None else b""

@@ -90,6 +90,7 @@ class Driver:
         rt = self.runtime
         if self.printer is not None:
             rt.ask_any(rt.node.address, lambda rid: DrainLogs(rid, rt.job_id), _DRAIN_TIMEOUT_S)
+        rt.post(rt.task_reports.flush)
         rt.ask_any(rt.head, lambda rid: FinishJob(rid, rt.job_id), _DRAIN_TIMEOUT_S)
         rt.close()
         rt.serializers.end()

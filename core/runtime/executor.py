@@ -61,6 +61,15 @@ class Executor:
         self.queue: SimpleQueue[Work | Callable[[], None] | None] = SimpleQueue()
         #: Calls not begun, by task id.
         self.pending: dict[bytes, Work] = {}
+        #: What the main thread runs, from its arguments to its results: it may be interrupted.
+        self.open = b""
+        self.work: Work | None = None
+        #: Calls that were cancelled after they had been taken up.
+        self.cancelled: dict[bytes, None] = {}
+        #: Of an async actor: cancels a call's coroutine, from any thread.
+        self.cancel_async: Callable[[bytes], None] | None = None
+        #: What runs now: task id -> when it began (ns, as in the progress file).
+        self.executing: dict[bytes, int] = {}
         self.actor: Any = None
         self.actor_spec: ActorSpec | None = None
         #: Ends run() once: what serves the calls from now on depends on the kind of actor.
@@ -117,6 +126,7 @@ class Executor:
         if self._progress is not None:
             _write_progress(self._progress, 0, spec.seq, begun_at)
         running.work = work
+        self.executing[spec.task_id] = begun_at
         done = Done(work.owner, spec, OK)
         try:
             if self.serializers.wanted > self.serializers.version:
@@ -148,6 +158,7 @@ class Executor:
             value = None
         done.run_us = (time.perf_counter_ns() - begun_at) // 1000
         running.work = None
+        self.executing.pop(spec.task_id, None)
         sys.stdout.flush()
         sys.stderr.flush()
         if template.max_calls:

@@ -38,6 +38,8 @@ from mray.runtime.objects import ObjectsPart
 from mray.runtime.pressure import PressurePart
 from mray.runtime.reference_report import ReferenceReports
 from mray.runtime.serializers import SerializersPart
+from mray.runtime.streams import StreamsPart
+from mray.runtime.task_report import TaskReports
 from mray.runtime.tasks import TasksPart
 from mray.runtime.turn import Turn
 from mray.serialization.failures import error_envelope
@@ -105,6 +107,7 @@ class Runtime:
         self.reports = ReferenceReports(self)
         self.freeing = FreeingPart(self)
         self.pressure = PressurePart(self)
+        self.task_reports = TaskReports(self)
         #: Called with each ProcessDied, after the parts.
         self.on_death: list[Callable[[ProcessDied], None]] = []
         self._timer: Timer | None = None
@@ -396,6 +399,8 @@ class Runtime:
         now = self.pump.clock()
         tasks.turn(now)
         actors.turn()
+        if tasks.recorder.count:
+            self.task_reports.turn()
         self.borrowing.settle_up()
         while references.effects:
             self.borrowing.settle_up()

@@ -25,8 +25,9 @@ from mray.ownership.entry import Entry
 from mray.ownership.handover import Parcel
 from mray.rpc.door import Door
 from mray.rpc.pump import RequestFailed, Timer
-from mray.runtime.calls import Done, Work
+from mray.runtime.calls import Done, Work, running_task
 from mray.runtime.executor import Executor
+from mray.runtime.generators import GeneratorsPart, Slot
 from mray.runtime.output import OutputFiles
 from mray.runtime.params import WorkerParams
 from mray.runtime.runtime import Runtime
@@ -80,6 +81,7 @@ class Worker:
         )
         self.rt.environment = params.runtime_env
         self.rt.serializers.driver = params.job.driver
+        self.rt.tasks.parent_of = running_task
         self.output = OutputFiles(
             params.out_path,
             params.err_path,
@@ -93,6 +95,9 @@ class Worker:
             self._leaving,
             _map_progress(params.progress_path),
         )
+        self.rt.task_reports.executing = self.executor.executing
+        self.generators = GeneratorsPart(self.rt, self.executor.results, self._reply)
+        self.executor.generators = self.generators
         self._templates: dict[tuple[bytes, int], TaskTemplate] = {}
         #: Replies ready to leave, by owner.
         self._replies: dict[bytes, tuple[Address, list[TaskReply]]] = {}
@@ -414,6 +419,7 @@ def _leave_in_order(worker: Worker, code: int) -> NoReturn:
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
+    worker.rt.post(worker.rt.task_reports.flush)
     worker.rt.flush()
     worker.rt.close()
     os._exit(code)

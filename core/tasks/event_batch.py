@@ -4,10 +4,10 @@ Covers the layout, and turning a batch into views. The head keeps batches as the
 them only when somebody asks, so a task costs it nothing but the bytes. Decides nothing.
 
 Times in a record are the owner's monotonic seconds; ``wall_offset_s`` makes them clock times. A
-part holds what one worker answered in one message at ``at``: its attempts ended one after the
-other, so the end of each follows from the run times of those behind it. That is exact but for what
-the worker did between two of them. Of calls of actors that ran beside each other only ``at`` is
-known.
+part holds what ended at one worker. Records with the same ``told`` came in one message: their
+attempts ended one after the other, so the end of each follows from the run times of those behind
+it. That is exact but for what the worker did between two of them. Of calls of actors that ran
+beside each other only ``told`` is known.
 """
 
 from __future__ import annotations
@@ -25,8 +25,25 @@ ACTOR_CREATION_TASK = "ACTOR_CREATION_TASK"
 FINISHED = "FINISHED"
 FAILED = "FAILED"
 
-#: task id, template, attempt, created, arguments there, sent, run time in us, failed, parent, actor
-Record = tuple[bytes, int, int, float, float, float, int, bool, bytes, bytes]
+
+class Record(msgspec.Struct, array_like=True, gc=False):
+    """One attempt that ended. The collector does not know it: there may be many, and soon gone.
+
+    ``ready``: 0.0 where the arguments were there when it was created.
+    """
+
+    task_id: bytes
+    template: int
+    attempt: int
+    created: float
+    ready: float
+    sent: float
+    run_us: int
+    failed: bool
+    parent: bytes
+    actor_id: bytes
+    #: When the owner learned of the end.
+    told: float
 
 
 class Kind(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -39,12 +56,11 @@ class Kind(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class Part(msgspec.Struct, array_like=True, frozen=True):
-    """Attempts that ended at one worker, in order, as far as one message told."""
+    """Attempts that ended at one worker, in order."""
 
     worker_id: bytes
     node_id: bytes
     pid: int
-    at: float
     records: list[Record]
     #: Position -> (type, message) of the failed ones.
     errors: dict[int, tuple[str, str]] = {}
@@ -66,37 +82,44 @@ _decode = msgspec.msgpack.Decoder(EventBatch).decode
 
 def views_of(batch: bytes) -> Iterator[TaskView]:
     """The attempts in a batch, those that ended last first. msgspec.MsgspecError on junk."""
-    told = _decode(batch)
-    kinds = {kind.number: kind for kind in told.kinds}
-    wall = told.wall_offset_s
-    for part in reversed(told.parts):
+    events = _decode(batch)
+    kinds = {kind.number: kind for kind in events.kinds}
+    wall = events.wall_offset_s
+    for part in reversed(events.parts):
         records = part.records
-        one_by_one = _one_by_one(part)
-        end = part.at
+        told_at, end, one_by_one = -1.0, 0.0, False
         for number in range(len(records) - 1, -1, -1):
-            (task_id, template, attempt, created, ready, sent, run_us, failed, parent,
-             actor_id) = records[number]  # fmt: skip
-            kind = kinds.get(template)
+            it = records[number]
+            if it.told != told_at:
+                told_at = end = it.told
+                one_by_one = number > 0 and records[number - 1].told == told_at
+                one_by_one = one_by_one and _one_by_one(records, number)
+            kind = kinds.get(it.template)
             if kind is None:
                 continue  # Of a sender that speaks another version: it said not what it is.
-            begin = end - run_us / 1e6 if sent else 0.0
-            error_type, message = part.errors.get(number, ("", "")) if failed else ("", "")
+            begin = end - it.run_us / 1e6 if it.sent else 0.0
+            error_type, message = part.errors.get(number, ("", "")) if it.failed else ("", "")
             yield TaskView(
-                task_id, attempt, kind.name, kind.type, FAILED if failed else FINISHED,
-                told.job_id, parent, actor_id, told.owner_id, part.worker_id, part.node_id,
-                part.pid, kind.resources, _wall(created, wall), _wall(ready or created, wall),
-                _wall(sent, wall), _wall(begin, wall), end + wall, error_type, message,
+                it.task_id, it.attempt, kind.name, kind.type, FAILED if it.failed else FINISHED,
+                events.job_id, it.parent, it.actor_id, events.owner_id, part.worker_id,
+                part.node_id, part.pid, kind.resources, _wall(it.created, wall),
+                _wall(it.ready or it.created, wall), _wall(it.sent, wall), _wall(begin, wall),
+                end + wall, error_type, message,
             )  # fmt: skip
             if one_by_one:
                 end = begin
 
 
-def _one_by_one(part: Part) -> bool:
-    """Whether the attempts fit behind each other: else they ran side by side."""
-    if len(part.records) < 2:
-        return False
-    first_sent = min(record[5] for record in part.records)
-    return sum(record[6] for record in part.records) / 1e6 <= part.at - first_sent
+def _one_by_one(records: list[Record], last: int) -> bool:
+    """Whether the attempts told with the last one fit behind each other: else they ran side by
+    side."""
+    told = first_sent = records[last].told
+    run_us = 0
+    while last >= 0 and records[last].told == told:
+        run_us += records[last].run_us
+        first_sent = min(first_sent, records[last].sent)
+        last -= 1
+    return run_us / 1e6 <= told - first_sent
 
 
 def _wall(at: float, offset_s: float) -> float:

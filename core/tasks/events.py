@@ -40,20 +40,21 @@ _NOWHERE: Place = (b"", b"", 0)
 RING_MAX = 100_000
 #: So many are worth a message before the interval is over.
 FLUSH_AT = 20_000
+#: At most so many and those of one reply are dropped at once.
+_PART_MAX = 1000
 #: Errors of which the message is read, in one batch: reading one takes 5 us.
 _EXPLAINED_MAX = 1000
 
 
 class Ended:
-    """Some attempts that ended at one worker, not told yet."""
+    """Attempts that ended at one worker, not told yet."""
 
-    __slots__ = ("at", "errors", "node_id", "pid", "raised", "records", "worker_id")
+    __slots__ = ("errors", "node_id", "pid", "raised", "records", "worker_id")
 
-    def __init__(self, worker_id: bytes, node_id: bytes, pid: int, at: float) -> None:
+    def __init__(self, worker_id: bytes, node_id: bytes, pid: int) -> None:
         self.worker_id = worker_id
         self.node_id = node_id
         self.pid = pid
-        self.at = at
         self.records: list[Record] = []
         #: Whether the errors are what the tasks raised.
         self.raised = False
@@ -68,6 +69,8 @@ class TaskRecorder:
         self.on = on
         self._ring_max = ring_max
         self._ended: deque[Ended] = deque()
+        #: Those that take more, by worker.
+        self._open: dict[bytes, Ended] = {}
         #: Records in the ring.
         self.count = 0
         #: Dropped since the head was told last.
@@ -90,9 +93,13 @@ class TaskRecorder:
         at: float,
     ) -> None:
         """A worker's answers, before anything is done about them. For each task: hot."""
-        ended = Ended(worker_id, node_id, pid, at)
-        ended.raised = True
+        ended = self._open.get(worker_id)
+        if ended is None or len(ended.records) >= _PART_MAX:
+            ended = self._open[worker_id] = Ended(worker_id, node_id, pid)
+            ended.raised = True
+            self._ended.append(ended)
         records, templates = ended.records, self._templates
+        before = len(records)
         for task, reply in done:
             template = task.template
             number = template.number
@@ -102,11 +109,13 @@ class TaskRecorder:
                 if status:
                     returns = reply.returns
                     ended.errors[len(records)] = (returns and returns[0].data) or b""
-                records.append((
+                records.append(Record(
                     task.task_id, number, task.attempt, task.born, task.ready_at, task.sent_at,
-                    reply.run_us, status != 0, task.parent, task.actor_id,
+                    reply.run_us, status != 0, task.parent, task.actor_id, at,
                 ))  # fmt: skip
-        self._add(ended)
+        self.count += len(records) - before
+        if self.count > self._ring_max:
+            self._drop()
 
     def failed(
         self,
@@ -123,13 +132,13 @@ class TaskRecorder:
             return
         if worker is None:
             worker = self._lost_at.pop(task.task_id, _NOWHERE)
-        ended = Ended(*worker, at)
+        ended = Ended(*worker)
         self._templates[template.number] = template
         run_us = int(max(0.0, at - task.sent_at) * 1e6) if task.sent_at and worker[2] else 0
         ended.errors[0] = error
-        ended.records.append((
+        ended.records.append(Record(
             task.task_id, template.number, task.attempt if attempt < 0 else attempt, task.born,
-            task.ready_at, task.sent_at, run_us, True, task.parent, task.actor_id,
+            task.ready_at, task.sent_at, run_us, True, task.parent, task.actor_id, at,
         ))  # fmt: skip
         self._add(ended)
 
@@ -139,16 +148,16 @@ class TaskRecorder:
         resources: dict[str, int],
         record: Record,
         error: bytes | tuple[str, str],
-        at: float,
         worker: Place,
     ) -> None:
         """The creation of an actor has ended. The template in ``record`` does not count."""
         key = class_name, tuple(sorted(resources.items()))
         number = self._creations.setdefault(key, -1 - len(self._creations))
-        ended = Ended(*worker, at)
-        if record[7]:
+        ended = Ended(*worker)
+        if record.failed:
             ended.errors[0] = error
-        ended.records.append((record[0], number, *record[2:]))
+        record.template = number
+        ended.records.append(record)
         self._add(ended)
 
     def lost(self, lease: Lease) -> None:
@@ -165,14 +174,19 @@ class TaskRecorder:
                 self.failed(task, error, at, None, attempt)
 
     def _add(self, ended: Ended) -> None:
-        if not ended.records:
-            return
         self._ended.append(ended)
         self.count += len(ended.records)
+        if self.count > self._ring_max:
+            self._drop()
+
+    def _drop(self) -> None:
+        """Forget the oldest: the head could not be told in time."""
         while self.count > self._ring_max:
-            lost = len(self._ended.popleft().records)
-            self.count -= lost
-            self.dropped += lost
+            oldest = self._ended.popleft()
+            if self._open.get(oldest.worker_id) is oldest:
+                del self._open[oldest.worker_id]
+            self.count -= len(oldest.records)
+            self.dropped += len(oldest.records)
 
     # -- telling
 
@@ -181,6 +195,7 @@ class TaskRecorder:
     ) -> tuple[int, int, bytes]:
         """(count, dropped, batch) of all there is; nothing is left. See TaskEvents."""
         ended, self._ended = self._ended, deque()
+        self._open = {}
         templates, self._templates = self._templates, {}
         count, self.count = self.count, 0
         dropped, self.dropped = self.dropped, 0
@@ -194,7 +209,7 @@ class TaskRecorder:
         self._creations = {}
         unread = [_EXPLAINED_MAX]
         parts = [
-            Part(e.worker_id, e.node_id, e.pid, e.at, e.records, _explained(e, explain, unread))
+            Part(e.worker_id, e.node_id, e.pid, e.records, _explained(e, explain, unread))
             for e in ended
         ]
         return count, dropped, encode(EventBatch(owner_id, job_id, wall_offset_s, kinds, parts))
@@ -207,8 +222,8 @@ class TaskRecorder:
             raise InvariantError(f"{self.count} records in a ring of {self._ring_max}")
         for ended in self._ended:
             for record in ended.records:
-                if record[1] >= 0 and record[1] not in self._templates:
-                    raise InvariantError(f"nobody knows what template {record[1]} is")
+                if record.template >= 0 and record.template not in self._templates:
+                    raise InvariantError(f"nobody knows what template {record.template} is")
 
 
 def _kind_of(template: Template) -> Kind:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -33,17 +33,20 @@ from mray.node.head.events import (
 from mray.node.head.jobs import JobTable, StopPolicy
 from mray.node.head.kv import KeyValues
 from mray.node.head.membership import Membership, Silence
+from mray.node.head.task_events import GoOn, ReadOn, TaskEventStore
 from mray.process import start_time_of
 from mray.rpc.pump import Timer
 from mray.wire.messages import (
     ActorOutOfScope,
     ActorStarted,
     ActorStartFailed,
+    CountTasks,
     FinishJob,
     GetActor,
     GetJobInfo,
     GetJobs,
     GetNodes,
+    GetTaskEvents,
     Heartbeat,
     JobExited,
     JobStarted,
@@ -63,6 +66,7 @@ from mray.wire.messages import (
     Shutdown,
     StopJob,
     SubmitJob,
+    TaskEvents,
     WatchActor,
 )
 
@@ -73,7 +77,7 @@ _NODES_SHARE: Final = 0.8
 class _Machine(Protocol):
     """A machine of the head. Any: each takes the events that are meant for it."""
 
-    def handle(self, event: Any, now: float) -> list[Effect]: ...
+    def handle(self, event: Any, now: float) -> Sequence[Effect | GoOn]: ...
 
     def deadline(self) -> float | None: ...
 
@@ -114,6 +118,7 @@ class Head:
         )
         self.actors = ActorTable()
         self.keys = KeyValues()
+        self.task_events = TaskEventStore(config.tasks.task_events_max_num_task_in_gcs)
         self.keys.put(CONFIG_NAMESPACE, CONFIG_KEY, params.config)
         self._timers: dict[int, tuple[float, Timer]] = {}
         self._ending = False
@@ -133,6 +138,7 @@ class Head:
                  WatchActor, GetActor, ListActors),
             ),
             (self.keys, (KvPut, KvGet, KvDelete, KvKeys)),
+            (self.task_events, (TaskEvents, GetTaskEvents, CountTasks)),
         ]  # fmt: skip
         for machine, kinds in routes:
             for kind in kinds:
@@ -154,7 +160,7 @@ class Head:
         self._perform(machine.handle(event, self._pump.clock()))
         self._arm(machine)
 
-    def _perform(self, effects: Iterable[Effect]) -> None:
+    def _perform(self, effects: Iterable[Effect | GoOn]) -> None:
         """Carry out effects in order; what they mean to other machines is worked off with them."""
         waiting = deque(effects)
         while waiting:
@@ -177,10 +183,12 @@ class Head:
                     waiting.extend(self._tell(self.jobs, effect))
                     waiting.extend(self._tell(self.actors, effect))
                     self._maybe_finish()
+                case GoOn():
+                    self._pump.call_soon(lambda: self._feed(self.task_events, ReadOn()))
                 case RoomSeen() | JobEnded():
                     waiting.extend(self._tell(self.actors, effect))
 
-    def _tell(self, machine: _Machine, event: Any) -> list[Effect]:
+    def _tell(self, machine: _Machine, event: Any) -> Sequence[Effect | GoOn]:
         effects = machine.handle(event, self._pump.clock())
         self._arm(machine)
         return effects
