@@ -61,13 +61,6 @@ class Executor:
         self.queue: SimpleQueue[Work | Callable[[], None] | None] = SimpleQueue()
         #: Calls not begun, by task id.
         self.pending: dict[bytes, Work] = {}
-        #: What the main thread runs, from its arguments to its results: it may be interrupted.
-        self.open = b""
-        self.work: Work | None = None
-        #: Calls that were cancelled after they had been taken up.
-        self.cancelled: dict[bytes, None] = {}
-        #: Of an async actor: cancels a call's coroutine, from any thread.
-        self.cancel_async: Callable[[bytes], None] | None = None
         #: What runs now: task id -> when it began (ns, as in the progress file).
         self.executing: dict[bytes, int] = {}
         self.actor: Any = None

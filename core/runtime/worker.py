@@ -27,7 +27,6 @@ from mray.rpc.door import Door
 from mray.rpc.pump import RequestFailed, Timer
 from mray.runtime.calls import Done, Work, running_task
 from mray.runtime.executor import Executor
-from mray.runtime.generators import GeneratorsPart, Slot
 from mray.runtime.output import OutputFiles
 from mray.runtime.params import WorkerParams
 from mray.runtime.runtime import Runtime
@@ -96,8 +95,6 @@ class Worker:
             _map_progress(params.progress_path),
         )
         self.rt.task_reports.executing = self.executor.executing
-        self.generators = GeneratorsPart(self.rt, self.executor.results, self._reply)
-        self.executor.generators = self.generators
         self._templates: dict[tuple[bytes, int], TaskTemplate] = {}
         #: Replies ready to leave, by owner.
         self._replies: dict[bytes, tuple[Address, list[TaskReply]]] = {}
