@@ -13,11 +13,13 @@ if TYPE_CHECKING:
     from mray.serialization.inspection import inspect_serializability
     from mray.util.actor_pool import ActorPool
     from mray.util.completion import as_completed, map_unordered
+    from mray.util.executor import Executor
     from mray.util.serialization import deregister_serializer, register_serializer
 
 #: Public name -> the module that has it.
 _NAMES = {
     "ActorPool": "mray.util.actor_pool",
+    "Executor": "mray.util.executor",
     "as_completed": "mray.util.completion",
     "deregister_serializer": "mray.util.serialization",
     "inspect_serializability": "mray.serialization.inspection",
@@ -43,6 +45,7 @@ def __dir__() -> list[str]:
 
 __all__ = [
     "ActorPool",
+    "Executor",
     "as_completed",
     "deregister_serializer",
     "inspect_serializability",

@@ -1,9 +1,8 @@
 """The backend that joblib calls: every batch of calls is a task.
 
-Owns how many tasks are under way (joblib hands out twice as many batches as there are jobs), what
-of their arguments goes to the object store, once a Parallel call, and the thread that tells joblib
-of results: joblib reads the caller's iterator and submits more in it, which the runtime's own
-threads must not do. Started tasks of a call that failed run to their end; their results are
+Owns what of the arguments goes to the object store, once a Parallel call. joblib hands out twice as
+many batches as there are jobs, and reads the caller's iterator where it is told of a result:
+pacing.py sees to both. Started tasks of a call that failed run to their end; their results are
 dropped.
 """
 
@@ -11,12 +10,8 @@ from __future__ import annotations
 
 import copy
 import sys
-import threading
-from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from functools import partial
-from queue import SimpleQueue
 from typing import Any, Final
 
 from joblib.parallel import (
@@ -28,8 +23,8 @@ from joblib.parallel import (
 
 from mray import api
 from mray.decorator import remote
-from mray.exceptions import RayTaskError
 from mray.object_ref import ObjectRef
+from mray.util.pacing import PacedTasks, settle
 
 __all__ = ["MrayBackend"]
 
@@ -64,69 +59,29 @@ def _run_batch(batch: Any, *stored: Any) -> Any:
 _task = remote(_run_batch)
 
 
-class _Job:
-    """One batch: the calls, what becomes of them, and whom to tell."""
-
-    def __init__(self, batch: Any, callback: Callable[[Any], Any]) -> None:
-        self.batch = batch
-        self.callback = callback
-        self.outcome: Future[Any] = Future()
-
-
 class _Call:
     """The tasks of one Parallel call, ``limit`` of them at a time."""
 
     def __init__(self, task: Any, limit: int) -> None:
         self._task = task
-        self._limit = limit
-        #: Guards the next three: joblib submits in the caller's thread and in ours.
-        self._lock = threading.Lock()
-        self._running_count = 0
-        self._waiting: deque[_Job] = deque()
+        self._tasks = PacedTasks(limit, "mray-joblib")
+        #: Big arguments by id, and the references of their copies in the store.
         self._stored: dict[int, tuple[Any, ObjectRef[Any]]] = {}
-        self._results: SimpleQueue[tuple[_Job, Future[Any]] | None] = SimpleQueue()
-        threading.Thread(target=self._tell, name="mray-joblib", daemon=True).start()
 
     def submit(self, batch: Any, callback: Callable[[Any], Any]) -> Future[Any]:
-        job = _Job(batch, callback)
-        with self._lock:
-            self._waiting.append(job)
-            self._start_next()
-        return job.outcome
+        outcome: Future[Any] = Future()
 
-    def _start_next(self) -> None:
-        """Start what there is room for. The lock is held."""
-        while self._waiting and self._running_count < self._limit:
-            job = self._waiting.popleft()
-            self._running_count += 1
-            try:
-                light, stored = self._lightened(job.batch)
-                done = self._task.remote(light, *stored).future()
-            except Exception as error:  # Arguments that cannot be sent: joblib is told in its turn.
-                done = Future()
-                done.set_exception(error)
-            del job.batch
-            done.add_done_callback(partial(self._done, job))
+        def start() -> ObjectRef[Any]:
+            light, stored = self._lightened(batch)
+            ref: ObjectRef[Any] = self._task.remote(light, *stored)
+            return ref
 
-    def _done(self, job: _Job, done: Future[Any]) -> None:
-        self._results.put((job, done))
+        def tell(done: Future[Any]) -> None:
+            settle(outcome, done)
+            callback(outcome)
 
-    def _tell(self) -> None:
-        while (item := self._results.get()) is not None:
-            job, done = item
-            with self._lock:
-                self._running_count -= 1
-                self._start_next()
-            error = done.exception()
-            if error is None:
-                job.outcome.set_result(done.result())
-            else:
-                # As joblib's own backends: what the call raised, with how it came about behind it.
-                cause = error.cause if isinstance(error, RayTaskError) else None
-                if cause is not None:
-                    cause.__cause__ = error
-                job.outcome.set_exception(cause or error)
-            job.callback(job.outcome)
+        self._tasks.submit(start, tell)
+        return outcome
 
     def _lightened(self, batch: Any) -> tuple[Any, list[ObjectRef[Any]]]:
         """The batch without its big arguments, and the references of these."""
@@ -157,13 +112,12 @@ class _Call:
 
     def abort(self) -> None:
         """Start no more."""
-        with self._lock:
-            self._waiting.clear()
+        self._tasks.drop_waiting()
 
     def end(self) -> None:
         """The call is over."""
-        self.abort()
-        self._results.put(None)
+        self._tasks.drop_waiting()
+        self._tasks.end()
 
 
 def _size_of(value: Any) -> int:
