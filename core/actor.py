@@ -130,7 +130,7 @@ class ActorClass:
             actor_id, rt.job_id, rt.address, key, self.__name__, task_id, b"", [], None, None,
             held, placement, options.get("max_restarts") or 0, retries, concurrency, name,
             namespace, detached, rt.environment_of(options.get("runtime_env")), is_async, shape,
-            self._worker_options, rt.serializers.version,
+            self._worker_options, rt.serializers.version, options.get("max_oom_restarts") or 0,
         )  # fmt: skip
         entry = Entry(object_id(task_id, 1), None, rt.mailbox, 0 if detached else 1)
         entry.is_actor = True

@@ -19,7 +19,7 @@ TASK_OPTIONS = frozenset({
 })  # fmt: skip
 ACTOR_OPTIONS = frozenset({
     "num_cpus", "num_gpus", "memory", "resources", "max_restarts", "max_task_retries",
-    "max_concurrency", "name", "namespace", "lifetime", "get_if_exists", "runtime_env",
+    "max_oom_restarts", "max_concurrency", "name", "namespace", "lifetime", "get_if_exists", "runtime_env",
     "scheduling_strategy", "writable_args",
 })  # fmt: skip
 METHOD_OPTIONS = frozenset({
@@ -140,6 +140,7 @@ _CHECKS: dict[str, Callable[[str, Any], None]] = {
     "num_returns": _num_returns,
     "max_retries": _count(-1),
     "max_restarts": _count(-1),
+    "max_oom_restarts": _count(-1),
     "max_task_retries": _count(-1),
     "max_calls": _count(0),
     "max_concurrency": _count(1),

@@ -72,4 +72,5 @@ class Creation:
             spec.max_concurrency, spec.name, spec.namespace, spec.detached, spec.runtime_env,
             spec.is_async, spec.handle, spec.options, spec.serializers,
             spec.max_oom_restarts,
+            spec.max_oom_restarts,
         )  # fmt: skip

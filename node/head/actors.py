@@ -228,9 +228,14 @@ class ActorTable:
         self._leave_node(actor)
         if actor.ending is not None:
             return self._end(actor, actor.ending if cause.kind in _INTENDED else cause)
-        if cause.kind in _INTENDED or cause.kind == "creation_failed" or not actor.restarts_left:
+        allowed = actor.spec.max_oom_restarts
+        uncounted = _for_memory(cause) and (allowed < 0 or actor.memory_count < allowed)
+        if cause.kind in _INTENDED or cause.kind == "creation_failed":
             return self._end(actor, cause)
-        actor.restarts_left -= 1 if actor.restarts_left > 0 else 0
+        if not (uncounted or actor.restarts_left):
+            return self._end(actor, cause)
+        if actor.restarts_left > 0 and not uncounted:
+            actor.restarts_left -= 1
         if actor.state != "ALIVE" and not actor.stopping:
             actor.fruitless_count += 1
         actor.stopping = False

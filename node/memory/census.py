@@ -109,7 +109,8 @@ class Census:
             return Candidate(
                 worker_id=worker.process_id, pid=tree.pid, kind="actor", owner_id=hold.owner,
                 name=spec.class_name,
-                retriable=spec.max_restarts < 0 or incarnation < spec.max_restarts,
+                retriable=min(spec.max_restarts, spec.max_oom_restarts) < 0
+                or incarnation < spec.max_restarts + spec.max_oom_restarts,
                 started_at=hold.since, private_bytes=tree.private_bytes, requested_bytes=asked,
                 busy_until=self.busy.get(worker.process_id, 0.0),
             )  # fmt: skip

@@ -178,7 +178,7 @@ def _verdict(rule: Rule, victim: Candidate, owned_count: int, rules: Rules) -> t
         what = "max_restarts" if victim.kind == "actor" else "max_retries"
         return False, f"not retried: no {what} is left"
     if victim.kind == "actor":
-        return True, "restarted within max_restarts"
+        return True, "restarted within max_restarts and max_oom_restarts"
     if rule == "own_limit":
         return False, "not retried: it used more than the memory it declared"
     if 0 < rules.budget_bytes <= victim.private_bytes:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from mray.node.head.actors import ActorTable
 from mray.node.head.events import Effect, From, NodeUp, Send, Tick
 from mray.wire.messages import (
@@ -63,3 +65,21 @@ def test_restarts_for_want_of_memory_are_spaced_out_and_counted() -> None:
     (answer,) = tell(table, ListActors(1), 11.0)
     assert isinstance(answer, Send)
     assert answer.message.actors[0].state == "DEAD"  # type: ignore[attr-defined]
+
+
+def test_restarts_that_max_oom_restarts_allows_are_not_counted_in_max_restarts() -> None:
+    table = ActorTable()
+    table.handle(NodeUp(INFO), 0.0)
+    spec = msgspec.structs.replace(ONE, max_restarts=1, max_oom_restarts=2)
+    tell(table, RegisterActor(1, spec), 1.0)
+    now, states = 10.0, []
+    for number, cause in enumerate([MEMORY, DeathCause("signal", signal=9), MEMORY, MEMORY]):
+        tell(table, ActorStarted(ACTOR, number, worker(number), 50), now)
+        tell(table, ProcessDied(worker(number).process_id, "worker", b"job1", cause), now + 1.0)
+        table.handle(Tick(), now + 70.0)
+        (answer,) = tell(table, ListActors(1), now + 70.0)
+        assert isinstance(answer, Send)
+        view = answer.message.actors[0]  # type: ignore[attr-defined]
+        states.append((view.state, view.restarts_left))
+        now += 100.0
+    assert states == [("RESTARTING", 1), ("RESTARTING", 0), ("RESTARTING", 0), ("DEAD", 0)]
