@@ -25,6 +25,7 @@ from mray.api import (
 )
 from mray.decorator import remote
 from mray.object_ref import ObjectRef
+from mray.object_ref_generator import DynamicObjectRefGenerator, ObjectRefGenerator
 from mray.remote_function import RemoteFunction
 from mray.version import RAY_VERSION, VERSION
 
@@ -61,8 +62,10 @@ def __getattr__(name: str) -> object:
 __all__ = [
     "ActorClass",
     "ActorHandle",
+    "DynamicObjectRefGenerator",
     "ObjectID",
     "ObjectRef",
+    "ObjectRefGenerator",
     "RemoteFunction",
     "available_resources",
     "cluster_resources",

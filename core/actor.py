@@ -17,7 +17,15 @@ from mray import current
 from mray.call_sites import capture
 from mray.ids import object_id
 from mray.object_ref import ObjectRef
-from mray.options import ACTOR_OPTIONS, METHOD_OPTIONS, resources_of, validate
+from mray.options import (
+    ACTOR_OPTIONS,
+    METHOD_OPTIONS,
+    backpressure_of,
+    resources_of,
+    returns_of,
+    validate,
+    yields,
+)
 from mray.remote_function import Signature
 from mray.tasks.writable import options_of
 from mray.wire.messages import ActorSpec
@@ -35,6 +43,7 @@ def method(**options: Any) -> Callable[[Any], Any]:
     validate(options, METHOD_OPTIONS, "@method")
 
     def mark(function: Any) -> Any:
+        returns_of(options, yields(function), f"@method on {getattr(function, '__name__', '?')}")
         setattr(function, _OPTIONS_ATTRIBUTE, options)
         return function
 
@@ -168,6 +177,9 @@ def _methods_of(cls: type) -> dict[str, dict[str, Any]]:
             options["retry_exceptions"] = pickled_types(options["retry_exceptions"])
         if inspect.iscoroutinefunction(member) or inspect.isasyncgenfunction(member):
             options["is_async"] = True
+        if yields(member):
+            options["yields"] = True
+            options["num_returns"] = returns_of(options, True, f"{cls.__name__}.{name}")
         plain = isinstance(inspect.getattr_static(cls, name), (staticmethod, classmethod))
         parameters = Signature(member, skip_first=not plain).parameters()
         options["parameters"] = parameters
@@ -257,6 +269,7 @@ class ActorMethod:
             _retry_bytes(options.get("retry_exceptions")),
             options.get("worker_options", b""),
             options["parameters"],
+            backpressure_of(options, returns),
         )
         if args or kwargs or template.check.needs_arguments:
             template.check(args, kwargs)
@@ -272,6 +285,9 @@ class ActorMethod:
         """The same method with other options for the calls made through the result."""
         what = f"{self._handle._class_name}.{self._name}"
         validate(options, METHOD_OPTIONS, what)
+        if "num_returns" in options:
+            is_generator = self._options.get("yields", False)
+            options["num_returns"] = returns_of(options, is_generator, what)
         if "writable_args" in options:
             parameters = self._options["parameters"]
             options["worker_options"] = options_of(options, parameters, f"{what}()")

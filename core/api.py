@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 from mray import config as config_module
 from mray import current, init_defaults
 from mray.object_ref import ObjectRef
+from mray.object_ref_generator import ObjectRefGenerator
 from mray.options import check_runtime_env
 from mray.resources import to_float
 
@@ -351,6 +352,8 @@ def get(object_refs: Any, *, timeout: float | None = None, writable: bool = Fals
         if entry.ready and entry.data is not None:
             return rt.objects.load(entry, writable)
         return rt.objects.get((object_refs,), timeout, writable)[0]
+    if isinstance(object_refs, ObjectRefGenerator):
+        return object_refs  # As in Ray: there is no one value.
     if not isinstance(object_refs, list):
         raise ValueError(
             f"get() takes an ObjectRef or a list of ObjectRefs, not {type(object_refs).__name__}"
@@ -387,6 +390,8 @@ def wait(
     fetch_local: bool = True,
 ) -> tuple[list[ObjectRef[Any]], list[ObjectRef[Any]]]:
     """Wait until ``num_returns`` of the references are ready, or ``timeout`` seconds.
+
+    An ObjectRefGenerator among them is ready when its next reference, or its end, is there.
 
     Returns (ready, not ready), in the order given; never more than ``num_returns`` ready ones.
     """

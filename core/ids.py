@@ -33,6 +33,7 @@ PROCESS_BYTES = 28
 
 NIL_JOB = JobId(b"\xff" * JOB_BYTES)
 NIL_ACTOR = ActorId(b"\xff" * ACTOR_BYTES)
+NIL_OBJECT = ObjectId(b"\xff" * OBJECT_BYTES)
 
 
 def new_process_id() -> ProcessId:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from mray import current
-from mray.ids import task_of
+from mray.ids import NIL_OBJECT, task_of
 from mray.serialization.context import collector
 from mray.wire.messages import Address
 
@@ -48,7 +48,7 @@ class ObjectRef(Generic[T]):
 
     def is_nil(self) -> bool:
         """Whether this is the id of nothing."""
-        return False
+        return self._entry.object_id == NIL_OBJECT
 
     def task_id(self) -> Any:
         """The id of the task (or put) that makes the object, as bytes with ``hex()``."""

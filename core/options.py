@@ -6,16 +6,19 @@ option that Ray has and this version does not is refused by name, never ignored.
 
 from __future__ import annotations
 
+import inspect
 import math
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from mray.resources import Resources, to_fixed
+from mray.tasks.streams import DYNAMIC, STREAMING, WORDS
 
 TASK_OPTIONS = frozenset({
     "num_cpus", "num_gpus", "memory", "resources", "num_returns", "max_retries",
     "retry_exceptions", "max_calls", "runtime_env", "name", "scheduling_strategy",
-    "writable_args",
+    "writable_args", "_generator_backpressure_num_objects",
 })  # fmt: skip
 ACTOR_OPTIONS = frozenset({
     "num_cpus", "num_gpus", "memory", "resources", "max_restarts", "max_task_retries",
@@ -24,13 +27,15 @@ ACTOR_OPTIONS = frozenset({
 })  # fmt: skip
 METHOD_OPTIONS = frozenset({
     "num_returns", "name", "max_task_retries", "retry_exceptions", "writable_args",
+    "_generator_backpressure_num_objects",
 })  # fmt: skip
 #: Options of Ray that this version does not have; their use is refused by name.
 LATER = frozenset({
     "accelerator_type", "label_selector", "concurrency_groups", "concurrency_group",
     "max_pending_calls", "object_store_memory", "placement_group", "placement_group_bundle_index",
     "placement_group_capture_child_tasks", "enable_task_events", "_metadata", "_labels",
-    "_generator_backpressure_num_objects", "allow_out_of_order_execution", "fallback_strategy",
+    "_actor_generator_backpressure_num_objects", "allow_out_of_order_execution",
+    "fallback_strategy",
 })  # fmt: skip
 
 
@@ -80,9 +85,16 @@ def _retry_exceptions(name: str, value: Any) -> None:
 
 
 def _num_returns(name: str, value: Any) -> None:
-    if value in ("dynamic", "streaming"):
-        raise ValueError(f"{name}={value!r}: generators are not supported by this version of mray")
+    if isinstance(value, str) and value in WORDS:
+        return
     _count(0)(name, value)
+
+
+def _backpressure(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an int, not {type(value).__name__}: {value!r}")
+    if value == 0:
+        raise ValueError(f"{name} must be 1 or more, or -1 for no limit: with 0 nothing is yielded")
 
 
 def _strategy(name: str, value: Any) -> None:
@@ -152,6 +164,7 @@ _CHECKS: dict[str, Callable[[str, Any], None]] = {
     "get_if_exists": _bool,
     "scheduling_strategy": _strategy,
     "writable_args": _writable_args,
+    "_generator_backpressure_num_objects": _backpressure,
 }
 
 
@@ -173,6 +186,40 @@ def validate(options: Mapping[str, Any], known: frozenset[str], what: str) -> No
             raise ValueError(f"{what}: there is no option {name!r}{hint}")
         if value is not None:
             _CHECKS[name](name, value)
+
+
+def yields(function: Any) -> bool:
+    """Whether a call of the function makes a generator, plain or async."""
+    return inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
+
+
+def returns_of(options: Mapping[str, Any], is_generator: bool, what: str) -> int:
+    """``num_returns`` as it goes on the wire: a number, STREAMING (the default of generators) or
+    DYNAMIC. ValueError if a stream is asked of what is no generator function."""
+    value = options.get("num_returns")
+    if value is None:
+        return STREAMING if is_generator else 1
+    if not isinstance(value, str):
+        return int(value)
+    if not is_generator:
+        raise ValueError(
+            f"{what}: num_returns={value!r} is for generator functions, and this one has no yield"
+        )
+    if WORDS[value] == DYNAMIC:
+        warnings.warn(
+            f'{what}: num_returns="dynamic" is deprecated: use "streaming", which gives each item '
+            "as soon as it is there",
+            DeprecationWarning,
+            stacklevel=4,
+        )
+    return WORDS[value]
+
+
+def backpressure_of(options: Mapping[str, Any], returns: int) -> int:
+    """After how many items that nobody has taken a generator pauses; 0: never."""
+    if returns != STREAMING:
+        return 0  # Nobody takes them before the end.
+    return max(0, options.get("_generator_backpressure_num_objects") or 0)
 
 
 def resources_of(options: Mapping[str, Any], default_cpus: float) -> Resources:

@@ -8,7 +8,14 @@ from collections.abc import Callable
 from typing import Any
 
 from mray import current
-from mray.options import TASK_OPTIONS, resources_of, validate
+from mray.options import (
+    TASK_OPTIONS,
+    backpressure_of,
+    resources_of,
+    returns_of,
+    validate,
+    yields,
+)
 from mray.tasks.writable import options_of
 
 #: See call_sites.py.
@@ -24,6 +31,8 @@ class RemoteFunction:
         self._options = options
         self._name = function.__qualname__
         self._check = Signature(function)
+        #: num_returns as it goes on the wire.
+        self._returns = returns_of(options, yields(function), f"remote function {self._name}")
         self._worker_options = b""
         if options.get("writable_args"):
             parameters = self._check.parameters()
@@ -44,7 +53,8 @@ class RemoteFunction:
         return state
 
     def remote(self, *args: Any, **kwargs: Any) -> Any:
-        """Submit a task; the reference of its result (a list with several, None with none)."""
+        """Submit a task; the reference of its result (a list with several, None with none), of a
+        generator function an ObjectRefGenerator."""
         runtime = current.runtime or current.get()
         made, template = self._made
         if made is not runtime:
@@ -66,13 +76,14 @@ class RemoteFunction:
         template = runtime.tasks.template(
             key,
             options.get("name") or self._name,
-            num_returns=1 if returns is None else returns,
+            num_returns=self._returns,
             resources=resources_of(options, 1.0),
             max_retries=runtime.config.tasks.task_max_retries if retries is None else retries,
             retry_exceptions=pickled_types(options.get("retry_exceptions")),
             max_calls=options.get("max_calls") or 0,
             runtime_env=runtime.environment_of(options.get("runtime_env")),
             options=self._worker_options,
+            backpressure=backpressure_of(options, self._returns),
         )
         self._made = (runtime, template)
         return template

@@ -74,15 +74,19 @@ class ActorsPart:
         retry_exceptions: bytes,
         options: bytes,
         parameters: Any = None,
+        backpressure: int = 0,
     ) -> Template:
         """What calls of one method with these options share; made at first use."""
-        key = (class_name, method, num_returns, max_task_retries, retry_exceptions, options)
+        key = (
+            class_name, method, num_returns, max_task_retries, retry_exceptions, options,
+            backpressure,
+        )  # fmt: skip
         template = self._templates.get(key)
         if template is None:
             template = self.rt.tasks.template(
                 b"", f"{class_name}.{method}", num_returns=num_returns, resources={},
                 max_retries=max_task_retries, retry_exceptions=retry_exceptions, method=method,
-                options=options, for_actor=True,
+                options=options, for_actor=True, backpressure=backpressure,
             )  # fmt: skip
             template.check = Signature.of_parameters(f"{class_name}.{method}", parameters)
             self._templates[key] = template

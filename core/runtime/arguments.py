@@ -98,10 +98,8 @@ def pack_arguments(
 
 def spec_of(task: Task) -> TaskSpec:
     """The wire form of a task whose arguments are all there."""
-    if not task.deps and task.args_entry is None:
-        return TaskSpec(
-            task.task_id, task.template.number, task.seq, task.args, attempt=task.attempt
-        )
+    if not (task.deps or task.attempt) and task.args_entry is None:
+        return TaskSpec(task.task_id, task.template.number, task.seq, task.args)
     in_store = task.args_entry
     return TaskSpec(
         task.task_id,
@@ -112,6 +110,7 @@ def spec_of(task: Task) -> TaskSpec:
         ref_info(in_store) if in_store is not None else None,
         in_store.located if in_store is not None else None,
         task.attempt,
+        task.stream.received if task.template.num_returns < 0 else 0,
     )
 
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mray.runtime.calls import OK, Done, Work, running
+from mray.runtime.generators import Slot
 from mray.runtime.inputs import explain_read_only
 
 if TYPE_CHECKING:
@@ -84,14 +85,66 @@ class AsyncServing:
             value = function(*args, **kwargs)
             if inspect.isawaitable(value):
                 value = await value
-            executor.results.take(done, template, value)
+            if template.num_returns < 0:
+                await self._generate(done, work, value)
+            else:
+                executor.results.take(done, template, value)
         except SystemExit as exit_:
             executor.exit(exit_)
             return
         except BaseException as error:
             explain_read_only(error, function, args, kwargs)
             done.status = executor.results.verdict(template, error)
-            executor.results.fail(done, template, error)
+            if done.flow is None:
+                executor.results.fail(done, template, error)
+            else:
+                executor.generators.fail(done, work, error)
         done.run_us = (time.perf_counter_ns() - begun_at) // 1000
         executor.executing.pop(spec.task_id, None)
-        executor.finished(done)
+        if done.flow is None:
+            executor.finished(done)
+        else:
+            executor.generators.finished(done)
+
+    async def _generate(self, done: Done, work: Work, value: Any) -> None:
+        """Run a generator, plain or async, to its end; see GeneratorsPart.run."""
+        generators = self.executor.generators
+        flow = generators.open(done, work, value, "__anext__", "__next__")
+        pace, skip = flow.pace, flow.skip
+        async for item in value if hasattr(value, "__anext__") else _in_turns(value):
+            pace.made += 1
+            if pace.unwanted:
+                if flow.orphaned:
+                    break
+                continue
+            if pace.made <= skip:
+                continue
+            packed = self.executor.results.item(done, work.template, pace.made + 1, item)
+            generators.emit(flow, Slot(flow, *packed))
+            while pace.full():
+                signal = flow.waiting = _Signal(self._loop)
+                # Room that was made before the event loop could know of this wait.
+                if pace.full():
+                    await signal.event.wait()
+        generators.conclude(flow, False)
+
+
+class _Signal:
+    """What a coroutine waits on, released from any thread as a lock is."""
+
+    __slots__ = ("_loop", "event")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self.event = asyncio.Event()
+
+    def release(self) -> None:
+        """End the wait."""
+        self._loop.call_soon_threadsafe(self.event.set)
+
+
+async def _in_turns(values: Any) -> AsyncIterator[Any]:
+    """A plain generator: other calls get their turn between its items."""
+    for value in values:
+        yield value
+        await asyncio.sleep(0)

@@ -29,7 +29,7 @@ class Work:
 class Done:
     """What the loop gets back: a reply, and what must be registered before it leaves."""
 
-    __slots__ = ("borrowed", "exiting", "nested", "owner", "returns", "run_us", "spec", "status")
+    __slots__ = ("borrowed", "exiting", "flow", "nested", "owner", "returns", "run_us", "spec", "status")
 
     def __init__(self, owner: Address, spec: TaskSpec, status: int) -> None:
         self.owner = owner
@@ -43,6 +43,8 @@ class Done:
         #: Entries of references among the arguments.
         self.borrowed: list[Entry] = []
         self.exiting = False
+        #: Of a running generator: generators.Flow.
+        self.flow: Any = None
 
 
 class RunningTask(threading.local):

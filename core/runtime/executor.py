@@ -31,6 +31,7 @@ from mray.runtime.tasks import FUNCTIONS
 from mray.wire.messages import ActorSpec, KvGet, KvValue, TaskTemplate
 
 if TYPE_CHECKING:
+    from mray.runtime.generators import GeneratorsPart
     from mray.runtime.runtime import Runtime
     from mray.runtime.turn import Turn
 
@@ -72,6 +73,8 @@ class Executor:
         self._progress = progress
         self._inputs = Inputs(runtime)
         self.results = Results(runtime)
+        #: Set by the worker.
+        self.generators: GeneratorsPart
         self.serializers = runtime.serializers
         #: Set where the main thread turns the loop while it has nothing to run.
         self.turn: Turn | None = None
@@ -134,7 +137,10 @@ class Executor:
                 value = function(*args, **kwargs)
                 if os.getpid() != self.rt.pid:
                     sys.exit(0)  # A child that the task forked came back: the parent answers.
-                self.results.take(done, template, value)
+                if template.num_returns < 0:
+                    self.generators.run(done, work, value)
+                else:
+                    self.results.take(done, template, value)
             except SystemExit as exit_:
                 # No reply: the caller learns the cause of this process's end from its daemon.
                 self.exit(exit_)
@@ -145,7 +151,10 @@ class Executor:
                     sys.exit(1)
                 explain_read_only(error, function, args, kwargs)
                 done.status = self.results.verdict(template, error)
-                self.results.fail(done, template, error)
+                if done.flow is None:
+                    self.results.fail(done, template, error)
+                else:
+                    self.generators.fail(done, work, error)
             # Not until the next task: what they hold may be waited for.
             del args, kwargs, function
             value = None
@@ -158,7 +167,10 @@ class Executor:
             count = self._calls_of.get(template.function_key, 0) + 1
             self._calls_of[template.function_key] = count
             done.exiting = self.exiting = count >= template.max_calls
-        self.finished(done)
+        if done.flow is None:
+            self.finished(done)
+        else:
+            self.generators.finished(done)
 
     def exit(self, exit_: SystemExit) -> None:
         if isinstance(exit_, ExitActor):

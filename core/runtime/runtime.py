@@ -102,6 +102,7 @@ class Runtime:
         #: What makes the ObjectRefs of a pickle.
         self.ref_maker = self.borrowing.ref_maker
         self.tasks = TasksPart(self)
+        self.streams = StreamsPart(self)
         self.actors = ActorsPart(self)
         self.serializers = SerializersPart(self)
         self.reports = ReferenceReports(self)

@@ -184,11 +184,12 @@ class TasksPart:
         method: str = "",
         options: bytes = b"",
         for_actor: bool = False,
+        backpressure: int = 0,
     ) -> Template:
         """What calls of one function with these options share."""
         wire = TaskTemplate(
             next(self._numbers), function_key, name, num_returns, self.rt.job_id, resources,
-            method, retry_exceptions, max_calls, options, max_retries != 0,
+            method, retry_exceptions, max_calls, options, max_retries != 0, backpressure,
         )  # fmt: skip
         class_id = -1
         if not for_actor:
@@ -203,8 +204,8 @@ class TasksPart:
         actor_id: bytes = b"",
         keep: Entry | None = None,
     ) -> list[ObjectRef[Any]]:
-        """Submit a call; its return references. ``keep``: the entry of the actor's handle, which
-        lives until the call is over."""
+        """Submit a call; its return references, of a generator what stands for them. ``keep``: the
+        entry of the actor's handle, which lives until the call is over."""
         rt = self.rt
         packed = pack_arguments(rt, template.name, args, kwargs)
         task_id = rt.ids.task()
@@ -225,6 +226,8 @@ class TasksPart:
         task.born = born
         if self.parent_of is not None:
             task.parent = self.parent_of()
+        if not returns and template.num_returns < 0:
+            return self.rt.streams.submit(task)
         refs: list[ObjectRef[Any]] = [ObjectRef(entry) for entry in returns]
         mailbox.posts.append(task)
         if mailbox.asleep:

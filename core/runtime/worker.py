@@ -27,6 +27,7 @@ from mray.rpc.door import Door
 from mray.rpc.pump import RequestFailed, Timer
 from mray.runtime.calls import Done, Work, running_task
 from mray.runtime.executor import Executor
+from mray.runtime.generators import GeneratorsPart, Slot
 from mray.runtime.output import OutputFiles
 from mray.runtime.params import WorkerParams
 from mray.runtime.runtime import Runtime
@@ -95,6 +96,8 @@ class Worker:
             _map_progress(params.progress_path),
         )
         self.rt.task_reports.executing = self.executor.executing
+        self.generators = GeneratorsPart(self.rt, self.executor.results, self._reply)
+        self.executor.generators = self.generators
         self._templates: dict[tuple[bytes, int], TaskTemplate] = {}
         #: Replies ready to leave, by owner.
         self._replies: dict[bytes, tuple[Address, list[TaskReply]]] = {}
@@ -203,6 +206,8 @@ class Worker:
     def _deliver(self, parcel: Parcel) -> None:
         if type(parcel.cargo) is Done:
             self._queue_reply(parcel.cargo, parcel.groups)
+        elif type(parcel.cargo) is Slot:
+            self.generators.delivered(parcel)
         else:
             parcel.cargo()
 
@@ -217,6 +222,7 @@ class Worker:
             self._exiting = True
 
     def _flush(self) -> None:
+        self.generators.flush()
         if not self._replies:
             return
         replies, self._replies = self._replies, {}

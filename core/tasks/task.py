@@ -11,6 +11,7 @@ from mray.wire.messages import TaskTemplate
 
 if TYPE_CHECKING:
     from mray.ownership.references import Entry
+    from mray.tasks.streams import Stream
 
 #: At most so many tasks wait in one worker, however short they are.
 PIPELINE_DEPTH_MAX = 256
@@ -70,6 +71,9 @@ class Template:
 class Task:
     """One call, from ``.remote()`` to its end."""
 
+    #: Of a generator, and else not set: what it yields.
+    stream: Stream
+
     __slots__ = (
         "actor_id",
         "args",
@@ -85,6 +89,7 @@ class Task:
         "returns",
         "sent_at",
         "seq",
+        "stream",
         "task_id",
         "template",
         "unresolved",
