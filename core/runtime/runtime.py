@@ -38,7 +38,6 @@ from mray.runtime.objects import ObjectsPart
 from mray.runtime.pressure import PressurePart
 from mray.runtime.reference_report import ReferenceReports
 from mray.runtime.serializers import SerializersPart
-from mray.runtime.streams import StreamsPart
 from mray.runtime.task_report import TaskReports
 from mray.runtime.tasks import TasksPart
 from mray.runtime.turn import Turn
@@ -102,13 +101,12 @@ class Runtime:
         #: What makes the ObjectRefs of a pickle.
         self.ref_maker = self.borrowing.ref_maker
         self.tasks = TasksPart(self)
-        self.streams = StreamsPart(self)
         self.actors = ActorsPart(self)
         self.serializers = SerializersPart(self)
         self.reports = ReferenceReports(self)
         self.freeing = FreeingPart(self)
-        self.pressure = PressurePart(self)
         self.task_reports = TaskReports(self)
+        self.pressure = PressurePart(self)
         #: Called with each ProcessDied, after the parts.
         self.on_death: list[Callable[[ProcessDied], None]] = []
         self._timer: Timer | None = None
