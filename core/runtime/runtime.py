@@ -38,6 +38,7 @@ from mray.runtime.objects import ObjectsPart
 from mray.runtime.pressure import PressurePart
 from mray.runtime.reference_report import ReferenceReports
 from mray.runtime.serializers import SerializersPart
+from mray.runtime.streams import StreamsPart
 from mray.runtime.task_report import TaskReports
 from mray.runtime.tasks import TasksPart
 from mray.runtime.turn import Turn
@@ -101,6 +102,7 @@ class Runtime:
         #: What makes the ObjectRefs of a pickle.
         self.ref_maker = self.borrowing.ref_maker
         self.tasks = TasksPart(self)
+        self.streams = StreamsPart(self)
         self.actors = ActorsPart(self)
         self.serializers = SerializersPart(self)
         self.reports = ReferenceReports(self)
