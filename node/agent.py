@@ -28,9 +28,11 @@ from mray.node.workers.children import Children
 from mray.node.workers.death import describe
 from mray.node.workers.environment import Environments
 from mray.node.workers.peers import Peer, Peers
-from mray.node.workers.pool import Key, Kill, Pool, PoolRules, Spawn, Worker
+from mray.node.workers.pool import Key, Kill, Pool, PoolRules, Spawn
 from mray.node.workers.processes import Process, Processes
 from mray.node.workers.spawner import WORKER_MAIN, Spawner
+from mray.node.workers.task_report import NodeTaskReports
+from mray.node.workers.views import WorkerViews
 from mray.resources import UNIT
 from mray.rpc.pump import Timer
 from mray.runtime.params import WorkerParams
@@ -112,6 +114,8 @@ class Node:
             self._pump, config, self.info, self._leases, self._processes, self._peers, self._store,
             self._tailer.title, self._act,
         )  # fmt: skip
+        NodeTaskReports(self._pump, self._peers)
+        WorkerViews(self._pump, self._pool, self._processes, self._leases.holds, self._peers)
         self._timers: dict[str, tuple[float, Timer]] = {}
         self._leases_changed = True
         self._stopping = False
@@ -126,6 +130,9 @@ class Node:
             ),
             m.WorkerBlocked: lambda sender, message: self._blocked(sender, True),
             m.WorkerUnblocked: lambda sender, message: self._blocked(sender, False),
+            m.EndTask: lambda sender, message: self._processes.end_task(
+                sender, message, self._leases.holds.by_worker.get(message.worker_id)
+            ),
             m.StartActor: self._start_actor,
             m.StopActor: lambda sender, message: self._act(self._leases.stop_actor(message)),
             m.ActorExiting: lambda sender, message: self._processes.announce(sender, message.cause),
@@ -133,7 +140,6 @@ class Node:
             m.ProcessDied: self._remote_process_died,
             m.NodeGone: self._node_gone,
             m.NodeJoined: lambda sender, message: None,  # One node: nobody to tell.
-            m.GetWorkers: self._get_workers,
             m.DrainLogs: self._drain_logs,
             m.ListLogs: self._log_service.list_logs,
             m.ReadLog: self._log_service.read_log,
@@ -235,32 +241,6 @@ class Node:
             self._pump.send(peer.process_id, message)
         self._store.owner_died(message.process_id)
         self._act(self._leases.owner_died(message.process_id))
-
-    def _get_workers(self, sender: bytes, message: m.GetWorkers) -> None:
-        now = self._now()
-        workers = [self._worker_view(worker, now) for worker in self._pool.workers.values()]
-        drivers = [
-            m.WorkerView(peer.process_id, peer.pid, peer.kind, peer.job_id, b"", b"", {},
-                         now - peer.since)
-            for peer in self._peers
-            if peer.kind == "driver"
-        ]  # fmt: skip
-        self._pump.send(sender, m.Workers(message.rid, workers, drivers))
-
-    def _worker_view(self, worker: Worker, now: float) -> m.WorkerView:
-        process = self._processes.get(worker.process_id)
-        hold = self._leases.holds.by_worker.get(worker.process_id)
-        blocked = hold is not None and hold.blocked and worker.state == "leased"
-        return m.WorkerView(
-            process_id=worker.process_id,
-            pid=process.pid if process is not None else worker.pid,
-            state="blocked" if blocked else worker.state,
-            job_id=worker.key.job_id,
-            actor_id=hold.actor.spec.actor_id if hold is not None and hold.actor else b"",
-            owner_id=hold.owner if hold is not None else b"",
-            resources=hold.resources if hold is not None else {},
-            age_s=now - worker.started_at,
-        )
 
     # -- leases and actors
 
