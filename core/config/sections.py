@@ -225,6 +225,12 @@ class MemoryMonitor(_Section, frozen=True):
         "Turn up to keep big idle workers; turn down to spare those at work.",
         scope="node", unit="bytes", ray=("RAY_idle_worker_killing_memory_threshold_bytes",),
     )] = GIB
+    worker_max_memory_per_child: Annotated[int, Meta(ge=-1, le=_BYTES_MAX), Key(
+        "An idle worker that keeps more memory of its own is replaced; -1: only while memory is "
+        "short.",
+        "Turn up to start workers less often; turn down where tasks leave much behind.",
+        scope="node", unit="bytes",
+    )] = -1
     min_kill_bytes: Annotated[int, Meta(ge=-1, le=_BYTES_MAX), Key(
         "A worker that holds less is spared while another of its kind holds more; -1: 1 % of what "
         "the node may use.",

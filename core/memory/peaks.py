@@ -11,6 +11,7 @@ with a reading: its peak is 0 then, which tells "not seen", and it does not coun
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Set as AbstractSet
 from typing import Final
 
 import msgspec
@@ -104,6 +105,17 @@ class Peaks:
             if attempt.task_id == task_id and attempt.number == number:
                 return self._peaks[worker_id]
         return self._ended.get((task_id, number), 0)
+
+    def peaks_of(self, task_ids: AbstractSet[bytes]) -> list[tuple[bytes, int, int]]:
+        """(task, number, peak) of all attempts of these tasks that were seen, in no order."""
+        found = [
+            (task_id, number, peak) for (task_id, number), peak in self._ended.items()
+            if task_id in task_ids
+        ]  # fmt: skip
+        for worker_id, attempt in self._running.items():
+            if attempt.task_id in task_ids and self._peaks[worker_id]:
+                found.append((attempt.task_id, attempt.number, self._peaks[worker_id]))
+        return found
 
     def functions(self) -> list[FunctionPeaks]:
         """What is known of each function, by name."""

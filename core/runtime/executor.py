@@ -36,8 +36,9 @@ if TYPE_CHECKING:
     from mray.runtime.turn import Turn
 
 _FETCH_WAIT_S = 20.0
-#: The number of the task that begins, and when (ns); compiled, for it is written for each task.
-_write_progress = struct.Struct("<qq").pack_into
+#: The number of the task that begins, when (ns), its id and attempt: what node/workers/death.py
+#: reads. Compiled, for it is written for each task.
+_write_progress = struct.Struct("<qq24sq").pack_into
 
 
 class ExitActor(SystemExit):
@@ -120,7 +121,7 @@ class Executor:
         # The monotonic clock, on Linux: the node daemon compares it with its own.
         begun_at = time.perf_counter_ns()
         if self._progress is not None:
-            _write_progress(self._progress, 0, spec.seq, begun_at)
+            _write_progress(self._progress, 0, spec.seq, begun_at, spec.task_id, spec.attempt)
         running.work = work
         self.executing[spec.task_id] = begun_at
         done = Done(work.owner, spec, OK)

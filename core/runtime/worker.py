@@ -58,6 +58,8 @@ log = logging.getLogger("mray.worker")
 #: A get() that is over sooner is not worth two messages to the node daemon.
 _BLOCK_GRACE_S = 0.002
 _ROTATE_EVERY_S = 5.0
+#: What the executor writes of the task that runs.
+PROGRESS_BYTES = 48
 
 
 class Worker:
@@ -365,9 +367,10 @@ def _config(params: WorkerParams) -> Config:
 def _map_progress(path: str) -> mmap.mmap:
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        if os.fstat(fd).st_size < 16:
-            os.pwrite(fd, (-1).to_bytes(8, "little", signed=True) + bytes(8), 0)
-        return mmap.mmap(fd, 16)
+        if os.fstat(fd).st_size < PROGRESS_BYTES:
+            os.pwrite(fd, (-1).to_bytes(8, "little", signed=True), 0)
+            os.truncate(fd, PROGRESS_BYTES)
+        return mmap.mmap(fd, PROGRESS_BYTES)
     finally:
         os.close(fd)
 

@@ -8,19 +8,22 @@ they are, and a worker that is gone by then has no memory and drops out. So the 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from threading import Lock
 from typing import Final
 
 import msgspec
 
+from mray.memory.peaks import Attempt, Peaks
 from mray.memory.trees import ProcessUsage
 from mray.node.memory.monitor import Driver, Snapshot
 from mray.node.memory.policy import Candidate
 from mray.node.sched.holds import Hold, Holds
-from mray.node.workers.death import read_begun_at
+from mray.node.workers.death import Begun, read_begun
 from mray.node.workers.peers import Peers
 from mray.node.workers.pool import Pool, Worker
 from mray.node.workers.processes import Process, Processes
 from mray.resources import UNIT
+from mray.wire.messages import FunctionPeak, PeakMemory
 from mray.wire.oom import OomProcess
 
 ReadTrees = Callable[[list[int]], dict[int, ProcessUsage]]
@@ -58,6 +61,12 @@ class Census:
         self.titles: dict[bytes, Title] = {}
         #: By worker that runs callbacks for want of memory: until when it may. The loop's too.
         self.busy: dict[bytes, float] = {}
+        #: Peaks of attempts, asked for by the loop.
+        self._attempts = Peaks()
+        self._lock = Lock()
+        #: Workers with an attempt in the present count.
+        self._measured_now: set[bytes] = set()
+        self._measured_before: set[bytes] = set()
         #: By worker: when the work began, and the most that was seen of it since.
         self._peaks: dict[bytes, tuple[float, int]] = {}
 
@@ -83,6 +92,10 @@ class Census:
             name = candidate.name if candidate is not None else ""
             shown = name or f"{worker.state} worker"
             top.append(OomProcess(pid=tree.pid, name=shown, used_bytes=tree.private_bytes))
+        with self._lock:
+            for worker_id in self._measured_before - self._measured_now:
+                self._attempts.ended(worker_id)
+        self._measured_before, self._measured_now = self._measured_now, set()
         self._peaks = {c.worker_id: (c.started_at, self._peak_with(c)) for c in candidates}
         top.sort(key=lambda p: (-p.used_bytes, p.pid))
         known = [Driver(pid=d.pid, private_bytes=usage[d.pid].private_bytes)
@@ -106,6 +119,10 @@ class Census:
         asked = hold.resources.get("memory", 0) // UNIT
         if hold.actor is not None:
             spec, incarnation = hold.actor.spec, hold.actor.incarnation
+            begun = read_begun(process.params.progress_path)
+            if begun is not None:
+                title = self.titles.get(worker.process_id, Title("", False))
+                self._measured(worker.process_id, begun, title.name, tree)
             return Candidate(
                 worker_id=worker.process_id, pid=tree.pid, kind="actor", owner_id=hold.owner,
                 name=spec.class_name,
@@ -115,15 +132,34 @@ class Census:
                 busy_until=self.busy.get(worker.process_id, 0.0),
             )  # fmt: skip
         title = self.titles.get(worker.process_id, Title("", False))
-        begun_at = read_begun_at(process.params.progress_path)
+        begun = read_begun(process.params.progress_path)
+        begun_at = begun.at if begun is not None else 0.0
+        if begun is not None and begun_at >= hold.since:
+            self._measured(worker.process_id, begun, title.name, tree)
         return Candidate(
             worker_id=worker.process_id, pid=tree.pid, kind="task", owner_id=hold.owner,
             name=title.name, retriable=title.retriable,
             # A worker that has begun nothing of this lease still shows its last task's begin.
-            started_at=max(hold.since, begun_at or 0.0),
+            started_at=max(hold.since, begun_at),
             private_bytes=tree.private_bytes, requested_bytes=asked,
             busy_until=self.busy.get(worker.process_id, 0.0),
         )  # fmt: skip
+
+    def _measured(self, worker_id: bytes, begun: Begun, name: str, tree: ProcessUsage) -> None:
+        with self._lock:
+            self._attempts.began(worker_id, Attempt(begun.task_id, begun.attempt, name))
+            self._attempts.reading(worker_id, tree.private_bytes)
+        self._measured_now.add(worker_id)
+
+    def peaks_of(self, task_ids: Iterable[bytes]) -> tuple[list[PeakMemory], list[FunctionPeak]]:
+        """What is known of these tasks, and of all functions. From any thread."""
+        with self._lock:
+            found = self._attempts.peaks_of(frozenset(task_ids))
+            functions = self._attempts.functions()
+        return (
+            [PeakMemory(*peak) for peak in found],
+            [FunctionPeak(f.name, f.count, f.p50_bytes, f.max_bytes) for f in functions],
+        )
 
     def _peak_with(self, candidate: Candidate) -> int:
         begun_at, peak = self._peaks.get(candidate.worker_id, (candidate.started_at, 0))

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -34,11 +34,15 @@ from mray.rpc.pump import Pump
 from mray.units import MIB, format_bytes
 from mray.wire.messages import (
     DeathCause,
+    FunctionPeak,
     GetOomState,
+    GetPeaks,
     MemoryNews,
     Message,
     NodeInfo,
     OomState,
+    PeakMemory,
+    Peaks,
     SetWorkerTitle,
 )
 from mray.wire.oom import OomFacts, OomVictim
@@ -118,6 +122,7 @@ class OomService:
         self.handlers: dict[type[Message], Callable[[bytes, Any], None]] = {
             SetWorkerTitle: self._titled,
             GetOomState: self._explain,
+            GetPeaks: self._tell_peaks,
             **self._news.handlers,
         }
         if self._settings.memory_monitor_refresh_ms:
@@ -185,10 +190,11 @@ class OomService:
         elif self._monitor is not None and self._monitor.last is not None:
             self._news.began(self._monitor.last, self._settings.memory_soft_mark)
 
-    def _recycle(self, idle: Sequence[Candidate]) -> None:
+    def _recycle(self, idle: Sequence[Candidate], is_short: bool) -> None:
+        why = "memory is short" if is_short else "worker_max_memory_per_child"
         for worker in idle:
             size = format_bytes(worker.private_bytes)
-            cause = DeathCause("intended", f"memory is short, and it was idle and kept {size}")
+            cause = DeathCause("intended", f"{why}: it was idle and kept {size}")
             self._act(self._leases.recycle(worker.worker_id, cause))
 
     def _press(self, excess_bytes: int) -> None:
@@ -242,14 +248,18 @@ class OomService:
         if say.to_drivers:
             self._pump.call_soon(lambda: self._tell_drivers(say.text))
 
-    def _idle(self, count: Count) -> None:
-        """Memory is above the soft mark: idle workers that keep some are not kept."""
+    def _idle(self, count: Count, is_short: bool) -> None:
+        """Idle workers that keep more than they may are not kept."""
+        keeps = self._settings.worker_max_memory_per_child
+        if is_short:
+            keeps = _IDLE_KEEPS_BYTES if keeps < 0 else min(keeps, _IDLE_KEEPS_BYTES)
+        if keeps < 0:
+            return
         big = [
-            c for c in count.snapshot.candidates
-            if c.kind == "idle" and c.private_bytes >= _IDLE_KEEPS_BYTES
-        ]  # fmt: skip
+            c for c in count.snapshot.candidates if c.kind == "idle" and c.private_bytes > keeps
+        ]
         if big:
-            self._pump.call_soon(lambda: self._recycle(big))
+            self._pump.call_soon(lambda: self._recycle(big, is_short))
 
     def _kill(self, kill: Kill, count: Count) -> None:
         """Write down why, before the first signal: the loop reads it when the process has ended."""
@@ -319,6 +329,14 @@ class OomService:
             memory_resource_bytes=self._census.lendable_memory(),
         )  # fmt: skip
         return facts.to_bytes()
+
+    def peaks_of(self, task_ids: Iterable[bytes]) -> tuple[list[PeakMemory], list[FunctionPeak]]:
+        """The most memory that attempts of these tasks have had, and what is usual by function.
+        Empty while the monitor is off."""
+        return self._census.peaks_of(task_ids)
+
+    def _tell_peaks(self, sender: bytes, message: GetPeaks) -> None:
+        self._pump.send(sender, Peaks(message.rid, *self.peaks_of(message.task_ids)))
 
     def _explain(self, sender: bytes, message: GetOomState) -> None:
         now, reading = time.monotonic(), self._reading()

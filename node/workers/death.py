@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import struct
 from typing import Final
 
 import msgspec
@@ -19,8 +20,8 @@ _TAIL_BYTES: Final = 16 * 1024
 _TAIL_LINE_CHARS: Final = 1000
 #: What a worker writes into its progress file before its first task.
 NO_TASK_YET: Final = -1
-#: Two numbers of 8 bytes: that of the task begun last, and when (ns of the monotonic clock).
-_PROGRESS_BYTES: Final = 16
+#: Of the task begun last: its number, when (ns of the monotonic clock), its id, its attempt.
+_PROGRESS: Final = struct.Struct("<qq24sq")
 
 
 def cause_of(
@@ -113,15 +114,25 @@ def read_progress(path: str) -> int:
     return int.from_bytes(data, "little", signed=True) if len(data) == 8 else NO_TASK_YET
 
 
-def read_begun_at(path: str) -> float | None:
-    """When a worker began its last task (monotonic seconds); None where it never began one."""
+class Begun(msgspec.Struct, frozen=True):
+    """The last task a worker began. ``at``: monotonic seconds."""
+
+    at: float
+    task_id: bytes
+    attempt: int
+
+
+def read_begun(path: str) -> Begun | None:
+    """What a worker began last; None where it never began a task."""
     try:
         with open(path, "rb") as file:
-            data = file.read(_PROGRESS_BYTES)
+            data = file.read(_PROGRESS.size)
     except OSError:
         return None
-    begun_ns = int.from_bytes(data[8:], "little", signed=True)
-    return begun_ns / 1e9 if len(data) == _PROGRESS_BYTES and begun_ns > 0 else None
+    if len(data) != _PROGRESS.size:
+        return None
+    _, begun_ns, task_id, attempt = _PROGRESS.unpack(data)
+    return Begun(begun_ns / 1e9, task_id, attempt) if begun_ns > 0 else None
 
 
 class ProgressFile(msgspec.Struct, frozen=True):
@@ -136,9 +147,13 @@ class ProgressFile(msgspec.Struct, frozen=True):
         """Make it, saying that no task was begun."""
         descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
-            os.write(descriptor, NO_TASK_YET.to_bytes(8, "little", signed=True) + bytes(8))
+            os.write(descriptor, _PROGRESS.pack(NO_TASK_YET, 0, b"", 0))
         finally:
             os.close(descriptor)
+
+    def read(self) -> int:
+        """What it says now."""
+        return read_progress(self.path)
 
     def take(self) -> int:
         """What it says at last; removes it."""

@@ -75,7 +75,7 @@ def make_thread() -> Iterator[Callable[[Machine], MonitorThread]]:
             on_admit=lambda is_open: machine.log.append(f"admit {is_open}"),
             on_press=lambda excess: threads[0].pressed(),
             on_say=lambda say: machine.log.append(say.text[:16]),
-            on_idle=lambda count: None,
+            on_idle=lambda count, is_short: None,
         )  # fmt: skip
         threads.append(thread)
         thread.start()
