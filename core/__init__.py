@@ -23,6 +23,7 @@ from mray.api import (
     shutdown,
     wait,
 )
+from mray.cancelling import cancel
 from mray.decorator import remote
 from mray.object_ref import ObjectRef
 from mray.object_ref_generator import DynamicObjectRefGenerator, ObjectRefGenerator
@@ -68,6 +69,7 @@ __all__ = [
     "ObjectRefGenerator",
     "RemoteFunction",
     "available_resources",
+    "cancel",
     "cluster_resources",
     "exceptions",
     "get",

@@ -9,7 +9,7 @@ from mray import current
 from mray.actor import ActorHandle, handle_of
 from mray.ids import NIL_ACTOR
 from mray.resources import to_float
-from mray.runtime.calls import running
+from mray.runtime.calls import cancelled, present_work
 
 
 class RuntimeContext:
@@ -29,12 +29,12 @@ class RuntimeContext:
 
     def get_task_id(self) -> str | None:
         """The id of the task this thread runs, None in a driver."""
-        work = running.work
+        work = present_work()
         return work.spec.task_id.hex() if work is not None else None
 
     def get_task_name(self) -> str | None:
         """The name of the task this thread runs, None in a driver."""
-        work = running.work
+        work = present_work()
         return work.template.name if work is not None else None
 
     def get_actor_id(self) -> str | None:
@@ -52,8 +52,19 @@ class RuntimeContext:
         spec = current.get().actor_spec
         if spec is not None:
             return to_float(spec.resources)
-        work = running.work
+        work = present_work()
         return to_float(work.template.resources) if work is not None else {}
+
+    def is_canceled(self) -> bool:
+        """Whether the running task was cancelled: for those that cannot be interrupted, to end
+        early. RuntimeError in a driver and in an async actor, whose calls get CancelledError."""
+        rt = current.get()
+        if rt.mode != "worker":
+            raise RuntimeError("is_canceled() is for tasks and actors: this process is a driver")
+        if rt.actor_spec is not None and rt.actor_spec.is_async:
+            raise RuntimeError("is_canceled() is not for async actors: they get CancelledError")
+        work = present_work()
+        return work is not None and work.spec.task_id in cancelled
 
     @property
     def namespace(self) -> str:

@@ -61,7 +61,7 @@ UNSUPPORTED: Final = _names(
     timeout_ms_task_wait_for_death_info health_check_initial_delay_ms
     gcs_rpc_server_reconnect_timeout_s gcs_server_request_timeout_seconds
     enable_infeasible_task_early_exit actor_scheduling_queue_max_reorder_wait_seconds
-    actor_excess_queueing_warn_threshold cancellation_retry_ms
+    actor_excess_queueing_warn_threshold
     actor_graceful_shutdown_timeout_ms gcs_storage gcs_storage_path
     """
     # Workers and their children.

@@ -283,6 +283,11 @@ class Tasks(_Section, frozen=True):
         "Turn up to hide more latency for tiny tasks; turn down to balance finer.",
         scope="process", unit="ms",
     )] = 5.0
+    cancellation_retry_ms: Annotated[int, Meta(ge=1, le=_DAY_MS), Key(
+        "How long a worker may take to end a task cancelled by force before its node ends it.",
+        "Turn up where workers are slow to answer; turn down to be rid of stuck ones sooner.",
+        scope="process", unit="ms",
+    )] = 2000
     task_events_report_interval_ms: Annotated[int, Meta(ge=0, le=_DAY_MS), Key(
         "How often a process tells the head which of its tasks ended; 0: nothing is recorded.",
         "Turn up for fewer messages; turn down to lose less with a process that is killed.",

@@ -28,6 +28,7 @@ from mray.wire.messages import (
     ActorRegistered,
     ActorSpec,
     ActorState,
+    CancelTask,
     DeathCause,
     GetActor,
     KillActor,
@@ -226,6 +227,8 @@ class ActorsPart:
                 return
         calls.submit(task)
         self._dirty[task.actor_id] = calls
+        if self.rt.cancels.doomed:
+            self.rt.cancels.born(task)
 
     def resolved(self, task: Task) -> None:
         """All arguments of a call are there."""
@@ -277,7 +280,11 @@ class ActorsPart:
         recorder = self.rt.tasks.recorder
         if done and recorder.on:
             recorder.replied(worker_id, *self._place(calls), done, self.rt.pump.clock())
-        again = [pair for pair in done if pair[1].status == 2 and pair[0].retries_left != 0]
+        again = [
+            (task, reply)
+            for task, reply in done
+            if reply.status == 2 and task.retries_left != 0 and not task.cancelled
+        ]
         if not again:
             return done
         for task, _ in again:
@@ -335,7 +342,25 @@ class ActorsPart:
         if calls is not None:
             calls.disconnected()
 
+    def cancel(self, task: Task, recursive: bool) -> bool:
+        """Cancel a call; True if it is over with that."""
+        calls = self.calls[task.actor_id]
+        if calls.cancel(task):
+            self._dirty[task.actor_id] = calls  # Others may have waited behind it.
+            return True
+        if calls.worker is not None:
+            self.rt.tell(calls.worker, CancelTask(task.task_id, False, recursive))
+        return False
+
+    def forgotten(self, worker_id: bytes, task_ids: list[bytes]) -> list[Task]:
+        """Cancelled calls that an actor had not begun: they are over."""
+        calls = self._by_worker.get(worker_id)
+        return [] if calls is None else calls.forgotten(task_ids)
+
     def _fail(self, calls: ActorCalls, effect: FailCall) -> None:
+        if effect.kind == "cancelled":
+            self.rt.cancels.fail(effect.task)
+            return
         state = effect.state
         if state.cause is not None and is_oom(state.cause) and not state.error:
             decision = "not retried: the actor restarts, but no max_task_retries is left"

@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mray.runtime.calls import OK, Done, Work, running
+from mray.runtime.calls import OK, RAISED, Done, Work, async_work, cancelled_error
 from mray.runtime.generators import Slot
 from mray.runtime.inputs import explain_read_only
 
@@ -25,7 +25,7 @@ class AsyncServing:
     def __init__(self, executor: Executor) -> None:
         self.executor = executor
         self._loop = asyncio.new_event_loop()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], Work] = {}
         self._ending: asyncio.Task[None] | None = None
 
     def run(self, max_concurrency: int) -> int:
@@ -34,6 +34,7 @@ class AsyncServing:
         asyncio.set_event_loop(loop)
         self._limit = asyncio.Semaphore(max_concurrency)
         executor.kick = self._kick
+        executor.cancel_async = self._cancel_from_afar
         loop.call_soon(self._drain)
         loop.run_forever()
         return executor.exit_code or 0
@@ -49,13 +50,28 @@ class AsyncServing:
             if type(work) is Work:
                 if executor.pending.pop(work.spec.task_id, None) is not None:
                     task = loop.create_task(self._one(work))
-                    tasks.add(task)
-                    task.add_done_callback(tasks.discard)
+                    tasks[task] = work
+                    task.add_done_callback(self._ended)
             elif work is None:
                 self._ending = loop.create_task(self._finish())
             else:
                 assert callable(work)
                 work()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        work = self._tasks.pop(task)
+        if task.cancelled():  # before its call had begun
+            done = Done(work.owner, work.spec, RAISED)
+            self.executor.results.fail(done, work.template, cancelled_error(work))
+            self.executor.finished(done)
+
+    def _cancel_from_afar(self, task_id: bytes) -> None:
+        self._loop.call_soon_threadsafe(self._cancel, task_id)
+
+    def _cancel(self, task_id: bytes) -> None:
+        for task, work in self._tasks.items():
+            if work.spec.task_id == task_id:
+                task.cancel()
 
     async def _one(self, work: Work) -> None:
         async with self._limit:
@@ -80,11 +96,13 @@ class AsyncServing:
             if executor.serializers.wanted > executor.serializers.version:
                 executor.serializers.catch_up()
             function = executor.function_of(template)
-            running.work = work
+            async_work.set(work)
             args, kwargs = executor.arguments_of(work, done)
             value = function(*args, **kwargs)
             if inspect.isawaitable(value):
                 value = await value
+            if executor.cancelled and (stop := executor.heeds(work)):
+                raise stop
             if template.num_returns < 0:
                 await self._generate(done, work, value)
             else:
@@ -92,7 +110,10 @@ class AsyncServing:
         except SystemExit as exit_:
             executor.exit(exit_)
             return
-        except BaseException as error:
+        except BaseException as raised:
+            error = raised
+            if isinstance(raised, asyncio.CancelledError) and spec.task_id in executor.cancelled:
+                error = cancelled_error(work).with_traceback(raised.__traceback__)
             explain_read_only(error, function, args, kwargs)
             done.status = executor.results.verdict(template, error)
             if done.flow is None:

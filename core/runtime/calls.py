@@ -6,8 +6,10 @@ Values. executor.py runs them, worker.py takes them in and sends the replies.
 from __future__ import annotations
 
 import threading
+from contextvars import ContextVar
 from typing import Any
 
+from mray.exceptions import TaskCancelledError
 from mray.ownership.references import Entry
 from mray.wire.messages import Address, Located, TaskSpec, TaskTemplate
 
@@ -29,7 +31,17 @@ class Work:
 class Done:
     """What the loop gets back: a reply, and what must be registered before it leaves."""
 
-    __slots__ = ("borrowed", "exiting", "flow", "nested", "owner", "returns", "run_us", "spec", "status")
+    __slots__ = (
+        "borrowed",
+        "exiting",
+        "flow",
+        "nested",
+        "owner",
+        "returns",
+        "run_us",
+        "spec",
+        "status",
+    )
 
     def __init__(self, owner: Address, spec: TaskSpec, status: int) -> None:
         self.owner = owner
@@ -54,9 +66,23 @@ class RunningTask(threading.local):
 
 
 running = RunningTask()
+#: The same for the coroutines of an async actor, which share a thread.
+async_work: ContextVar[Work | None] = ContextVar("async_work", default=None)
+#: Calls of this process that were cancelled after they had been taken up.
+cancelled: dict[bytes, None] = {}
+
+
+def present_work() -> Work | None:
+    """What the calling thread or coroutine runs, None for nothing."""
+    return running.work or async_work.get()
+
+
+def cancelled_error(work: Work) -> TaskCancelledError:
+    """What a cancelled call's caller gets."""
+    return TaskCancelledError(work.spec.task_id.hex(), task_name=work.template.name)
 
 
 def running_task() -> bytes:
-    """The id of the task that the calling thread runs, b"" for none."""
-    work = running.work
+    """The id of the task that the calling thread or coroutine runs, b"" for none."""
+    work = present_work()
     return work.spec.task_id if work is not None else b""

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from mray.exceptions import RayError
 from mray.ownership.references import Entry
 from mray.runtime.borrowing import adopting
-from mray.runtime.calls import NO_ARGUMENTS, OK, Done, Work, running
+from mray.runtime.calls import NO_ARGUMENTS, OK, Done, Work, cancelled, cancelled_error, running
 from mray.runtime.inputs import Inputs, explain_read_only
 from mray.runtime.results import Results
 from mray.runtime.tasks import FUNCTIONS
@@ -63,6 +63,12 @@ class Executor:
         self.queue: SimpleQueue[Work | Callable[[], None] | None] = SimpleQueue()
         #: Calls not begun, by task id.
         self.pending: dict[bytes, Work] = {}
+        #: What the main thread runs, from its arguments to its results: it may be interrupted.
+        self.open: Work | None = None
+        #: Calls that were cancelled after they had been taken up.
+        self.cancelled = cancelled
+        #: Of an async actor: cancels a call's coroutine, from any thread.
+        self.cancel_async: Callable[[bytes], None] | None = None
         #: What runs now: task id -> when it began (ns, as in the progress file).
         self.executing: dict[bytes, int] = {}
         self.actor: Any = None
@@ -126,11 +132,15 @@ class Executor:
         self.executing[spec.task_id] = begun_at
         done = Done(work.owner, spec, OK)
         try:
+            self.open = work
+            if self.cancelled and (stop := self.heeds(work)):
+                raise stop
             if self.serializers.wanted > self.serializers.version:
                 self.serializers.catch_up()
             function = self.function_of(template)
             args, kwargs = self.arguments_of(work, done)
         except BaseException as error:
+            self.open = None
             done.status = NO_ARGUMENTS
             self.results.fail(done, template, error)
         else:
@@ -138,15 +148,19 @@ class Executor:
                 value = function(*args, **kwargs)
                 if os.getpid() != self.rt.pid:
                     sys.exit(0)  # A child that the task forked came back: the parent answers.
+                if self.cancelled and self.actor_spec and (stop := self.heeds(work)):
+                    raise stop
                 if template.num_returns < 0:
                     self.generators.run(done, work, value)
                 else:
                     self.results.take(done, template, value)
+                self.open = None
             except SystemExit as exit_:
                 # No reply: the caller learns the cause of this process's end from its daemon.
                 self.exit(exit_)
                 raise
             except BaseException as error:
+                self.open = None
                 if os.getpid() != self.rt.pid:
                     traceback.print_exc()
                     sys.exit(1)
@@ -172,6 +186,10 @@ class Executor:
             self.finished(done)
         else:
             self.generators.finished(done)
+
+    def heeds(self, work: Work) -> BaseException | None:
+        """What to raise in a call that was cancelled after it had been taken up."""
+        return cancelled_error(work) if work.spec.task_id in self.cancelled else None
 
     def exit(self, exit_: SystemExit) -> None:
         if isinstance(exit_, ExitActor):

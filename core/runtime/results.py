@@ -159,7 +159,8 @@ class Results:
         """The envelope of what a call raised, and the references inside."""
         refs: list[Any] = []
         if isinstance(error, KeyboardInterrupt):
-            error = TaskCancelledError(done.spec.task_id.hex(), task_name=template.name)
+            cancelled = TaskCancelledError(done.spec.task_id.hex(), task_name=template.name)
+            error = cancelled.with_traceback(error.__traceback__)
         return self.envelope_of(error, template.name, refs), refs
 
     def envelope_of(self, error: BaseException, name: str, refs: list[Any]) -> bytes:

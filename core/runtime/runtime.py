@@ -32,6 +32,7 @@ from mray.rpc.door import Door
 from mray.rpc.pump import Pump, RequestFailed, Timer
 from mray.runtime.actors import ActorsPart
 from mray.runtime.borrowing import BorrowingPart, Found
+from mray.runtime.cancels import CancelsPart
 from mray.runtime.freeing import FreeingPart
 from mray.runtime.mailbox import Mailbox
 from mray.runtime.objects import ObjectsPart
@@ -104,11 +105,12 @@ class Runtime:
         self.tasks = TasksPart(self)
         self.streams = StreamsPart(self)
         self.actors = ActorsPart(self)
+        self.cancels = CancelsPart(self)
         self.serializers = SerializersPart(self)
         self.reports = ReferenceReports(self)
         self.freeing = FreeingPart(self)
-        self.task_reports = TaskReports(self)
         self.pressure = PressurePart(self)
+        self.task_reports = TaskReports(self)
         #: Called with each ProcessDied, after the parts.
         self.on_death: list[Callable[[ProcessDied], None]] = []
         self._timer: Timer | None = None

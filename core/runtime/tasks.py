@@ -19,7 +19,6 @@ from mray.call_sites import capture
 from mray.exceptions import (
     RayError,
     RuntimeEnvSetupError,
-    TaskCancelledError,
     WorkerCrashedError,
 )
 from mray.ids import object_id
@@ -35,6 +34,7 @@ from mray.serialization.failures import error_envelope
 from mray.serialization.inspection import unpicklable_error
 from mray.serialization.pickler import is_error
 from mray.tasks.dispatch import (
+    Cancelled,
     Demand,
     Dispatcher,
     Fail,
@@ -241,6 +241,8 @@ class TasksPart:
         self.pending[task.task_id] = task
         if self.await_arguments(task):
             self.resolved(task)
+        if self.rt.cancels.doomed:
+            self.rt.cancels.born(task)
 
     def await_arguments(self, task: Task) -> bool:
         """Hold what the task needs; whether all of it is there already.
@@ -270,20 +272,14 @@ class TasksPart:
 
     def resolved(self, task: Task) -> None:
         """All arguments of a task are there."""
+        if task.cancelled:
+            return  # over already
         if task.deps:
             error = self.failed_dependency(task)
             if error is not None:
                 self.fail(task, error)
                 return
             task.ready_at = self.rt.pump.clock()
-        if task.cancelled:
-            self.fail(
-                task,
-                error_envelope(
-                    TaskCancelledError(task.task_id.hex(), task_name=task.template.name)
-                ),
-            )
-            return
         self.dispatcher.submit(task)
 
     def turn(self, now: float) -> None:
@@ -332,6 +328,8 @@ class TasksPart:
                     rt.tell(rt.node.address, LeaseReturned(lease_id, reuse))
                 case Steal(worker, count):
                     rt.tell(worker, StealTasks(count))
+                case Cancelled(task):
+                    rt.cancels.fail(task)
                 case OutOfMemory(task, oom):
                     self._out_of_memory(task, oom)
                 case Fail(task, kind, text, cause):
@@ -428,7 +426,7 @@ class TasksPart:
 
     def finish(self, task: Task, reply: TaskReply) -> None:
         """A task's reply: fill its returns, or run it once more."""
-        if reply.status == 2 and task.retries_left != 0 and not task.actor_id:
+        if reply.status == 2 and task.retries_left != 0 and not (task.actor_id or task.cancelled):
             task.retries_left -= 1
             self.rt.borrowing.decline(reply.returns)
             self.dispatcher.retry(task)

@@ -55,6 +55,9 @@ class Turn:
         self._guarded = guarded and threading.current_thread() is threading.main_thread()
         self._pid = os.getpid()
         self._interrupted = False
+        #: The main thread is in lead(), and what that shall raise.
+        self.leading = False
+        self._error: BaseException | None = None
         self._main = threading.get_ident()
         #: Held by the thread that turns the loop.
         self.lock = threading.Lock()
@@ -90,10 +93,18 @@ class Turn:
     def lead(self, until: Callable[[], bool], deadline: float | None = None) -> bool:
         """In the main thread: turn the loop until something holds or the time is over.
 
-        Only when here(). Raises KeyboardInterrupt, in a driver.
+        Only when here(). Raises KeyboardInterrupt in a driver, in a worker what interrupt() gives.
         """
         if not self._guarded:
-            return self._lead(until, deadline)
+            self.leading = True
+            try:
+                done = self._lead(until, deadline)
+            finally:
+                self.leading = False
+            if self._error is not None:
+                error, self._error = self._error, None
+                raise error
+            return done
         _set_signal(_SIGINT, self._interrupt)
         try:
             done = self._lead(lambda: self._interrupted or until(), deadline)
@@ -103,6 +114,11 @@ class Turn:
             self._interrupted = False
             raise KeyboardInterrupt
         return done
+
+    def interrupt(self, error: BaseException) -> None:
+        """In the main thread of a worker, in lead(): have that raise."""
+        self._error = error
+        self._pump.door.wake()
 
     def hurry(self) -> None:
         """Another thread waits for the loop: the stand-in shall not let it wait."""
@@ -122,7 +138,7 @@ class Turn:
         def done() -> bool:
             # Asked again after it held: acquiring a lock holds but once.
             nonlocal over
-            over = over or until()
+            over = over or self._error is not None or until()
             return over
 
         try:

@@ -27,6 +27,7 @@ from mray.rpc.door import Door
 from mray.rpc.pump import RequestFailed, Timer
 from mray.runtime.calls import Done, Work, running_task
 from mray.runtime.executor import Executor
+from mray.runtime.interrupts import Interrupts
 from mray.runtime.generators import GeneratorsPart, Slot
 from mray.runtime.output import OutputFiles
 from mray.runtime.params import WorkerParams
@@ -98,6 +99,7 @@ class Worker:
             _map_progress(params.progress_path),
         )
         self.rt.task_reports.executing = self.executor.executing
+        self.interrupts = Interrupts(self.rt, self.executor, self._take_back)
         self.generators = GeneratorsPart(self.rt, self.executor.results, self._reply)
         self.executor.generators = self.generators
         self._templates: dict[tuple[bytes, int], TaskTemplate] = {}
@@ -198,6 +200,8 @@ class Worker:
 
     def _reply(self, done: Done) -> None:
         """Send the result once the owners of references in it know who holds them."""
+        if self.executor.cancelled:
+            self.interrupts.done(done.spec.task_id)
         nested, done.nested = done.nested, []
         if done.borrowed or any(nested):
             values = [[ref._entry for ref in refs] for refs in nested]

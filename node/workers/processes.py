@@ -11,7 +11,7 @@ import logging
 import os
 import signal
 from collections.abc import Callable, Iterator
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from mray.memory.kernel import OomKills
 from mray.node.workers.child import log_paths
@@ -22,7 +22,10 @@ from mray.node.workers.strays import Maker, Strays
 from mray.process import read_stat
 from mray.rpc.pump import Pump, Timer
 from mray.runtime.params import WorkerParams
-from mray.wire.messages import DeathCause
+from mray.wire.messages import DeathCause, EndTask
+
+if TYPE_CHECKING:
+    from mray.node.sched.holds import Hold
 
 log = logging.getLogger("mray.node")
 
@@ -144,6 +147,15 @@ class Processes:
             process.kill_timer = self._pump.after(grace_s, lambda: self._overdue(process, grace_s))
         else:
             self._signal(process, signal.SIGKILL)
+
+    def end_task(self, sender: bytes, message: EndTask, hold: Hold | None) -> None:
+        """A task was cancelled by force: kill its worker, but not if that is at another by now."""
+        process = self._workers.get(message.worker_id)
+        if process is None or sender not in (message.worker_id, hold.owner if hold else b""):
+            return
+        if process.progress.read() == message.seq:
+            cause = DeathCause("killed", message.text, pid=process.pid, node_id=self._node_id)
+            self.kill(message.worker_id, cause, 0.0)
 
     def announce(self, process_id: bytes, cause: DeathCause) -> None:
         """A worker says that it will end on purpose, and why."""
