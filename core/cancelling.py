@@ -1,7 +1,7 @@
 """cancel(): what users call to end a task that they do not want any more.
 
-Owns the arguments and the errors for wrong ones. What is done is runtime/cancels.py's, at the owner of
-the task, and runtime/interrupts.py's, where it runs.
+Owns the arguments and the errors for wrong ones. What is done is runtime/cancels.py's, at the owner
+of the task, and runtime/interrupts.py's, where it runs.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ def cancel(ref: Any, *, force: bool = False, recursive: bool = True) -> None:
     One that has not begun never does. One that runs gets KeyboardInterrupt; with ``force`` its
     worker is ended. A call of an async actor gets CancelledError; one of a sync actor runs to its
     end, may ask get_runtime_context().is_canceled(), and its result is dropped. ``recursive``: what
-    the task has submitted is cancelled too. get() then raises TaskCancelledError; a cancelled task is
-    not retried. Does not wait for any of this.
+    the task has submitted is cancelled too. get() then raises TaskCancelledError; a cancelled task
+    is not retried. Does not wait for any of this.
 
     Raises TypeError for what is no reference, ValueError with ``force`` for a call of an actor.
     """

@@ -27,8 +27,8 @@ from mray.rpc.door import Door
 from mray.rpc.pump import RequestFailed, Timer
 from mray.runtime.calls import Done, Work, running_task
 from mray.runtime.executor import Executor
-from mray.runtime.interrupts import Interrupts
 from mray.runtime.generators import GeneratorsPart, Slot
+from mray.runtime.interrupts import Interrupts
 from mray.runtime.output import OutputFiles
 from mray.runtime.params import WorkerParams
 from mray.runtime.runtime import Runtime
