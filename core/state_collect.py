@@ -41,6 +41,9 @@ _TASKS_WAIT_S: Final = 5.0
 #: The head reads a hundred thousand records in less than two seconds.
 _ANSWER_S: Final = 30.0
 
+#: So many attempts make a timeline at most, the newest.
+TIMELINE_MAX: Final = 100_000
+
 #: The tasks that workers run: (worker, [(task, microseconds since it began)]).
 Runs = list[tuple[bytes, list[tuple[bytes, int]]]]
 

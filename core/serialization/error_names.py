@@ -66,7 +66,12 @@ def error_of(cause: DeathCause) -> tuple[str, str]:
         name = "OUT_OF_MEMORY"
     elif cause.kind == "node_died":
         name = "NODE_DIED"
-    return name, _cut(cause.text)
+    text = cause.text
+    if not text and cause.exit_code is not None:
+        text = f"its worker (pid {cause.pid}) ended with exit code {cause.exit_code}"
+    elif not text and cause.signal is not None:
+        text = f"its worker (pid {cause.pid}) was ended by signal {cause.signal}"
+    return name, _cut(text or cause.kind)
 
 
 def _cut(text: str) -> str:
