@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from typing import Any
 
+import msgspec
 import pytest
 
 from mray.runtime.oom import facts_of, is_oom, oom_error
@@ -42,19 +43,29 @@ def error(attempts: int = 1, **changes: Any) -> Any:
 
 def test_the_text_says_who_why_on_which_evidence_and_what_to_do() -> None:
     assert str(error(attempts=2)).splitlines() == [
-        "task leaks (pid 71, 3 GiB, asked for 1 GiB) was ended because the node was short of "
-        "memory: 15.5 GiB of 16 GiB used, threshold 15 GiB (94%); chosen because it is the newest "
-        "of 3 retriable ones, begun 12.0 s ago; node 6d6d6d6d, after 12 s",
-        f"It was {LAST}.",
-        "2 attempts ended so; the last peaks: 1 GiB, 2 GiB",
-        "Biggest processes: p0 (pid 70) 1 GiB, p1 (pid 71) 1 GiB, p2 (pid 72) 1 GiB",
-        "Object store: 1 MiB of 1 GiB",
+        "task leaks was ended for want of memory by the memory monitor of node 6d6d6d6d "
+        "(pid 71, after 12 s)",
+        "  node     15.5 GiB of 16 GiB used, threshold 15 GiB (94%)",
+        "  task     3 GiB of its own, peak 4 GiB; memory= asked for 1 GiB",
+        "  chosen   the newest of 3 retriable ones, begun 12.0 s ago",
+        f"  retry    {LAST}; 2 attempts ended so, the last with peaks of 1 GiB, 2 GiB",
+        "  biggest  p0 (pid 70) 1 GiB, p1 (pid 71) 1 GiB, p2 (pid 72) 1 GiB",
+        "  objects  1 MiB of 1 GiB in the store",
         "What helps:",
-        "  - set memory=5368709120 (5 GiB: peak 4 GiB x 1.25), so that no more of them run at once "
-        "than fit",
-        "  - run fewer tasks at once: ask for more CPUs a task, or add memory or nodes",
-        "  - see who would be next with `mray oom explain`; the threshold is "
-        "RAY_memory_usage_threshold",
+        "  - set memory=5120 * 2**20 (peak 4 GiB x 1.25): then only as many run at once as fit",
+        "  - run fewer at once: ask for more CPUs for each, or add nodes",
+        "  - `mray oom explain` shows who would be next; RAY_memory_usage_threshold is the "
+        "threshold",
+    ]
+
+
+def test_nobody_is_advised_to_ask_for_more_than_the_node_may_use() -> None:
+    victim = msgspec.structs.replace(VICTIM, peak_bytes=14 * GIB)
+    lines = str(error(victim=victim, store_used_bytes=8 * GIB)).splitlines()
+    assert lines[-3:-1] == [
+        "  - have it use less, or give the node more memory: with 14 GiB and a margin of 25% it "
+        "exceeds what this node may use",
+        "  - let go of objects: `mray memory` shows who holds them, and why",
     ]
 
 
@@ -77,10 +88,9 @@ def test_every_fact_is_a_field_that_survives_pickling() -> None:
 
 def test_a_kill_of_the_kernel_says_what_was_last_seen() -> None:
     text = str(error(kind="kernel", why=""))
-    assert text.startswith(
-        "task leaks (pid 71, 4 GiB when last seen, asked for 1 GiB) was ended because the kernel "
-        "ended it for want of memory; node"
-    )
+    assert text.startswith("task leaks was ended for want of memory by the kernel of node 6d6d6d6d")
+    unseen = msgspec.structs.replace(VICTIM, used_bytes=0, peak_bytes=0)
+    assert "how much it had was not seen" in str(error(kind="kernel", victim=unseen))
 
 
 def test_without_facts_the_cause_is_told() -> None:
