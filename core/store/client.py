@@ -66,7 +66,7 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 class _Pin(weakref.ref[Any]):
     """Refers to the array over an object; its death ends what the pin stands for."""
 
-    __slots__ = ("client", "counted", "free", "object_id")
+    __slots__ = ("asked", "client", "counted", "free", "object_id")
 
     object_id: bytes
     client: StoreClient
@@ -74,6 +74,8 @@ class _Pin(weakref.ref[Any]):
     counted: bool
     #: This process has freed the object, and the node is told when the pin ends.
     free: bool
+    #: The node wants the object's place, and is told when the pin ends.
+    asked: bool
 
 
 def _at_once(call: Callable[[], None]) -> None:
@@ -215,7 +217,10 @@ class StoreClient:
             return self._alive(object_id) is None
 
     def give_up(self, object_ids: Iterable[bytes]) -> list[bytes]:
-        """Forget places, but for those with buffers over them; returns the ids forgotten."""
+        """Forget places, but for those with buffers over them; returns the ids forgotten.
+
+        The others are forgotten when the buffers die, and the node is told then.
+        """
         given = []
         with self._changed:
             for object_id in object_ids:
@@ -223,6 +228,8 @@ class StoreClient:
                 if pin is None or pin.counted or pin() is None:
                     self._places.pop(object_id, None)
                     given.append(object_id)
+                else:
+                    pin.asked = True
         return given
 
     def give_up_places(self, sender: bytes, message: GiveUpPlaces) -> None:
@@ -266,6 +273,7 @@ class StoreClient:
         self._scheduled = False
         unpinned: dict[bytes, int] = {}
         freed = []
+        asked = []
         while True:
             try:
                 pin = self._ended.popleft()
@@ -275,6 +283,8 @@ class StoreClient:
                 unpinned[pin.object_id] = unpinned.get(pin.object_id, 0) + 1
             if pin.free:
                 freed.append(pin.object_id)
+            elif pin.asked:
+                asked.append(pin.object_id)
             self._stale.append(pin)
         if unpinned:
             self._post(UnpinObjects(list(unpinned.items())))
@@ -283,8 +293,12 @@ class StoreClient:
         if self._changed.acquire(blocking=False):
             try:
                 self._sweep()
+                # Not in the middle of a get: one that has read a place is about to use it.
+                given = self.give_up(asked) if asked and self._schedule is not _at_once else ()
             finally:
                 self._changed.release()
+            if given:
+                self._post(PlacesGivenUp(0, given))
 
     @property
     def pinned_count(self) -> int:
@@ -437,6 +451,7 @@ class StoreClient:
         pin.client = self
         pin.counted = counted
         pin.free = False
+        pin.asked = False
         self._pins[object_id] = pin
         return base
 

@@ -25,7 +25,7 @@ class Copy:
     """One object's bytes: a range of the arena, a place on disk, or both."""
 
     __slots__ = (
-        "ask_after", "asked", "by_place", "dropped", "group", "object_id", "offset", "owner_id",
+        "ask_after", "ask_wait_s", "asked", "by_place", "dropped", "group", "object_id", "offset", "owner_id",
         "pins", "restoring", "sealed", "size", "slot", "spilling", "writer",
     )  # fmt: skip
 
@@ -60,6 +60,8 @@ class Copy:
         self.asked = False
         #: Not to be asked again before (monotonic seconds).
         self.ask_after = 0.0
+        #: How long it was left alone after it was asked last: longer each time.
+        self.ask_wait_s = 0.0
         #: The table of copies.py that lists it as one that may make room.
         self.group: dict[bytes, Copy] | None = None
 

@@ -10,8 +10,9 @@ served: a pinned copy stays in memory and has a place on disk as well, a freed o
 
 The owner of an object that it wrote itself reads it by its place, without asking. So its bytes may
 leave their range only after the owner has said that it forgot the place. From then on it pins as
-everybody else does. An owner that is slow to answer is passed over and asked again later; what it
-says late still counts, for it never takes a place back.
+everybody else does. An owner that is slow to answer, or refuses since it reads the bytes, is passed
+over and asked again, ever later. What it says late, or unasked, counts all the same, for it never
+takes a place back: an owner that refused says so as soon as it can.
 
 Reads come before writes (one thread of the pool is kept for them), and restores take room before
 creates do: who reads ends sooner and then frees something.
@@ -54,8 +55,10 @@ class SpillRules(msgspec.Struct, frozen=True, kw_only=True):
     bytes_max: int | None = None
     #: Threads of the pool.
     workers: int = 4
-    #: How long an owner may take to answer, and how long it is left alone after a refusal.
+    #: How long an owner may take to answer, and how long it is left alone after a refusal: twice
+    #: as long after each further one of the same object, up to the maximum.
     place_wait_s: float = 1.0
+    place_wait_max_s: float = 30.0
     #: How long a disk is left alone after a failure.
     retry_s: float = 1.0
     #: A write that takes longer does not keep creates waiting.
@@ -274,7 +277,9 @@ class Spilling:
     def _end_question(self, copies: dict[bytes, Copy], now: float) -> None:
         for copy in copies.values():
             copy.asked = False
-            copy.ask_after = now + self.rules.place_wait_s
+            longer = max(self.rules.place_wait_s, 2 * copy.ask_wait_s)
+            copy.ask_wait_s = min(longer, self.rules.place_wait_max_s)
+            copy.ask_after = now + copy.ask_wait_s
             self.coming_bytes -= self._space.rounded(copy.size)
             self._copies.track(copy)
 

@@ -80,6 +80,7 @@ class World(RuleBasedStateMachine):
         #: Owners' places, and the buffers they have over them.
         self.places: dict[bytes, tuple[int, int, int]] = {}
         self.in_use: set[bytes] = set()
+        self.refused: set[bytes] = set()
         self.dead: set[bytes] = set()
 
     # ------------------------------------------------------------------------------- the world
@@ -178,9 +179,7 @@ class World(RuleBasedStateMachine):
             return
         self.rid += 1
         self.asked[client, self.rid] = ("create", (object_id, pages, owner))
-        self.step(
-            self.store.create(client, self.rid, object_id, pages * PAGE, owner, self.now)
-        )
+        self.step(self.store.create(client, self.rid, object_id, pages * PAGE, owner, self.now))
 
     @rule(client=st.sampled_from(CLIENTS), number=IDS, pages=st.integers(1, 4), own=st.booleans())
     def make(self, client: bytes, number: int, pages: int, own: bool) -> None:
@@ -256,7 +255,14 @@ class World(RuleBasedStateMachine):
     @precondition(lambda self: self.in_use)
     @rule(data=st.data())
     def owner_drops_its_buffers(self, data: st.DataObject) -> None:
-        self.in_use.discard(data.draw(st.sampled_from(sorted(self.in_use))))
+        object_id = data.draw(st.sampled_from(sorted(self.in_use)))
+        self.in_use.discard(object_id)
+        if object_id in self.refused:
+            # Unasked, as soon as it can.
+            self.refused.discard(object_id)
+            self.places.pop(object_id)
+            owner = self.objects[object_id][0]
+            self.step(self.store.places_given_up(owner, 0, [object_id], self.now))
 
     @precondition(lambda self: self.questions)
     @rule(data=st.data())
@@ -266,11 +272,10 @@ class World(RuleBasedStateMachine):
         if question.owner in self.dead:
             return
         given = [one for one in question.object_ids if one not in self.in_use]
+        self.refused.update(one for one in question.object_ids if one in self.in_use)
         for object_id in given:
             self.places.pop(object_id, None)
-        self.step(
-            self.store.places_given_up(question.owner, question.rid, given, self.now)
-        )
+        self.step(self.store.places_given_up(question.owner, question.rid, given, self.now))
 
     @precondition(lambda self: self.objects)
     @rule(data=st.data())
@@ -288,11 +293,7 @@ class World(RuleBasedStateMachine):
         if client in self.dead:
             return
         self.dead.add(client)
-        self.asked = {
-            key: asked
-            for key, asked in self.asked.items()
-            if key[0] != client
-        }
+        self.asked = {key: asked for key, asked in self.asked.items() if key[0] != client}
         self.writing = {key: one for key, one in self.writing.items() if key[0] != client}
         self.pins = {key: one for key, one in self.pins.items() if key[0] != client}
         for object_id, (owner, _, _) in list(self.objects.items()):
