@@ -1,11 +1,12 @@
 """Cancelling, at the owner: what becomes of a task that is not wanted any more.
 
-The shell of ``cancel`` in tasks/dispatch.py and tasks/actor_calls.py. Owns finding the task behind a
-reference, telling the worker that has it, and having a worker ended that does not end by itself. How
-a worker stops what it runs is interrupts.py's.
+The shell of ``cancel`` in tasks/dispatch.py and tasks/actor_calls.py. Owns finding the task behind
+a reference, telling the worker that has it, and having a worker ended that does not end by itself.
+How a worker stops what it runs is interrupts.py's.
 
 A cancelled task is over at once where no worker has it, else when its worker says so: with
-TaskCancelledError if it had not begun, with whatever it ended with if it had. It is never run again.
+TaskCancelledError if it had not begun, with whatever it ended with if it had. It is never run
+again.
 """
 
 from __future__ import annotations
