@@ -26,7 +26,7 @@ _NAMES = {
     "map_unordered": "mray.util.completion",
     "register_serializer": "mray.util.serialization",
 }
-_MODULES = frozenset(("actor_pool", "joblib", "multiprocessing", "queue", "serialization"))
+_MODULES = frozenset(("actor_pool", "dask", "joblib", "multiprocessing", "queue", "serialization"))
 
 
 def __getattr__(name: str) -> object:
