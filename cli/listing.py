@@ -1,4 +1,4 @@
-"""`mray list`: actors, nodes, workers, jobs and objects, as a table or as JSON."""
+"""`mray list`: tasks, actors, nodes, workers, jobs and objects."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from mray.cli import arguments, job, status
+from mray.cli import arguments, job, status, tasks
 from mray.cli.cluster import Cluster, connect
 from mray.cli.failure import WrongUsage
 from mray.cli.options import Address, AsJson
-from mray.cli.render import ID_DIGITS, note, print_json, print_table
+from mray.cli.render import ID_DIGITS, note, print_json, print_table, print_yaml
 from mray.resources import to_float
 from mray.units import format_bytes, format_count, format_duration
 from mray.wire.messages import (
@@ -31,12 +31,15 @@ Facts = dict[str, Any]
 
 #: Kind -> the columns of its table; JSON has all there is.
 _COLUMNS: Final = {
+    "tasks": tasks.COLUMNS,
     "actors": ("actor_id", "class_name", "state", "name", "node_id", "pid"),
     "nodes": ("node_id", "state", "ip", "is_head", "workers", "hostname"),
     "workers": ("worker_id", "type", "state", "pid", "node_id", "age_s"),
     "jobs": ("submission_id", "job_id", "status", "exit_code", "entrypoint"),
     "objects": ("object_id", "size_bytes", "state", "pins", "node_id"),
 }
+_FORMATS: Final = ("table", "json", "yaml")
+_NOUNS: Final = {"tasks": ("task", "tasks")}
 _NUMBERS: Final = ("pid", "workers", "age_s", "size_bytes", "pins", "exit_code")
 
 
@@ -50,7 +53,7 @@ def list_entries(
         str,
         typer.Argument(
             metavar="KIND", show_default=False, autocompletion=_complete_kind,
-            help="actors, nodes, workers, jobs or objects.",
+            help="tasks, actors, nodes, workers, jobs or objects.",
         ),
     ],
     filter: Annotated[
@@ -64,33 +67,45 @@ def list_entries(
         int, typer.Option("--limit", min=1, metavar="N", help="Show at most N entries.")
     ] = 100,
     format: Annotated[
-        str, typer.Option("--format", metavar="table|json", help="How to print them.")
+        str, typer.Option("--format", metavar="table|json|yaml", help="How to print them.")
     ] = "table",
+    detail: Annotated[
+        bool, typer.Option("--detail", help="All that is known, as YAML unless --format says else.")
+    ] = False,
     address: Address = None,
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """List what is in the cluster.
 
     \b
-      mray list actors
+      mray list tasks -f state=RUNNING
+      mray list tasks -f name=train -f state!=FINISHED --detail
       mray list actors --filter state=ALIVE --json
       mray list workers -f state!=idle --limit 20
     """
     if kind not in _COLUMNS:
         raise WrongUsage(f"there is no list of {kind!r}: one of {', '.join(_COLUMNS)}")
-    if format not in ("table", "json"):
-        raise WrongUsage(f"--format {format!r} is neither table nor json")
+    if format not in _FORMATS:
+        raise WrongUsage(f"--format {format!r} is none of {', '.join(_FORMATS)}")
     wanted = arguments.filters(filter or [])
     with connect(address) as cluster:
-        entries = _FETCH[kind](cluster)
-    found = [entry for entry in entries if arguments.matches(entry, wanted)]
-    shown = found[:limit]
-    if len(found) > len(shown):
-        note(f"showing {len(shown):,} of {format_count(len(found), 'entry', 'entries')}")
+        if kind == "tasks":
+            told = tasks.find(cluster, wanted, limit)
+            total, shown = told.total, tasks.facts_of(told)
+        else:
+            found = [entry for entry in FETCH[kind](cluster) if arguments.matches(entry, wanted)]
+            total, shown = len(found), found[:limit]
+    if total > len(shown):
+        whole = format_count(total, *_NOUNS.get(kind, ("entry", "entries")))
+        note(f"showing {len(shown):,} of {whole}; --limit shows more, --filter chooses")
     if as_json or format == "json":
         print_json(shown)
+    elif format == "yaml" or (detail and shown):
+        print_yaml(shown)
     elif not shown:
         print(f"no {kind}{' that match' if wanted else ''}")
+    elif kind == "tasks":
+        print_table(tasks.COLUMNS, [tasks.row_of(facts) for facts in shown], right=tasks.NUMBERS)
     else:
         columns = _COLUMNS[kind]
         print_table(
@@ -180,7 +195,7 @@ def _alive(cluster: Cluster) -> Sequence[NodeView]:
     return [view for view in cluster.nodes.nodes if view.state == "ALIVE"]
 
 
-_FETCH: Final[dict[str, Callable[[Cluster], list[Facts]]]] = {
+FETCH: Final[dict[str, Callable[[Cluster], list[Facts]]]] = {
     "actors": _actors,
     "nodes": _nodes,
     "workers": _workers,

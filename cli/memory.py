@@ -105,7 +105,7 @@ def memory(
     except ValueError as error:
         raise WrongUsage(f"--filter: {error}") from error
     with connect(address) as cluster:
-        report = memory_collect.collect(cluster.nodes.nodes, lambda view: _ask(cluster, view))
+        report = memory_collect.collect(cluster.nodes.nodes, lambda view: ask(cluster, view))
     objects = selection.chosen(report.objects, wanted)
     heading = ""
     if leaks:
@@ -162,7 +162,7 @@ def _leaks_heading(found: Sequence[MemoryObject], older_than_s: float | None) ->
     return text
 
 
-def _ask(cluster: Cluster, view: NodeView) -> MemoryReport | str:
+def ask(cluster: Cluster, view: NodeView) -> MemoryReport | str:
     try:
         return cluster.ask_node(
             view, memory_collect.question, MemoryReport, memory_collect.ANSWER_S

@@ -29,6 +29,29 @@ def print_json(value: Any) -> None:
     print(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
 
 
+def print_yaml(value: Any) -> None:
+    """``value`` as YAML, in block style; scalars as in JSON, which is YAML too. Any: JSON."""
+    print("\n".join(_yaml_lines(value)) or "[]")
+
+
+def _yaml_lines(value: Any) -> list[str]:
+    lines: list[str] = []
+    if isinstance(value, list):
+        for item in value:
+            first, *rest = _yaml_lines(item)
+            lines += [f"- {first}", *(f"  {line}" for line in rest)]
+        return lines or ["[]"]
+    if isinstance(value, dict):
+        for key, item in value.items():
+            inner = _yaml_lines(item)
+            if isinstance(item, (list, dict)) and item:
+                lines += [f"{key}:", *(f"  {line}" for line in inner)]
+            else:
+                lines.append(f"{key}: {inner[0]}")
+        return lines or ["{}"]
+    return [msgspec.json.encode(value).decode()]
+
+
 def print_table(
     columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()
 ) -> None:

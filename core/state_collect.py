@@ -20,11 +20,14 @@ from mray.task_counts import added
 from mray.task_filters import Filter
 from mray.wire.messages import (
     CountTasks,
+    FunctionPeak,
+    GetPeaks,
     GetRunning,
     GetTaskEvents,
     GetTasks,
     Message,
     NodeView,
+    Peaks,
     Running,
     TaskCount,
     TaskCounts,
@@ -43,6 +46,7 @@ _ANSWER_S: Final = 30.0
 
 #: So many attempts make a timeline at most, the newest.
 TIMELINE_MAX: Final = 100_000
+_PEAKS_MAX: Final = 10_000
 
 #: The tasks that workers run: (worker, [(task, microseconds since it began)]).
 Runs = list[tuple[bytes, list[tuple[bytes, int]]]]
@@ -82,6 +86,8 @@ class Counts(msgspec.Struct, frozen=True):
     rows: list[TaskCount]
     forgotten: int
     silent: list[int]
+    #: Function -> what is usual for its memory, of each node.
+    peaks: list[FunctionPeak]
 
 
 def tasks(asker: Asker, filters: Sequence[Filter], limit: int) -> Tasks:
@@ -102,7 +108,27 @@ def tasks(asker: Asker, filters: Sequence[Filter], limit: int) -> Tasks:
     views, doubles = _once([*ended.views, *(view for told in waiting for view in told.views)])
     total = ended.total + sum(told.total for told in waiting) - doubles
     silent = [pid for told in waiting for pid in told.silent]
-    return Tasks(total, nlargest(limit, views, key=_submitted), ended.forgotten, silent)
+    shown = _with_peaks(asker, nodes, nlargest(limit, views, key=_submitted))
+    return Tasks(total, shown, ended.forgotten, silent)
+
+
+def _with_peaks(asker: Asker, nodes: Iterable[NodeView], views: list[TaskView]) -> list[TaskView]:
+    """The same with the most memory that was seen of each, which the nodes know. Of so many that
+    nobody looks at each of them it is not asked."""
+    if not views or len(views) > _PEAKS_MAX:
+        return views
+    ids = list({view.task_id for view in views})
+    peaks: dict[tuple[bytes, int], int] = {}
+    for node in nodes:
+        for peak in asker.ask_node(node, lambda rid: GetPeaks(rid, ids), Peaks, 10.0).peaks:
+            key = peak.task_id, peak.attempt
+            peaks[key] = max(peaks.get(key, 0), peak.peak_bytes)
+    return [
+        msgspec.structs.replace(view, peak_bytes=peaks[view.task_id, view.attempt])
+        if (view.task_id, view.attempt) in peaks
+        else view
+        for view in views
+    ]
 
 
 def counts(asker: Asker) -> Counts:
@@ -120,7 +146,13 @@ def counts(asker: Asker) -> Counts:
     ]
     ended = asker.ask_head(CountTasks, TaskCounts, _ANSWER_S)
     rows = added([*ended.rows, *(row for answer in told for row in answer.rows)])
-    return Counts(rows, ended.forgotten, [pid for answer in told for pid in answer.silent])
+    silent = [pid for answer in told for pid in answer.silent]
+    peaks = [
+        peak
+        for node in nodes
+        for peak in asker.ask_node(node, lambda rid: GetPeaks(rid, []), Peaks, 10.0).functions
+    ]
+    return Counts(rows, ended.forgotten, silent, peaks)
 
 
 def _running(asker: Asker, nodes: Iterable[NodeView]) -> Runs:

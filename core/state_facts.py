@@ -44,9 +44,7 @@ def task_facts(view: TaskView, now_unix_s: float, detail: bool = True) -> Facts:
             "start_time_ms": _ms(view.start_unix_s),
             "end_time_ms": _ms(view.end_unix_s),
             "error_message": view.error_message or None,
-            "events": [
-                {"state": state, "created_ms": _ms(at)} for state, at in _transitions(view)
-            ],
+            "events": [{"state": state, "created_ms": _ms(at)} for state, at in _transitions(view)],
             "owner_id": view.owner_id.hex(),
             "peak_memory_bytes": view.peak_bytes or None,
         }
