@@ -97,7 +97,7 @@ def list_entries(
             total, shown = len(found), found[:limit]
     if total > len(shown):
         whole = format_count(total, *_NOUNS.get(kind, ("entry", "entries")))
-        note(f"showing {len(shown):,} of {whole}; --limit shows more, --filter chooses")
+        note(f"showing {len(shown):,} of {whole}")
     if as_json or format == "json":
         print_json(shown)
     elif format == "yaml" or (detail and shown):
