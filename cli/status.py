@@ -44,6 +44,8 @@ def status(address: Address = None, as_json: AsJson = False) -> None:
     alive = [view for view in nodes.nodes if view.state == "ALIVE"]
     for words in dict.fromkeys(view.node.memory_monitor for view in alive):
         print(f"\nMemory monitor: {words}")
+    for line in _disk_lines(alive):
+        print(line)
     print("\nResources in use")
     for name, (used, total) in sorted(_usage(alive).items()):
         print(f"  {f'{amount(name, used)} of {amount(name, total)}':<26}{name}")
@@ -110,12 +112,36 @@ def node_facts(view: NodeView) -> dict[str, Any]:  # Any: JSON
         "object_store_capacity_bytes": node.store_capacity_bytes,
         "object_store_used_bytes": view.store_used_bytes,
         "object_store_path": node.store_path,
+        "spilled_bytes": view.store_spilled_bytes,
+        "spilled_objects": view.spilling.spilled_objects,
+        "spilled_bytes_total": view.spilling.spilled_bytes_total,
+        "spilled_objects_total": view.spilling.spilled_objects_total,
+        "restored_bytes_total": view.spilling.restored_bytes_total,
+        "restored_objects_total": view.spilling.restored_objects_total,
+        "spill_troubles": view.spilling.troubles,
         "session_dir": node.session_dir,
         "since_heartbeat_s": round(view.since_heartbeat_s, 3),
         "mray_version": node.mray_version,
         "python_version": node.python_version,
         "death_cause": view.cause.text if view.cause is not None else None,
     }
+
+
+def _disk_lines(alive: Sequence[NodeView]) -> list[str]:
+    """What is on disk for want of memory, where anything was; and disks that fail."""
+    lines: list[str] = []
+    for view in alive:
+        figures = view.spilling
+        if not (view.store_spilled_bytes or figures.spilled_bytes_total or figures.troubles):
+            continue
+        written = f"{format_bytes(figures.spilled_bytes_total)} written"
+        read = f"{format_bytes(figures.restored_bytes_total)} read back"
+        lines.append(
+            f"  {format_bytes(view.store_spilled_bytes)} of node {short(view.node.node_id)}, "
+            f"{format_count(figures.spilled_objects, 'spilled object')}; so far {written}, {read}"
+        )
+        lines += [f"  not written to: {trouble}" for trouble in figures.troubles]
+    return ["\nObjects on disk", *lines] if lines else []
 
 
 def _row(view: NodeView) -> list[str]:

@@ -428,6 +428,7 @@ class Node:
             memory_used_bytes=self._gauge.reading.used_bytes,
             memory_limit_bytes=self._gauge.reading.limit_bytes,
             memory_threshold_bytes=self._gauge.threshold_bytes,
+            spilling=self._store.spill_figures(),
         )
 
     def _node_gone(self, sender: bytes, message: m.NodeGone) -> None:

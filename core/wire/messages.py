@@ -180,6 +180,19 @@ class NodeRegistered(Message, frozen=True, tag=11):
     nodes: list[NodeInfo]
 
 
+class SpillFigures(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A node's disk as its store uses it. Totals count from the node's start."""
+
+    #: Spilled objects on disk now; those made in the overflow file are not among them.
+    spilled_objects: int = 0
+    spilled_bytes_total: int = 0
+    spilled_objects_total: int = 0
+    restored_bytes_total: int = 0
+    restored_objects_total: int = 0
+    #: What is wrong with disks that fail.
+    troubles: list[str] = []
+
+
 class Heartbeat(Message, frozen=True, tag=12):
     node_id: bytes
     available: dict[str, int]
@@ -192,6 +205,7 @@ class Heartbeat(Message, frozen=True, tag=12):
     memory_used_bytes: int = 0
     memory_limit_bytes: int = 0
     memory_threshold_bytes: int = 0
+    spilling: SpillFigures = SpillFigures()
 
 
 class NodeJoined(Message, frozen=True, tag=13):
@@ -1023,6 +1037,7 @@ class NodeView(msgspec.Struct, array_like=True, frozen=True, gc=False):
     memory_used_bytes: int = 0
     memory_limit_bytes: int = 0
     memory_threshold_bytes: int = 0
+    spilling: SpillFigures = SpillFigures()
 
 
 class Nodes(Message, frozen=True, tag=121):

@@ -42,6 +42,7 @@ from mray.wire.messages import (
     NodeView,
     Refused,
     RegisterNode,
+    SpillFigures,
 )
 
 #: Dead nodes that are remembered, for GetNodes.
@@ -65,6 +66,8 @@ class _Member(msgspec.Struct):
     available: dict[str, int]
     pending: list[tuple[dict[str, int], int]] = []
     store_used_bytes: int = 0
+    store_spilled_bytes: int = 0
+    spilling: SpillFigures = SpillFigures()
     workers: int = 0
     memory_used_bytes: int = 0
     memory_limit_bytes: int = 0
@@ -179,6 +182,8 @@ class Membership:
         member.available = beat.available
         member.pending = beat.pending
         member.store_used_bytes = beat.store_used_bytes
+        member.store_spilled_bytes = beat.store_spilled_bytes
+        member.spilling = beat.spilling
         member.workers = beat.workers
         member.memory_used_bytes = beat.memory_used_bytes
         member.memory_limit_bytes = beat.memory_limit_bytes
@@ -235,6 +240,8 @@ class Membership:
                 m.workers,
                 now - m.heard_at,
                 m.cause,
+                store_spilled_bytes=m.store_spilled_bytes,
+                spilling=m.spilling,
                 memory_used_bytes=m.memory_used_bytes,
                 memory_limit_bytes=m.memory_limit_bytes,
                 memory_threshold_bytes=m.memory_threshold_bytes,

@@ -54,6 +54,7 @@ from mray.wire.messages import (
     PlacesGivenUp,
     Refused,
     SealObject,
+    SpillFigures,
     StoreStats,
     UnpinObjects,
 )
@@ -129,6 +130,18 @@ class StoreServer:
     def spilled_bytes(self) -> int:
         """What objects take on disk, for the heartbeat."""
         return self.store.spilling.files.bytes + self.store.space.overflow_bytes
+
+    def spill_figures(self) -> SpillFigures:
+        """How the disks are used, for the heartbeat."""
+        files, totals = self.store.spilling.files, self.store.spilling.totals
+        return SpillFigures(
+            files.objects,
+            totals.spilled_bytes,
+            totals.spilled_objects,
+            totals.restored_bytes,
+            totals.restored_objects,
+            list(files.troubles()),
+        )
 
     def handle(self, sender: bytes, message: Message) -> bool:
         """Take a message of the process ``sender``; False if it is not one for the store."""

@@ -18,6 +18,7 @@ from mray.wire.messages import (
     GetWorkers,
     Jobs,
     ListActors,
+    SpillFigures,
     StoreStats,
     Workers,
     WorkerView,
@@ -172,3 +173,22 @@ def test_a_name_that_moves_the_cursor_is_shown_not_obeyed(mray, cluster, make_jo
     outcome = mray("job", "list")
     assert "\x1b" not in outcome.out
     assert "job.py \\x1b[2J\\nx" in outcome.out
+
+
+def test_status_says_what_is_on_disk_and_which_disks_fail(mray, cluster, make_node):
+    nodes = cluster.answers[GetNodes]
+    figures = SpillFigures(3, 9 * 2**20, 5, 6 * 2**20, 2, ["/disk: it is full"])
+    views = [make_node(1), make_node(2, store_spilled_bytes=7 * 2**20, spilling=figures)]
+    cluster.answers[GetNodes] = type(nodes)(nodes.rid, nodes.cluster_id, nodes.head, views, 90.0)
+    text = mray("status").out
+    assert (
+        "Objects on disk\n"
+        "  7 MiB of node 6d1212121212, 3 spilled objects; so far 9 MiB written, 6 MiB read back\n"
+        "  not written to: /disk: it is full\n"
+    ) in text
+    calm, spilling = json.loads(mray("status", "--json").out)["nodes"]
+    assert (calm["spilled_bytes"], calm["spill_troubles"]) == (0, [])
+    assert spilling["spilled_bytes"] == 7 * 2**20
+    assert spilling["spilled_objects_total"] == 5
+    assert spilling["restored_bytes_total"] == 6 * 2**20
+    assert spilling["spill_troubles"] == ["/disk: it is full"]
