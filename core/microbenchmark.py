@@ -319,6 +319,23 @@ def _multi_tasks(bench: Bench) -> Work:
     )
 
 
+@_row("streaming generator items", "items/s")
+def _generator_items(bench: Bench) -> Work:
+    api, count = bench.api, bench.batch(10_000)
+
+    def count_up(count: int) -> Any:
+        for number in range(count):  # noqa: UP028 (Ray does not bear `yield from range`)
+            yield number
+
+    task = api.remote(count_up)
+
+    def read() -> None:
+        for ref in task.remote(count):
+            api.get(ref)
+
+    return Work(read, count)
+
+
 @_row("single client tasks with 8 MB ref arg sync")
 def _tasks_ref_arg(bench: Bench) -> Work:
     import numpy as np
