@@ -121,6 +121,7 @@ BANNED_STEMS = {"common", "helper", "helpers", "misc", "tools", "util", "utils"}
 BANNED_STEM_EXCEPTIONS = {
     "core/util": "the name of ray.util",
     "core/_private/utils.py": "the name of ray._private.utils",
+    "tests/unit/util": "mirrors core/util",
 }
 
 HEAVY = {"asyncio", "numpy", "pydantic", "rich", "typer", "zmq"}
