@@ -69,6 +69,7 @@ class ActorClass:
             (options.get("max_restarts") == 0 or options.get("max_restarts") is None)
             and (options.get("max_task_retries") or 0) > 0
             and options.get("max_restarts") is not None
+            and not options.get("max_oom_restarts")
         ):
             raise ValueError("max_task_retries without max_restarts has no effect")
         self._class = cls
