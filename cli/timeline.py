@@ -14,7 +14,7 @@ from mray.cli.failure import Failure
 from mray.cli.options import Address
 from mray.cli.render import note
 from mray.state_collect import TIMELINE_MAX
-from mray.timeline import trace_of
+from mray.trace import trace_of
 from mray.units import format_bytes, format_count
 
 app = typer.Typer(add_completion=False)

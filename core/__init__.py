@@ -53,6 +53,10 @@ def __getattr__(name: str) -> object:
         from mray.memory_pressure import on_memory_pressure
 
         return on_memory_pressure
+    if name == "timeline":
+        from mray.trace import timeline
+
+        return timeline
     if name in _LAZY:
         import importlib
 
@@ -83,5 +87,6 @@ __all__ = [
     "put",
     "remote",
     "shutdown",
+    "timeline",
     "wait",
 ]

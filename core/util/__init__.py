@@ -26,7 +26,18 @@ _NAMES = {
     "map_unordered": "mray.util.completion",
     "register_serializer": "mray.util.serialization",
 }
-_MODULES = frozenset(("actor_pool", "dask", "joblib", "multiprocessing", "queue", "serialization"))
+_MODULES = frozenset(
+    (
+        "actor_pool",
+        "check_serialize",
+        "dask",
+        "joblib",
+        "multiprocessing",
+        "queue",
+        "serialization",
+        "state",
+    )
+)
 
 
 def __getattr__(name: str) -> object:

@@ -161,7 +161,7 @@ def test_list_of_nothing_says_so(mray, cluster):
 
 @pytest.mark.parametrize(
     "words",
-    [["tasks"], ["actors", "--filter", "state"], ["actors", "--format", "yaml"], []],
+    [["pets"], ["actors", "--filter", "state"], ["actors", "--format", "xml"], []],
 )
 def test_list_refuses_what_it_does_not_have(mray, cluster, words):
     outcome = mray("list", *words)
