@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from mray.util.actor_pool import ActorPool
     from mray.util.completion import as_completed, map_unordered
     from mray.util.executor import Executor
+    from mray.util.named_actors import list_named_actors
+    from mray.util.node_address import get_node_ip_address
     from mray.util.serialization import deregister_serializer, register_serializer
 
 #: Public name -> the module that has it.
@@ -22,7 +24,9 @@ _NAMES = {
     "Executor": "mray.util.executor",
     "as_completed": "mray.util.completion",
     "deregister_serializer": "mray.util.serialization",
+    "get_node_ip_address": "mray.util.node_address",
     "inspect_serializability": "mray.serialization.inspection",
+    "list_named_actors": "mray.util.named_actors",
     "map_unordered": "mray.util.completion",
     "register_serializer": "mray.util.serialization",
 }
@@ -59,7 +63,9 @@ __all__ = [
     "Executor",
     "as_completed",
     "deregister_serializer",
+    "get_node_ip_address",
     "inspect_serializability",
+    "list_named_actors",
     "map_unordered",
     "register_serializer",
 ]

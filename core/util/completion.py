@@ -13,6 +13,9 @@ from mray.object_ref import ObjectRef
 
 __all__ = ["as_completed", "map_unordered"]
 
+#: See call_sites.py.
+CALLS_FOR_USERS = True
+
 
 def as_completed(
     refs: Sequence[ObjectRef[Any]],

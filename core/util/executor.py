@@ -22,6 +22,9 @@ from mray.util.pacing import PacedTasks, settle
 
 __all__ = ["Executor"]
 
+#: See call_sites.py.
+CALLS_FOR_USERS = True
+
 T = TypeVar("T")
 
 #: Calls under way for each CPU of the cluster where nobody said how many. Many short calls travel

@@ -19,6 +19,9 @@ from typing import Any
 from mray.exceptions import RayTaskError
 from mray.object_ref import ObjectRef
 
+#: See call_sites.py.
+CALLS_FOR_USERS = True
+
 log = logging.getLogger("mray")
 
 #: Starts a task; None says that it is not wanted any more.

@@ -18,6 +18,9 @@ from mray.decorator import remote
 
 __all__ = ["Empty", "Full", "Queue"]
 
+#: See call_sites.py.
+CALLS_FOR_USERS = True
+
 
 class Empty(queue.Empty):
     """The queue had no item, or not enough of them, in time."""

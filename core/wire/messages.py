@@ -765,6 +765,7 @@ class ActorState(Message, frozen=True, tag=76):
     class_name: str = ""
     name: str = ""
     restarts_left: int = 0
+    namespace: str = ""
 
 
 class KillActor(Message, frozen=True, tag=77):

@@ -71,6 +71,7 @@ class Actor(msgspec.Struct, kw_only=True, eq=False):
             class_name=self.spec.class_name,
             name=self.spec.name,
             restarts_left=self.restarts_left,
+            namespace=self.spec.namespace,
         )
 
 

@@ -25,6 +25,9 @@ from mray import api
 from mray.decorator import remote
 from mray.object_ref import ObjectRef
 
+#: See call_sites.py.
+CALLS_FOR_USERS = True
+
 log = logging.getLogger("mray")
 
 Key = Any

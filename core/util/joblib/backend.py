@@ -28,6 +28,9 @@ from mray.util.pacing import PacedTasks, settle
 
 __all__ = ["MrayBackend"]
 
+#: See call_sites.py.
+CALLS_FOR_USERS = True
+
 #: Arguments from this size on are stored once and read in place by every task.
 _STORED_FROM_BYTES: Final = 100 * 1024
 

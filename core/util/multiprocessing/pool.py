@@ -30,6 +30,9 @@ from mray.util.multiprocessing.results import (
 
 __all__ = ["AsyncResult", "IMapIterator", "Pool", "PoolTaskError"]
 
+#: See call_sites.py.
+CALLS_FOR_USERS = True
+
 log = logging.getLogger("mray")
 
 #: Chunks that each process gets of a map whose chunk size nobody named.

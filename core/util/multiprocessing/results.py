@@ -22,6 +22,9 @@ from mray.object_ref import ObjectRef
 if TYPE_CHECKING:
     from mray.util.multiprocessing.pool import Pool
 
+#: See call_sites.py.
+CALLS_FOR_USERS = True
+
 #: Arguments and keyword arguments.
 Call = tuple[Sequence[Any], Mapping[str, Any]]
 #: The results of a chunk of calls.
