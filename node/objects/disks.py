@@ -1,17 +1,16 @@
-"""Where spilled objects are written: a local directory, or a URL that fsspec opens.
+"""Where spilled objects are written: directories of this machine, and what a disk has to offer.
 
-Owns the files of one disk and whether it has room. Does not know objects (files.py) or threads
-(spill_pool.py), in which all of this runs. A storage raises OSError, or NoRoom where the disk is
+Owns the files of one disk and whether it has room. URLs are remote.py's. Does not know
+objects (files.py) or threads (spill_pool.py), in which all of this runs. A storage raises OSError, or NoRoom where the disk is
 too full to take more; a write that fails leaves nothing.
 """
 
 from __future__ import annotations
 
 import errno
-import importlib
 import os
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Protocol
 
 from mray.node.objects.directory import (
     OVERFLOW_NAME,
@@ -188,91 +187,6 @@ class LocalDisk:
 
     def _name(self, number: int) -> str:
         return f"{self.path}/{number}{SPILL_SUFFIX}"
-
-
-class RemoteDisk:
-    """A place that fsspec opens by URL (s3://bucket/prefix, memory://x). ArenaError without it.
-
-    Nothing locks it: what a node that was killed leaves there is not cleaned up by the next one.
-    """
-
-    def __init__(self, url: str, session: str, node: str) -> None:
-        try:
-            fsspec = importlib.import_module("fsspec")
-        except ImportError as error:
-            raise ArenaError(
-                f"spilling to {url} needs the package fsspec: pip install 'mray[spill]', or set "
-                "object_spilling_directory to a local directory"
-            ) from error
-        try:
-            self._fs, root = fsspec.core.url_to_fs(url)
-            self.path = url
-            self._root = f"{root.rstrip('/')}/{directory_name(session, node)}"
-            self._fs.makedirs(self._root, exist_ok=True)
-        except Exception as error:
-            # Any plug-in may raise anything here: an unknown scheme, a missing one, no rights.
-            raise ArenaError(f"objects cannot be spilled to {url}: {error}") from error
-
-    def write(self, number: int, size: int, pieces: Pieces) -> None:
-        """See Storage."""
-        name = self._name(number)
-        done = 0
-        try:
-            with self._fs.open(name, "wb") as file:
-                for at, piece in pieces:
-                    if at > done:
-                        file.write(bytes(at - done))
-                    file.write(bytes(piece))
-                    done = at + len(piece)
-        except BaseException:
-            self.delete(number)
-            raise
-
-    def read(self, number: int, at: int, buffer: memoryview) -> None:
-        """See Storage."""
-        data: Any = self._fs.cat_file(self._name(number), start=at, end=at + len(buffer))
-        if len(data) != len(buffer):
-            raise EOFError(f"{self._name(number)} ends at {at + len(data)}")
-        buffer[:] = data
-
-    def delete(self, number: int) -> None:
-        """See Storage."""
-        try:
-            self._fs.rm_file(self._name(number))
-        except FileNotFoundError:
-            return
-
-    def punch(self, number: int, at: int, size: int) -> None:
-        """Not possible: the file goes with its last object."""
-
-    def close(self) -> None:
-        """See Storage."""
-        try:
-            self._fs.rm(self._root, recursive=True)
-        except FileNotFoundError:
-            return
-
-    def _name(self, number: int) -> str:
-        return f"{self._root}/{number}{SPILL_SUFFIX}"
-
-
-def open_disks(
-    places: Iterable[str], session: str, node: str, threshold: float
-) -> list[LocalDisk | RemoteDisk]:
-    """Open directories and URLs (file:// is a directory). ArenaError where one cannot be."""
-    disks: list[LocalDisk | RemoteDisk] = []
-    try:
-        for place in places:
-            local = place.removeprefix("file://")
-            if "://" in local:
-                disks.append(RemoteDisk(place, session, node))
-            else:
-                disks.append(LocalDisk(local, session, node, threshold))
-    except BaseException:
-        for disk in disks:
-            disk.close()
-        raise
-    return disks
 
 
 def _write_all(fd: int, at: int, piece: memoryview) -> None:

@@ -25,8 +25,8 @@ class Copy:
     """One object's bytes: a range of the arena, a place on disk, or both."""
 
     __slots__ = (
-        "ask_after", "ask_wait_s", "asked", "by_place", "dropped", "group", "object_id", "offset", "owner_id",
-        "pins", "restoring", "sealed", "size", "slot", "spilling", "writer",
+        "ask_after", "ask_wait_s", "asked", "by_place", "dropped", "group", "object_id",
+        "offset", "owner_id", "pins", "restoring", "sealed", "size", "slot", "spilling", "writer",
     )  # fmt: skip
 
     def __init__(

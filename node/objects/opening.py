@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from mray.config.sections import Config
 from mray.node.objects.arena import Arena
 from mray.node.objects.directory import ArenaError
-from mray.node.objects.disks import LocalDisk, open_disks
+from mray.node.objects.disks import LocalDisk
 from mray.node.objects.overflow import Overflow
 from mray.node.objects.places import spill_places
+from mray.node.objects.remote import RemoteDisk
 from mray.node.objects.server import Send, StoreServer
 from mray.node.objects.spill_pool import SpillPool, StoreMemory
 from mray.node.objects.spilling import SpillRules
@@ -71,3 +72,22 @@ def open_server(
         overflow=overflow,
     )
     return server, overflow_path
+
+
+def open_disks(
+    places: Iterable[str], session: str, node: str, threshold: float
+) -> list[LocalDisk | RemoteDisk]:
+    """Open directories and URLs (file:// is a directory). ArenaError where one cannot be."""
+    disks: list[LocalDisk | RemoteDisk] = []
+    try:
+        for place in places:
+            local = place.removeprefix("file://")
+            if "://" in local:
+                disks.append(RemoteDisk(place, session, node))
+            else:
+                disks.append(LocalDisk(local, session, node, threshold))
+    except BaseException:
+        for disk in disks:
+            disk.close()
+        raise
+    return disks
