@@ -1,8 +1,8 @@
 """Where spilled objects are written: directories of this machine, and what a disk has to offer.
 
-Owns the files of one disk and whether it has room. URLs are remote.py's. Does not know
-objects (files.py) or threads (spill_pool.py), in which all of this runs. A storage raises OSError, or NoRoom where the disk is
-too full to take more; a write that fails leaves nothing.
+Owns the files of one disk and whether it has room. URLs are remote.py's. Does not know objects
+(files.py) or threads (spill_pool.py), in which all of this runs. A storage raises OSError, or
+NoRoom where the disk is too full to take more; a write that fails leaves nothing.
 """
 
 from __future__ import annotations

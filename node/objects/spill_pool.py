@@ -29,9 +29,10 @@ from mray.units import MIB
 log = logging.getLogger(__name__)
 
 _BUFFER_BYTES = MIB
-#: How often a read is tried that fails for no clear reason, and the pause between.
-_READ_ATTEMPTS = 3
-_READ_PAUSE_S = 0.2
+#: How often a read is tried that fails for no clear reason, and the first pause between; each is
+#: twice as long as the last.
+_READ_ATTEMPTS = 5
+_READ_PAUSE_S = 0.1
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 #: How long the end of the store waits for what a thread does.
 _JOIN_S = 1.0
@@ -79,8 +80,10 @@ class SpillPool:
         memory: Memory,
         workers: int,
         call_soon: Callable[[Callable[[], None]], None],
+        read_pause_s: float = _READ_PAUSE_S,
     ) -> None:
         self.disks = disks
+        self._read_pause_s = read_pause_s
         self.listener: Listener | None = None
         self._memory = memory
         self._workers = workers
@@ -196,7 +199,7 @@ class SpillPool:
             except Exception as error:
                 reason = f"its spill file cannot be read ({where}): {type(error).__name__}: {error}"
                 if attempt < _READ_ATTEMPTS:
-                    time.sleep(_READ_PAUSE_S)
+                    time.sleep(self._read_pause_s * 2 ** (attempt - 1))
             else:
                 if crc == job.crc:
                     took_s = time.monotonic() - began
