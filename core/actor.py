@@ -65,13 +65,6 @@ class ActorClass:
             raise ValueError("get_if_exists needs a name")
         if options.get("lifetime") == "detached" and not options.get("name"):
             raise ValueError("a detached actor needs a name, or nobody could find it")
-        if (
-            (options.get("max_restarts") == 0 or options.get("max_restarts") is None)
-            and (options.get("max_task_retries") or 0) > 0
-            and options.get("max_restarts") is not None
-            and not options.get("max_oom_restarts")
-        ):
-            raise ValueError("max_task_retries without max_restarts has no effect")
         self._class = cls
         self._options = options
         self._methods = _methods_of(cls)
@@ -135,7 +128,8 @@ class ActorClass:
         placement = resources_of(options, 1.0)
         retries = options.get("max_task_retries") or 0
         detached = options.get("lifetime") == "detached"
-        shape = msgspec.msgpack.encode((self.__name__, self._methods, retries))
+        limit = options.get("max_pending_calls") or -1
+        shape = msgspec.msgpack.encode((self.__name__, self._methods, retries, limit))
         spec = ActorSpec(
             actor_id, rt.job_id, rt.address, key, self.__name__, task_id, b"", [], None, None,
             held, placement, options.get("max_restarts") or 0, retries, concurrency, name,
@@ -156,7 +150,7 @@ class ActorClass:
         existing = rt.actors.create(spec, packed, entry, bool(options.get("get_if_exists")))
         if existing is not None:
             return handle_of(existing)
-        return ActorHandle(actor_id, self.__name__, self._methods, retries, ref)
+        return _handle(limit, actor_id, self.__name__, self._methods, retries, ref)
 
 
 def _methods_of(cls: type) -> dict[str, dict[str, Any]]:
@@ -293,7 +287,7 @@ class ActorMethod:
             parameters = self._options["parameters"]
             options["worker_options"] = options_of(options, parameters, f"{what}()")
             del options["writable_args"]
-        return ActorMethod(self._handle, self._name, {**self._options, **options})
+        return type(self)(self._handle, self._name, {**self._options, **options})
 
     def _remote(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
         """Ray's older form of ``.options(...).remote(...)``."""
@@ -315,8 +309,16 @@ def _retry_bytes(value: Any) -> bytes:
 
 def handle_of(spec: ActorSpec) -> ActorHandle:
     """A handle made from what the head knows; it does not keep the actor alive."""
-    class_name, methods, retries = msgspec.msgpack.decode(spec.handle)
-    return ActorHandle(spec.actor_id, class_name, methods, retries, None)
+    class_name, methods, retries, limit = msgspec.msgpack.decode(spec.handle)
+    return _handle(limit, spec.actor_id, class_name, methods, retries, None)
+
+
+def _handle(limit: int, *parts: Any) -> ActorHandle:
+    if limit < 0:
+        return ActorHandle(*parts)
+    from mray.actor_limits import LimitedHandle
+
+    return LimitedHandle(limit, *parts)
 
 
 def exit_actor() -> None:

@@ -22,8 +22,8 @@ TASK_OPTIONS = frozenset({
 })  # fmt: skip
 ACTOR_OPTIONS = frozenset({
     "num_cpus", "num_gpus", "memory", "resources", "max_restarts", "max_task_retries",
-    "max_oom_restarts", "max_concurrency", "name", "namespace", "lifetime", "get_if_exists", "runtime_env",
-    "scheduling_strategy", "writable_args",
+    "max_oom_restarts", "max_concurrency", "max_pending_calls", "name", "namespace", "lifetime",
+    "get_if_exists", "runtime_env", "scheduling_strategy", "writable_args",
 })  # fmt: skip
 METHOD_OPTIONS = frozenset({
     "num_returns", "name", "max_task_retries", "retry_exceptions", "writable_args",
@@ -32,7 +32,7 @@ METHOD_OPTIONS = frozenset({
 #: Options of Ray that this version does not have; their use is refused by name.
 LATER = frozenset({
     "accelerator_type", "label_selector", "concurrency_groups", "concurrency_group",
-    "max_pending_calls", "object_store_memory", "placement_group", "placement_group_bundle_index",
+    "object_store_memory", "placement_group", "placement_group_bundle_index",
     "placement_group_capture_child_tasks", "enable_task_events", "_metadata", "_labels",
     "_actor_generator_backpressure_num_objects", "allow_out_of_order_execution",
     "fallback_strategy",
@@ -156,6 +156,7 @@ _CHECKS: dict[str, Callable[[str, Any], None]] = {
     "max_task_retries": _count(-1),
     "max_calls": _count(0),
     "max_concurrency": _count(1),
+    "max_pending_calls": _count(-1),
     "retry_exceptions": _retry_exceptions,
     "runtime_env": check_runtime_env,
     "name": _text,

@@ -57,6 +57,8 @@ class ActorsPart:
         self.rt = runtime
         self.calls: dict[bytes, ActorCalls] = {}
         self._by_worker: dict[bytes, ActorCalls] = {}
+        #: Of actors with max_pending_calls: actor_limits.PendingCalls.
+        self.limits: dict[bytes, Any] = {}
         self._dirty: dict[bytes, ActorCalls] = {}
         self._creations: dict[bytes, Creation] = {}
         #: Entry of a handle -> its actor.

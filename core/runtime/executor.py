@@ -194,6 +194,8 @@ class Executor:
     def exit(self, exit_: SystemExit) -> None:
         if isinstance(exit_, ExitActor):
             self.leaving("exit_actor() was called")
+        elif self.actor_spec is not None and exit_.code == 0:
+            self.leaving("sys.exit(0) was called")  # Meant, as in Ray: it is not restarted.
         code = exit_.code
         self.exit_code = code if isinstance(code, int) else 0 if code is None else 1
 
