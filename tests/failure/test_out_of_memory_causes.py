@@ -204,9 +204,9 @@ def test_an_idle_worker_that_keeps_memory_is_replaced_and_max_calls_exits(
     lines = run_short(
         HOARD, room_mib * MIB, MRAY_worker_max_memory_per_child=child_limit
     )
-    assert ["replaced: True", "max_calls: 3", "exited: True"] == [
+    assert [
         line for line in lines if not line.startswith("(")
-    ]
+    ] == ["replaced: True", "max_calls: 3", "exited: True"]
 
 
 CALLBACK = """
