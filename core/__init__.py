@@ -39,6 +39,7 @@ ObjectID = ObjectRef
 _LAZY = {
     "actor": "mray.actor",
     "cloudpickle": "mray.cloudpickle",
+    "experimental": "mray.experimental",
     "util": "mray.util",
     "runtime_context": "mray.runtime_context",
 }

@@ -17,6 +17,7 @@ from mray import compat
 from mray.config import Config, Resolved, keep_own
 from mray.environments import pack_environment
 from mray.exceptions import RaySystemError
+from mray.experimental import tqdm_ray
 from mray.ids import JobId, new_process_id
 from mray.rpc.door import Door
 from mray.rpc.pump import Pump, RequestFailed
@@ -60,6 +61,7 @@ class OutputPrinter:
         """Print what is queued and end."""
         self._queue.put(None)
         self._thread.join(timeout=5.0)
+        tqdm_ray.close_all()
 
     def _run(self) -> None:
         while (lines := self._queue.get()) is not None:
@@ -69,10 +71,15 @@ class OutputPrinter:
             else:
                 stream = sys.stderr if lines.is_error else sys.stdout
                 prefix = f"({lines.name} pid={lines.pid}, ip={lines.ip}) "
-                text = "".join(f"{prefix}{line}\n" for line in lines.lines)
+                text = "".join(
+                    f"{prefix}{line}\n"
+                    for line in lines.lines
+                    if not tqdm_ray.take(line, lines.pid, lines.ip)
+                )
             try:
-                stream.write(text)
-                stream.flush()
+                with tqdm_ray.hidden():
+                    stream.write(text)
+                    stream.flush()
             except (OSError, ValueError):
                 return  # nobody reads any more: standard output is closed
 
