@@ -638,6 +638,7 @@ def test_a_cancelled_generator_ends_with_an_error(ray, gate):
     assert outcomes(ray, gen) == ["TaskCancelledError"]
 
 
+@pytest.mark.mray_only("Ray cancels no generator that waits for its items to be taken")
 def test_a_paused_generator_may_be_cancelled(ray):
     @ray.remote(_generator_backpressure_num_objects=1)
     def endless():
