@@ -141,7 +141,8 @@ class AsyncServing:
             if pace.made <= skip:
                 continue
             packed = self.executor.results.item(done, work.template, pace.made + 1, item)
-            generators.emit(flow, Slot(flow, *packed))
+            # The stand-in turns the loop here, always: it would be slow to take it back.
+            generators.emit(flow, Slot(flow, *packed), send=False)
             while pace.full():
                 signal = flow.waiting = _Signal(self._loop)
                 # Room that was made before the event loop could know of this wait.

@@ -185,12 +185,18 @@ class GeneratorsPart:
             now = perf_counter()
             if now - flow.sent_at > _SEND_EVERY_S:
                 flow.sent_at = now
-                self.rt.send_now()
+                self._send_now()
+
+    def _send_now(self) -> None:
+        """Have what was left sent before the generator goes on to something long. Where the
+        stand-in turns the loop, it gets the interpreter for that, and the loop comes back here."""
+        turn, posts = self.rt.turn, self.rt.mailbox.posts
+        if turn is not None and turn.here():
+            turn.lead(lambda: not posts)
 
     def _pause(self, flow: Flow) -> None:
         """Wait for room. Whoever waits needs no CPU, and those who take items may."""
         objects = self.rt.objects
-        self.rt.send_now()
         before, after = objects.before_wait, objects.after_wait
         if before is not None:
             before()
