@@ -116,7 +116,7 @@ def _advice(facts: OomFacts, attempts: Sequence[OomAttempt]) -> list[str]:
         )
     if facts.store_used_bytes > facts.used_bytes * _STORE_SHARE:
         found.append("let go of objects: `mray memory` shows who holds them, and why")
-    else:
+    elif wanted <= facts.threshold_bytes:
         found.append("run fewer at once: ask for more CPUs for each, or add nodes")
     found.append(
         "`mray oom explain` shows who would be next; RAY_memory_usage_threshold is the threshold"
