@@ -233,7 +233,7 @@ class Node:
             self._pump.send(peer.process_id, message)
         self._store.client_died(process_id)
         self._store.owner_died(process_id)
-        self._pump.door.hang_up(process_id)
+        self._pump.hang_up(process_id)
 
     def _remote_process_died(self, sender: bytes, message: m.ProcessDied) -> None:
         """The head tells of the end of another node's process."""

@@ -105,6 +105,7 @@ class NodeTaskReports:
                 peer.pid
                 for peer in peers
                 if not isinstance(answers[peer.process_id], (Running, TaskViews, TaskCounts))
+                and self._peers.get(peer.process_id) is peer  # Else it has ended.
             ]
             finish(list(answers.values()), silent)
 
