@@ -69,12 +69,11 @@ class Interrupts:
 
     def _cancel(self, sender: bytes, message: CancelTask) -> None:
         task_id, executor = message.task_id, self.executor
-        if message.recursive:
-            self.rt.cancels.end_children(task_id, message.force)
         if executor.pending.pop(task_id, None) is not None:
-            self.rt.cancels.doomed.pop(task_id, None)
             self.rt.pump.send(sender, NotBegun([task_id]))
             return
+        if message.recursive and task_id in executor.executing:
+            self.rt.cancels.end_children(task_id, message.force)
         cancelled = executor.cancelled
         cancelled[task_id] = None
         while len(cancelled) > _REMEMBERED_MAX:

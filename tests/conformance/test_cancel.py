@@ -123,6 +123,9 @@ def test_a_done_task_keeps_its_value_and_a_put_object_too(ray):
     assert ray.get([ref, stored]) == [1, 2]
 
 
+@pytest.mark.mray_only(
+    "in Ray the second interrupt may hit the worker's own code, which then hangs"
+)
 def test_cancelling_twice_is_as_cancelling_once(ray, hold):
     run = hold.body()
 
@@ -476,13 +479,13 @@ def test_wrong_arguments_are_refused(ray):
 # -- actors
 
 
-def test_a_queued_call_of_an_actor_never_runs(ray, gate, tally):
-    wait, add = gate.waiter(), tally.adder()
+def test_a_queued_call_of_an_actor_never_runs(ray, hold, tally):
+    run, add = hold.body(), tally.adder()
 
     @ray.remote
     class Actor:
         def first(self):
-            wait()
+            run(1.0)
             return 1
 
         def second(self):
@@ -493,9 +496,8 @@ def test_a_queued_call_of_an_actor_never_runs(ray, gate, tally):
 
     actor = Actor.remote()
     first, second, third = actor.first.remote(), actor.second.remote(), actor.third.remote()
+    hold.wait()
     ray.cancel(second)
-    gate.wait_arrival()
-    gate.open()
     assert ray.get([first, third], timeout=60) == [1, 3]
     cancelled(ray, second)
     assert tally.count == 0

@@ -30,6 +30,8 @@ class ActorLife(RuleBasedStateMachine):
         self.sent: list[Task] = []
         self.begun = 0
         self.said: list[TaskReply] = []
+        #: Calls that the actor was told not to begin, and that it has not.
+        self.unwanted: set[bytes] = set()
         self.told_dead = False
         #: Words of the head on their way, in order.
         self.words: list[ActorState] = []
@@ -75,12 +77,24 @@ class ActorLife(RuleBasedStateMachine):
         data.draw(st.sampled_from([t for t in self.tasks if t.unresolved])).unresolved = 0
         self.turn()
 
+    @precondition(lambda self: len(self.ended) < len(self.tasks))
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        task = data.draw(st.sampled_from([t for t in self.tasks if t.task_id not in self.ended]))
+        if self.calls.cancel(task):
+            self.end(task, "cancelled")
+        elif self.calls.worker is not None and self.calls.incarnation == self.incarnation:
+            if task in self.sent[self.begun :]:
+                self.unwanted.add(task.task_id)
+        self.turn()
+
     # -- the actor
 
     @precondition(lambda self: self.state in ("PENDING", "RESTARTING"))
     @rule()
     def starts(self) -> None:
         self.sent, self.begun, self.said, self.told_dead = [], 0, [], False
+        self.unwanted = set()
         self.say("ALIVE")
 
     @precondition(lambda self: self.state == "ALIVE" and self.begun < len(self.sent))
@@ -88,6 +102,12 @@ class ActorLife(RuleBasedStateMachine):
     def runs_a_call(self) -> None:
         task = self.sent[self.begun]
         self.begun += 1
+        if task.task_id in self.unwanted:
+            for gone in self.calls.forgotten([task.task_id]):
+                self.end(gone, "cancelled")
+            return
+        if task.cancelled:
+            assert not self.runs.get(task.task_id), "a cancelled call runs again"
         self.runs[task.task_id] = self.runs.get(task.task_id, 0) + 1
         assert self.runs[task.task_id] <= self.limit[task.task_id], "a call runs too often"
         assert task.task_id not in self.ended, "a call runs that is over"

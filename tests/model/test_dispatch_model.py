@@ -13,7 +13,7 @@ from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from mray.tasks.dispatch import Demand, Dispatcher, Fail, ReturnLease, Steal
+from mray.tasks.dispatch import Cancelled, Demand, Dispatcher, Fail, ReturnLease, Steal
 from mray.tasks.task import Task, Template
 from mray.wire.messages import Address, DeathCause, TaskReply, TaskTemplate
 
@@ -25,13 +25,14 @@ class Worker:
 
     def __init__(self, number: int) -> None:
         self.address = Address(b"w%d" % number, b"node")
-        self.inbox: deque[list[Task] | int] = deque()
+        #: Tasks, how many to hand back, or the id of one that is cancelled.
+        self.inbox: deque[list[Task] | int | bytes] = deque()
         self.pending: dict[bytes, int] = {}
         self.running: bytes | None = None
         self.blocked = False
         self.leaving = False
-        #: Replies, handed-back tasks, blocked, exiting.
-        self.said: deque[tuple[list[TaskReply], list[bytes], bool, bool]] = deque()
+        #: Replies, handed-back tasks, blocked, exiting; or a cancelled task that was not begun.
+        self.said: deque[tuple[list[TaskReply], list[bytes], bool, bool] | bytes] = deque()
         self.progress = -1
         self.lease_id: int | None = None
 
@@ -79,6 +80,8 @@ class DispatchLife(RuleBasedStateMachine):
                     worker = self.lent.pop(lease_id)
                     assert worker.running is None, "a lease is returned while its worker runs"
                     assert not worker.pending, "a lease is returned with tasks on it"
+                    # A cancel that comes too late is nothing to the worker.
+                    worker.inbox = deque(m for m in worker.inbox if not isinstance(m, bytes))
                     assert not worker.inbox, "a lease is returned with messages on their way"
                     worker.lease_id = None
                     if not reuse and worker in self.workers:
@@ -87,7 +90,10 @@ class DispatchLife(RuleBasedStateMachine):
                     assert count > 0
                     self.worker_of(worker_address).inbox.append(count)
                 case Fail(task, _, _, _):
+                    assert not task.cancelled
                     self.end(task.task_id, "failed")
+                case Cancelled(task):
+                    self.end(task.task_id, "cancelled")
 
     def sent(self, task: Task) -> Task:
         """A copy as it is on the wire: the task's number may change after."""
@@ -113,6 +119,21 @@ class DispatchLife(RuleBasedStateMachine):
             task.retries_left = retries
             self.limit[task.task_id] = 1 + retries
             self.machine.submit(task)
+        self.turn()
+
+    @precondition(lambda self: len(self.ended) < len(self.tasks))
+    @rule(data=st.data(), count=st.integers(1, 3))
+    def cancel(self, data: st.DataObject, count: int) -> None:
+        for _ in range(count):
+            left = sorted(set(self.tasks) - set(self.ended))
+            if not left:
+                break
+            task = self.tasks[data.draw(st.sampled_from(left))]
+            lease = self.machine.cancel(task, self.now)
+            if lease is None:
+                self.end(task.task_id, "cancelled")
+            else:
+                self.worker_of(lease.worker).inbox.append(task.task_id)
         self.turn()
 
     @rule(seconds=st.sampled_from([0.0005, 0.003, 0.02, 0.25]))
@@ -207,7 +228,10 @@ class DispatchLife(RuleBasedStateMachine):
 
     def read(self, worker: Worker) -> None:
         message = worker.inbox.popleft()
-        if isinstance(message, int):
+        if isinstance(message, bytes):
+            if worker.pending.pop(message, None) is not None:
+                worker.said.append(message)
+        elif isinstance(message, int):
             back = list(worker.pending)[-message:]
             for task_id in back:
                 del worker.pending[task_id]
@@ -225,6 +249,8 @@ class DispatchLife(RuleBasedStateMachine):
         self.begun[task_id] = self.begun.get(task_id, 0) + 1
         assert self.begun[task_id] <= self.limit[task_id], "a task runs more often than it may"
         assert task_id not in self.ended, "a task runs that is over"
+        if self.begun[task_id] > 1:
+            assert not self.tasks[task_id].cancelled, "a cancelled task runs again"
 
     def finish(self, worker: Worker, run_us: int, exiting: bool) -> None:
         assert worker.running is not None
@@ -242,7 +268,13 @@ class DispatchLife(RuleBasedStateMachine):
         worker.said.append(([reply], back, False, exiting))
 
     def hear(self, worker: Worker) -> None:
-        replies, back, blocked, exiting = worker.said.popleft()
+        word = worker.said.popleft()
+        if isinstance(word, bytes):
+            for task in self.machine.forgotten(worker.address.process_id, [word], self.now):
+                self.end(task.task_id, "cancelled")
+            self.turn()
+            return
+        replies, back, blocked, exiting = word
         done = self.machine.replied(
             worker.address.process_id, replies, back, blocked, exiting, self.now
         )
