@@ -29,8 +29,14 @@ store       client: CreateObject / node: ObjectCreated; client: SealObject | Abo
 actors      owner: RegisterActor / head: ActorRegistered; head -> node -> worker: StartActor
             worker -> head: ActorStarted; anyone: WatchActor / head: ActorState (now and on change)
             anyone: KillActor / head: Ack; owner: ActorOutOfScope; worker: ActorExiting
+groups      anyone: CreatePlacementGroup / head: Ack; RemovePlacementGroup / Ack
+            head: ReserveBundles / node: BundlesReserved (now or when there is room)
+            head: CommitBundles (all are reserved) or ReturnBundles (given up, or removed)
+            anyone: WatchPlacementGroup / head: PlacementGroupState (now and on change; the maker
+            of a group watches it); GetPlacementGroups / PlacementGroups
 jobs        cli: SubmitJob / head: JobSubmitted; head -> node: StartJob; node -> head: JobExited
             cli: GetJobs / head: Jobs; cli: StopJob / head: Ack; head -> node: SignalJob
+packages    anyone: PutPackage / head: PackageState; node: GetPackage / head: PackagePiece
 logs        anyone: ListLogs / node: LogFiles; ReadLog / LogChunk; node -> driver: WorkerLines
             driver: DrainLogs / node: Ack (every line written so far has been sent)
 oom         anyone: GetOomState / node: OomState; node -> its drivers: MemoryNews
@@ -386,6 +392,9 @@ class TaskTemplate(msgspec.Struct, array_like=True, frozen=True, gc=False):
     retriable: bool = False
     #: Of a streaming generator: it pauses while so many of its items are not consumed; 0: never.
     backpressure: int = 0
+    #: The placement group it runs in, and whether what it submits runs there too.
+    group: bytes = b""
+    captures: bool = False
 
 
 class Argument(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -579,6 +588,8 @@ class CreateObject(Message, frozen=True, tag=60):
     object_id: bytes
     size_bytes: int
     owner_id: bytes
+    #: The system has no pages for it in memory: make it in the overflow file, where there is one.
+    on_disk: bool = False
 
 
 class ObjectCreated(Message, frozen=True, tag=61):
@@ -705,6 +716,11 @@ class ActorSpec(msgspec.Struct, array_like=True, frozen=True, gc=False):
     serializers: int = 0
     #: Restarts after ends for want of memory that are not counted in max_restarts; -1: no end.
     max_oom_restarts: int = 0
+    #: The placement group it lives in, and whether what it submits runs there too.
+    group: bytes = b""
+    captures: bool = False
+    #: Which nodes may have it: mray.placement.Where as msgpack; b"" for any.
+    where: bytes = b""
 
 
 class RegisterActor(Message, frozen=True, tag=70):
@@ -867,6 +883,38 @@ class KvKeys(Message, frozen=True, tag=95):
 class KvKeyList(Message, frozen=True, tag=96):
     rid: int
     keys: list[bytes]
+
+
+class PutPackage(Message, frozen=True, tag=245):
+    """A piece of a package of a runtime_env, in order; without ``data``: is it there?"""
+
+    rid: int
+    name: str
+    total_bytes: int
+    offset: int
+    data: bytes
+
+
+class PackageState(Message, frozen=True, tag=246):
+    """What the head has of a package by now."""
+
+    rid: int
+    have_bytes: int
+    complete: bool
+
+
+class GetPackage(Message, frozen=True, tag=247):
+    rid: int
+    name: str
+    offset: int
+
+
+class PackagePiece(Message, frozen=True, tag=248):
+    """``total_bytes`` -1: there is no such package."""
+
+    rid: int
+    total_bytes: int
+    data: bytes
 
 
 # ---------------------------------------------------------------------------------------- jobs
@@ -1388,6 +1436,107 @@ class MemoryReport(Message, frozen=True, tag=153):
     processes: list[ProcessReferences]
 
 
+# ------------------------------------------------------------------------- placement groups
+
+
+class GroupSpec(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A placement group as its maker wants it."""
+
+    group_id: bytes
+    job_id: bytes
+    maker: Address
+    #: PACK, SPREAD, STRICT_PACK or STRICT_SPREAD.
+    strategy: str
+    #: Fixed point.
+    bundles: list[dict[str, int]]
+    name: str = ""
+    namespace: str = ""
+    detached: bool = False
+    #: STRICT_PACK: the node to prefer.
+    soft_node: bytes = b""
+    #: For each bundle the labels that its node has to have: mray.placement texts.
+    selectors: list[dict[str, str]] = []
+    #: The detached actor that made it, with which it ends; else it ends with its job.
+    actor_id: bytes = b""
+
+
+class PlacementGroupState(Message, frozen=True, tag=230):
+    """``state``: PENDING, CREATED, RESCHEDULING, REMOVED (Ray's names). ``reason`` says what one
+    that is not created waits for; ``infeasible`` that no node can ever give it. ``nodes``: where
+    the bundles are, b"" for nowhere. ``spec`` is None of a group that the head does not know."""
+
+    group_id: bytes
+    spec: GroupSpec | None
+    state: str
+    nodes: list[bytes] = []
+    reason: str = ""
+    infeasible: bool = False
+    #: Seconds from its making to its first creation; 0.0 until then.
+    created_after_s: float = 0.0
+    attempts: int = 0
+
+
+class CreatePlacementGroup(Message, frozen=True, tag=231):
+    rid: int
+    spec: GroupSpec
+
+
+class RemovePlacementGroup(Message, frozen=True, tag=232):
+    rid: int
+    group_id: bytes
+
+
+class WatchPlacementGroup(Message, frozen=True, tag=233):
+    group_id: bytes
+
+
+class GetPlacementGroups(Message, frozen=True, tag=234):
+    """All, or those with this name in the namespace, or this id."""
+
+    rid: int
+    name: str = ""
+    namespace: str = ""
+    group_id: bytes = b""
+
+
+class PlacementGroups(Message, frozen=True, tag=235):
+    rid: int
+    groups: list[PlacementGroupState]
+
+
+class ReserveBundles(Message, frozen=True, tag=236):
+    """head -> node: take these bundles (by index) out of what is free, together, when there is
+    room. ``commit``: no other node has a part in it, so tasks may use them at once."""
+
+    group_id: bytes
+    #: Grows with each try to place the group: an answer to a former one is void.
+    attempt: int
+    bundles: dict[int, dict[str, int]]
+    job_id: bytes
+    commit: bool = False
+
+
+class BundlesReserved(Message, frozen=True, tag=237):
+    """node -> head. ``refusal``: why it never will be."""
+
+    group_id: bytes
+    attempt: int
+    refusal: str = ""
+
+
+class CommitBundles(Message, frozen=True, tag=238):
+    group_id: bytes
+    attempt: int
+
+
+class ReturnBundles(Message, frozen=True, tag=239):
+    """head -> node: end what runs in the group's bundles and give them back. ``attempt`` -1: all;
+    else only what was reserved in that try."""
+
+    group_id: bytes
+    attempt: int = -1
+
+
 AnyMessage = Union[  # noqa: UP007 (a type written with | would need 90 of them)
     Ack, Refused, Ping, Shutdown,
     RegisterNode, NodeRegistered, Heartbeat, NodeJoined, NodeGone, RegisterProcess,
@@ -1412,4 +1561,7 @@ AnyMessage = Union[  # noqa: UP007 (a type written with | would need 90 of them)
     GetReferences, ReferenceViews, GetMemory, MemoryReport, FreeValues, CollectGarbage,
     TaskEvents, GetTaskEvents, TaskViews, GetRunning, Running, GetTasks, CountTasks, TaskCounts,
     GetStacks, Stacks,
+    PlacementGroupState, CreatePlacementGroup, RemovePlacementGroup, WatchPlacementGroup,
+    GetPlacementGroups, PlacementGroups, ReserveBundles, BundlesReserved, CommitBundles,
+    ReturnBundles,
 ]  # fmt: skip
