@@ -225,6 +225,19 @@ def greedy(number):
 numbers = ray.get([greedy.remote(n) for n in range(8)], timeout=80)
 assert numbers == list(range(8))
 print("all finished")
+
+from mray.util.state import list_tasks
+
+attempts = {}
+for row in list_tasks(detail=True, limit=1000):
+    attempts[row["task_id"], row["attempt_number"]] = row
+retried = [(task_id, number) for task_id, number in attempts if (task_id, number + 1) in attempts]
+for task_id, number in retried:
+    peak = attempts[task_id, number]["peak_memory_bytes"]
+    asked = attempts[task_id, number + 1]["required_resources"]["memory"]
+    assert asked >= peak * 1.5 > 0, (asked, peak)
+    assert attempts[task_id, number]["error_type"] == "OUT_OF_MEMORY"
+print("retried:", len(retried) > 0)
 time.sleep(1.2)
 """
 
@@ -236,6 +249,7 @@ def test_tasks_that_need_four_tenths_of_the_room_all_finish_with_few_kills(
         GREEDY, RAY_event_stats_print_interval_ms="1000", RAY_task_oom_retry_delay_base_ms="200"
     )
     assert "all finished" in lines
+    assert "retried: True" in lines
     killed = [line.split()[1] for line in lines if "killed due to memory pressure" in line]
     assert 1 <= sum(int(count) for count in killed) <= 12
 
