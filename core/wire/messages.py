@@ -1554,6 +1554,7 @@ AnyMessage = Union[  # noqa: UP007 (a type written with | would need 90 of them)
     ActorState, KillActor, ActorOutOfScope, StopActor, TerminateActor, ActorExiting, GetActor,
     ActorFound, ListActors, ActorList,
     KvPut, KvPutDone, KvGet, KvValue, KvDelete, KvKeys, KvKeyList,
+    PutPackage, PackageState, GetPackage, PackagePiece,
     SubmitJob, JobSubmitted, StartJob, JobExited, SignalJob, GetJobs, Jobs, StopJob, JobStarted,
     ListLogs, LogFiles, ReadLog, LogChunk, WorkerLines, DrainLogs,
     GetNodes, Nodes, GetWorkers, Workers, SetWorkerTitle, GetOomState, OomState,
