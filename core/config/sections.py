@@ -128,8 +128,8 @@ class Spilling(_Section, frozen=True):
 
     object_spilling_directory: Annotated[str, Key(
         "Where objects are spilled: a directory, several (a,b or a JSON list), or a URL for fsspec "
-        "(extra mray[spill]); empty for the session's directory. The next start that names the same "
-        "place removes what a killed node left, at a URL only on the same machine.",
+        "(extra mray[spill]); empty for the session's directory. The next start that names the "
+        "same place removes what a killed node left, at a URL only on the same machine.",
         "Point it at a big, fast local disk; several directories share the load.",
         scope="node", ray=("RAY_object_spilling_directory",),
     )] = ""

@@ -340,10 +340,12 @@ class StoreClient:
         """Have a range given out and claim its pages; returns its offset."""
         failure: OSError | None = None
         overflow = False
-        # Twice: where the file system is full, the node first gives back its own free pages.
-        for _ in range(2):
+        # Where the file system is full, the node first gives back its own free pages. If somebody
+        # else takes those too, the object is made on disk.
+        for on_disk in (False, False, True):
             created = self._ask(
-                lambda rid: CreateObject(rid, object_id, size, owner_id), _CREATE_TIMEOUT_S
+                lambda rid, on_disk=on_disk: CreateObject(rid, object_id, size, owner_id, on_disk),  # type: ignore[misc]
+                _CREATE_TIMEOUT_S,
             )
             if isinstance(created, Refused):
                 raise _refused(created, object_id, size)

@@ -156,7 +156,7 @@ class StoreServer:
         try:
             effects = self.store.create(
                 sender, message.rid, message.object_id, message.size_bytes, message.owner_id,
-                self._clock(),
+                self._clock(), on_disk=message.on_disk,
             )  # fmt: skip
         except ValueError as error:
             self._send(sender, Refused(message.rid, "ValueError", str(error)))

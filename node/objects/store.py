@@ -47,9 +47,11 @@ class ObjectStore(Room):
     # --------------------------------------------------------------------------------- writing
 
     def create(
-        self, client: bytes, rid: int, object_id: bytes, size: int, owner_id: bytes, now: float
-    ) -> list[Effect]:
-        """A client wants to write an object of ``size`` bytes.
+        self, client: bytes, rid: int, object_id: bytes, size: int, owner_id: bytes, now: float,
+        *, on_disk: bool = False,
+    ) -> list[Effect]:  # fmt: skip
+        """A client wants to write an object of ``size`` bytes; ``on_disk``: in the overflow file,
+        where there is one, since the system has no pages for it elsewhere.
 
         Answered by Created or Refuse, at once or when there is room or patience ends. Repeating the
         request repeats the answer. An older copy of the object is dropped. Raises ValueError for a
@@ -82,7 +84,7 @@ class ObjectStore(Room):
             self._copies.drop(older)
         deadline = now + self._rules.full_grace_s
         waiting = Waiting(client, rid, object_id, size, owner_id, now, deadline)
-        if too_big:
+        if too_big or (on_disk and self.space.overflow is not None):
             return self._admit(self._overflow(waiting))
         self._admission.append(waiting)
         return self._admit([])

@@ -22,6 +22,8 @@ from mray.units import MIB, format_bytes
 
 #: The share of a free /dev/shm that a store may take: others use it too.
 _SHM_SHARE: Final = 0.95
+#: The smallest store that a node takes for itself where nobody names a size.
+_DEFAULT_MIN_BYTES: Final = 16 * MIB
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,10 +82,13 @@ def store_capacity(machine: Machine, config: Config, asked: float | None) -> int
                 f"{format_bytes(machine.shm_free_bytes)} free: ask for less, or enlarge it "
                 "(docker run --shm-size, or mount -o remount,size=)"
             )
-    if capacity < OBJECT_STORE_MEMORY_MIN_BYTES:
+    # What the machine has to offer may be less than what may be asked for: a container with the
+    # usual 64 MiB of /dev/shm has a small store, and the rest goes to disk.
+    least = OBJECT_STORE_MEMORY_MIN_BYTES if named is not None else _DEFAULT_MIN_BYTES
+    if capacity < least:
         raise ValueError(
             f"the object store would have {format_bytes(capacity)}, at least "
-            f"{format_bytes(OBJECT_STORE_MEMORY_MIN_BYTES)} are needed: set object_store_memory, "
+            f"{format_bytes(least)} are needed: set object_store_memory, "
             f"or free memory ({format_bytes(machine.memory_available_bytes)} are free, "
             f"{format_bytes(machine.shm_free_bytes)} of them in /dev/shm)"
         )

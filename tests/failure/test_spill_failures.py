@@ -13,6 +13,11 @@ import pytest
 
 pytestmark = pytest.mark.failure
 
+needs_mounts = pytest.mark.skipif(
+    os.getuid() != 0 or shutil.which("unshare") is None,
+    reason="mounting a tmpfs in a namespace of its own needs root and unshare",
+)
+
 _SMALL_DISK = """
 import glob, os, sys, time
 import numpy, mray
@@ -36,6 +41,8 @@ def fill():
     return refs
 
 refs = fill()
+# Memory and disk are full: what is on disk has room to come back once somebody lets go.
+del refs[-2:]
 for number, ref in enumerate(refs):
     assert (mray.get(ref) == number).all()
 log_dir = current.get().node.log_dir
@@ -79,10 +86,7 @@ def run(code: str, *arguments: str, prefix: tuple[str, ...] = ()) -> str:
     return done.stdout
 
 
-@pytest.mark.skipif(
-    os.getuid() != 0 or shutil.which("unshare") is None,
-    reason="mounting a tmpfs in a namespace of its own needs root and unshare",
-)
+@needs_mounts
 def test_a_disk_that_is_too_small_fails_the_put_and_works_again_when_there_is_room(
     tmp_path: Path,
 ) -> None:
@@ -96,3 +100,96 @@ def test_what_a_killed_node_spilled_is_removed_by_the_next_start(tmp_path: Path)
     assert glob.glob(f"{tmp_path}/*/*.spill")
     run(_KILLED_NODE, str(tmp_path))
     assert os.listdir(tmp_path) == []
+
+
+_SHARED_MEMORY_FILLS_UP = """
+import os, sys, threading, time
+import numpy, mray
+from mray import exceptions
+
+mray.init(num_cpus=2, object_store_memory=90 * 2**20)
+
+@mray.remote
+def make(number):
+    return numpy.full(2**20, number % 251, numpy.uint8)
+
+def use(first):
+    made, refused = [], 0
+    for number in range(first, first + 60):
+        value = numpy.full(2**20, number % 251, numpy.uint8)
+        made.append((number, mray.put(value) if number % 2 else make.remote(number)))
+    for number, ref in made:
+        try:
+            value = mray.get(ref, timeout=30)
+            assert value[0] == value[-1] == number % 251, number
+        except exceptions.ObjectStoreFullError:
+            refused += 1
+    return refused
+
+assert use(0) == 0
+# Another program takes all that is left, in the middle of the work.
+stop = threading.Event()
+def fill():
+    with open("/dev/shm/of-somebody-else", "wb", buffering=0) as file:
+        while not stop.is_set():
+            try:
+                file.write(bytes(2**20))
+            except OSError:
+                time.sleep(0.01)
+filler = threading.Thread(target=fill, daemon=True)
+filler.start()
+began = time.monotonic()
+for turn in range(3):
+    assert use(100 * turn) == 0
+print("took", time.monotonic() - began)
+stop.set()
+filler.join()
+os.unlink("/dev/shm/of-somebody-else")
+assert use(7) == 0
+mray.shutdown()
+print("done", os.listdir("/dev/shm"))
+"""
+
+_STORE_LARGER_THAN_WHAT_IS_ASKED = """
+import os, sys
+import numpy, mray
+from mray import exceptions
+
+mray.init(num_cpus=1)
+value = numpy.full(100 * 2**20, 7, numpy.uint8)
+try:
+    ref = mray.put(value)
+    assert (mray.get(ref) == 7).all()
+    print("stored")
+except exceptions.ObjectStoreFullError as error:
+    assert "larger than the whole" in str(error), error
+    print("refused")
+mray.shutdown()
+"""
+
+
+def small_shm(size: str) -> tuple[str, ...]:
+    mount = f'mount -t tmpfs -o size={size} none /dev/shm && exec "$0" "$@"'
+    return ("unshare", "-m", "sh", "-c", mount)
+
+
+@needs_mounts
+def test_another_program_that_fills_shared_memory_stops_nobody() -> None:
+    out = run(_SHARED_MEMORY_FILLS_UP, prefix=small_shm("100m"))
+    assert out.endswith("done []\n")
+
+
+@needs_mounts
+@pytest.mark.parametrize(("spilling", "outcome"), [("1", "stored"), ("0", "refused")])
+def test_an_object_larger_than_a_small_shared_memory_goes_to_disk_or_is_refused(
+    spilling: str, outcome: str
+) -> None:
+    setting = ("env", f"RAY_automatic_object_spilling_enabled={spilling}")
+    done = subprocess.run(
+        [*setting, *small_shm("64m"), sys.executable, "-c", _STORE_LARGER_THAN_WHAT_IS_ASKED],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout) == (0, f"{outcome}\n"), done.stderr
+    assert "WARNING" not in done.stderr

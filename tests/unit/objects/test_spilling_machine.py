@@ -6,6 +6,7 @@ import pytest
 
 from mray.node.objects.effects import (
     AskPlaces,
+    Created,
     DeleteSpill,
     PunchSpill,
     ReadSpill,
@@ -239,6 +240,17 @@ def test_a_create_fails_for_want_of_disk_where_all_disks_are_full() -> None:
         rig.failed(write, full=True)
     rig.wait(0.6)
     assert rig.refused() == ["OutOfDisk"]
+
+
+def test_an_object_that_the_system_has_no_pages_for_is_made_on_disk_where_that_is_asked() -> None:
+    rig = Rig()
+    rig.note(rig.store.create(ME, 7, b"a", PAGE, ME, rig.now, on_disk=True))
+    (created,) = rig.take(Created)
+    assert created.offset >= rig.store.space.base
+    without = Rig(overflow_pages=0)
+    without.note(without.store.create(ME, 7, b"a", PAGE, ME, without.now, on_disk=True))
+    (created,) = without.take(Created)
+    assert created.offset < without.store.space.base
 
 
 def test_an_allocate_and_free_pattern_is_never_refused_while_there_is_room() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -109,6 +110,14 @@ def test_a_store_that_cannot_be_is_refused_with_numbers() -> None:
         store_capacity(MACHINE, Config(), 9 * GIB)
     with pytest.raises(ValueError, match="at least 75 MiB are needed"):
         store_capacity(MACHINE, Config(), 1000)
+    tiny = replace(MACHINE, shm_free_bytes=10 * MIB)
+    with pytest.raises(ValueError, match=r"would have 9.5 MiB, at least 16 MiB are needed"):
+        store_capacity(tiny, Config(), None)
+
+
+def test_a_small_dev_shm_makes_a_small_store() -> None:
+    small = replace(MACHINE, shm_free_bytes=64 * MIB)
+    assert store_capacity(small, Config(), None) == int(64 * MIB * 0.95)
 
 
 def test_what_the_user_names_comes_before_what_was_found() -> None:
