@@ -31,6 +31,8 @@ MODULES: Final = {
     "get": "mray.cli.getting",
     "summary": "mray.cli.summary",
     "timeline": "mray.cli.timeline",
+    "why": "mray.cli.why",
+    "stack": "mray.cli.stack",
     "memory": "mray.cli.memory",
     "oom": "mray.cli.oom",
     "config": "mray.cli.config",

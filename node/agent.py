@@ -31,6 +31,7 @@ from mray.node.workers.peers import Peer, Peers
 from mray.node.workers.pool import Key, Kill, Pool, PoolRules, Spawn
 from mray.node.workers.processes import Process, Processes
 from mray.node.workers.spawner import WORKER_MAIN, Spawner
+from mray.node.workers.stacks import NodeStacks
 from mray.node.workers.task_report import NodeTaskReports
 from mray.node.workers.views import WorkerViews
 from mray.resources import UNIT
@@ -115,6 +116,7 @@ class Node:
             self._tailer.title, self._act,
         )  # fmt: skip
         NodeTaskReports(self._pump, self._peers)
+        NodeStacks(self._pump, self._peers, self._tailer.title_of)
         WorkerViews(self._pump, self._pool, self._processes, self._leases.holds, self._peers)
         self._timers: dict[str, tuple[float, Timer]] = {}
         self._leases_changed = True

@@ -22,6 +22,7 @@ from mray.ids import JobId, new_process_id
 from mray.rpc.door import Door
 from mray.rpc.pump import Pump, RequestFailed
 from mray.runtime.runtime import Runtime
+from mray.runtime.stacks import answer_stack_signals
 from mray.session_files import Session
 from mray.wire.messages import (
     Address,
@@ -157,6 +158,7 @@ def connect(
         runtime.pump.on(MemoryNews, printer.tell)
     else:
         runtime.pump.on(MemoryNews, _ignored)
+    answer_stack_signals()
     runtime.take_turns(guarded=True)
     runtime.start()
     runtime.serializers.begin()

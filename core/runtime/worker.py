@@ -32,6 +32,7 @@ from mray.runtime.interrupts import Interrupts
 from mray.runtime.output import OutputFiles
 from mray.runtime.params import WorkerParams
 from mray.runtime.runtime import Runtime
+from mray.runtime.stacks import answer_stack_signals
 from mray.wire.messages import (
     ActorExiting,
     ActorStarted,
@@ -406,6 +407,7 @@ def run_worker(params: WorkerParams) -> NoReturn:
             sys.path.insert(0, path)
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    answer_stack_signals()
     worker = Worker(params)
     current.runtime = worker.rt
     gc.freeze()

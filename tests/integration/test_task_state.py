@@ -264,3 +264,80 @@ def test_running_tasks_are_found_among_fifty_thousand(cli: Callable[..., Any], g
     assert counts == {"FINISHED": 50_000}
     gate.touch()
     assert mray.get(refs) == [1, 1, 1]
+
+
+@pytest.fixture
+def why(cluster: None, capsys: pytest.CaptureFixture[str]) -> Callable[[str], tuple[int, str]]:
+    """What `mray why` says, and its exit code."""
+
+    def ask(id: str) -> tuple[int, str]:
+        capsys.readouterr()
+        code = main(["why", id])
+        return code, capsys.readouterr().out
+
+    return ask
+
+
+def test_why_says_what_a_task_waits_for_and_what_to_do(
+    why: Callable[[str], tuple[int, str]], gate: Path
+) -> None:
+    @mray.remote(max_retries=0)
+    def fails() -> None:
+        raise ValueError("no luck")
+
+    blockers = [wait_for.remote(gate) for _ in range(2)]
+    queued = wait_for.remote(gate)
+    waiting = wait_for.options(name="waits").remote(queued)
+
+    def said(ref: Any, words: str) -> bool:
+        code, text = why(ref.task_id().hex())
+        return code == 0 and words in text
+
+    eventually(lambda: said(blockers[0], "has been running for"))
+    eventually(lambda: said(queued, "mray list tasks -f state=RUNNING"))
+    eventually(lambda: said(waiting, "waits for 1 argument(s): wait_for"))
+    gate.touch()
+    mray.get([*blockers, queued])
+    assert said(queued, "wait_for finished after")
+    failed = fails.remote()
+    with pytest.raises(ValueError, match="no luck"):
+        mray.get(failed)
+    assert said(failed, "TASK_EXECUTION_EXCEPTION: ValueError: no luck")
+    assert why("123456")[0] == 1
+
+
+def test_why_of_actors(why: Callable[[str], tuple[int, str]]) -> None:
+    actor = Waiter.options(name="alive-one").remote()
+    mray.get(actor.ping.remote())
+    assert "the actor Waiter is alive in pid" in why("alive-one")[1]
+    mray.kill(actor)
+    with pytest.raises(mray.exceptions.RayActorError):
+        mray.get(actor.ping.remote())
+    assert "the actor Waiter is dead" in eventually(
+        lambda: text if "dead" in (text := why(actor._actor_id.hex())[1]) else ""
+    )
+
+
+def test_stacks_show_where_a_task_is_even_while_it_holds_the_interpreter(
+    cli: Callable[..., Any], gate: Path
+) -> None:
+    @mray.remote
+    def stuck_in_c(mark: Path) -> int:
+        mark.touch()
+        return _hold()
+
+    def _hold() -> int:
+        import ctypes
+
+        # PyDLL keeps the interpreter's lock.
+        ctypes.PyDLL(None).usleep(900_000)
+        return 1
+
+    mark = gate.with_name("mark")
+    ref = stuck_in_c.remote(mark)
+    eventually(mark.exists)
+    stacks = cli("stack", "--json")
+    assert os.getpid() in [entry["pid"] for entry in stacks]
+    assert any("in _hold" in entry["stacks"] for entry in stacks)
+    assert mray.get(ref) == 1
+    assert main(["stack", "1"]) == 1
