@@ -43,6 +43,7 @@ GOALS = {
     "single client tasks with 8 MB ref arg sync": Goal(8),
     "single client tasks with 8 MB value arg sync": Goal(2),
     "single client tasks returning 8 MB sync": Goal(2),
+    "streaming generator items": Goal(10),
     "1:1 actor calls sync": Goal(5),
     "1:1 actor calls async": Goal(12),
     "1:1 actor calls concurrent": Goal(8),
