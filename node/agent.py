@@ -62,7 +62,10 @@ class Node:
         self._node_id = params.process_id
         self._head = HeadLink(daemon, self._heartbeat)
         self._children = Children(self._pump)
-        self._spawner = Spawner(self._pump, self._children, self._node_id, worker_main)
+        self._spawner = Spawner(
+            self._pump, self._children, self._node_id, worker_main,
+            daemon.config.workers.worker_register_timeout_seconds,
+        )  # fmt: skip
         self._spawner.start()  # First of all: it takes longest.
         self._processes = Processes(
             self._pump, self._children, self._spawner, self._node_id,

@@ -31,6 +31,8 @@ WORKER_MAIN: Final = "mray.runtime.worker:run_worker"
 _RESTART_FIRST_S: Final = 0.1
 _RESTART_LAST_S: Final = 10.0
 _WORDS_LINES: Final = 10
+#: How long it may take to get ready, or to make one worker.
+_ANSWER_S: Final = 60.0
 #: Descriptors we hand over sit above those a child expects.
 _HANDED_FD: Final = 3
 #: Python ignores these; a started program must find them as they are by default.
@@ -42,8 +44,16 @@ OnStarted = Callable[[int, str], None]
 class Spawner:
     """Starts worker processes. ``on_started(pid, "")`` or ``(0, why not)`` comes later, once."""
 
-    def __init__(self, pump: Pump, children: Children, node_id: bytes, worker_main: str) -> None:
+    def __init__(
+        self,
+        pump: Pump,
+        children: Children,
+        node_id: bytes,
+        worker_main: str,
+        answer_s: float = _ANSWER_S,
+    ) -> None:
         self._pump = pump
+        self._answer_s = answer_s
         self._children = children
         self._node_id = node_id
         self._worker_main = worker_main
@@ -82,7 +92,12 @@ class Spawner:
         finally:
             theirs.close()
         self._sock = ours
-        self._children.watch(self._zygote_pid, self._zygote_ended)
+        pid = self._zygote_pid
+        self._pump.after(
+            self._answer_s,
+            lambda: self._end_silent(pid, pid == self._zygote_pid and not self._ready),
+        )
+        self._children.watch(pid, self._zygote_ended)
         self._pump.door.watch(ours.fileno(), self.hear)
 
     def spawn(self, params: WorkerParams, on_started: OnStarted) -> None:
@@ -169,6 +184,18 @@ class Spawner:
             self._say_later(on_started, 0, f"the zygote takes no request: {error}")
             return
         self._asked[number] = on_started
+        pid = self._zygote_pid
+        self._pump.after(
+            self._answer_s, lambda: self._end_silent(pid, self._asked.get(number) is on_started)
+        )
+
+    def _end_silent(self, pid: int, is_silent: bool) -> None:
+        """A zygote that does not answer is of no use, and only a new one can make workers."""
+        if is_silent and pid == self._zygote_pid and not self._closed:
+            log.error(
+                "the zygote (pid %d) has not answered for %g s: killing it", pid, self._answer_s
+            )
+            os.kill(pid, signal.SIGKILL)
 
     def hear(self) -> None:
         """Read what the zygote has answered."""

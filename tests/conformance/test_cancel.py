@@ -123,9 +123,7 @@ def test_a_done_task_keeps_its_value_and_a_put_object_too(ray):
     assert ray.get([ref, stored]) == [1, 2]
 
 
-@pytest.mark.mray_only(
-    "in Ray the second interrupt may hit the worker's own code, which then hangs"
-)
+@pytest.mark.mray_only("in Ray the second interrupt may hit the worker's own code: it then hangs")
 def test_cancelling_twice_is_as_cancelling_once(ray, hold):
     run = hold.body()
 

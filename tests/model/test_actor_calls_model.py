@@ -83,9 +83,12 @@ class ActorLife(RuleBasedStateMachine):
         task = data.draw(st.sampled_from([t for t in self.tasks if t.task_id not in self.ended]))
         if self.calls.cancel(task):
             self.end(task, "cancelled")
-        elif self.calls.worker is not None and self.calls.incarnation == self.incarnation:
-            if task in self.sent[self.begun :]:
-                self.unwanted.add(task.task_id)
+        elif (
+            self.calls.worker is not None
+            and self.calls.incarnation == self.incarnation
+            and task in self.sent[self.begun :]
+        ):
+            self.unwanted.add(task.task_id)
         self.turn()
 
     # -- the actor
