@@ -6,16 +6,12 @@ command line brings its own connection; programs use ``of_runtime`` or ``of_addr
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
-from mray import config, session
-from mray.auth import TokenError, load_token
-from mray.exceptions import RayError
+from mray.exceptions import RayError, RpcError
 from mray.memory_report import Memory, NodeMemory, join
-from mray.rpc.client import AskError, Client
-from mray.rpc.door import Keys
+from mray.state_ask import asker
 from mray.wire.messages import GetMemory, GetNodes, MemoryReport, Message, Nodes, NodeView
 
 if TYPE_CHECKING:
@@ -67,27 +63,12 @@ def of_address(address: str | None) -> Memory:
 
     Raises ConnectionError where there is none or it does not answer, ValueError for a bad address.
     """
-    resolved = config.load({}, os.environ)
-    target = session.resolve_address(address, os.environ, tmpdir=resolved.config.node.tmpdir)
-    if target.kind == "local":
-        raise ConnectionError(f"{target.why}: there is no running cluster to ask")
-    keys = None
-    try:
-        keys = Keys.from_token(load_token(resolved))
-    except TokenError as error:
-        if target.kind == "tcp":
-            raise ConnectionError(str(error)) from error
-    known = target.session.info().nodes if target.session is not None else []
-    with Client(keys, bytes.fromhex(known[0].node_id) if known else b"") as client:
+    with asker(address) as ask:
 
-        def ask(view: NodeView) -> MemoryReport | str:
+        def report(view: NodeView) -> MemoryReport | str:
             try:
-                return client.ask(view.node.address, question, MemoryReport, ANSWER_S)
-            except (AskError, ValueError) as error:
+                return ask.ask_node(view, question, MemoryReport, ANSWER_S)
+            except RpcError as error:
                 return str(error)
 
-        try:
-            nodes = client.ask(client.reach(target.endpoint), GetNodes, Nodes)
-        except AskError as error:
-            raise ConnectionError(f"the head at {target.endpoint}: {error.text}") from error
-        return collect(nodes.nodes, ask)
+        return collect(ask.nodes(), report)

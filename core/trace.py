@@ -7,9 +7,14 @@ writes the file.
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+from mray import current
+from mray.state_ask import RuntimeAsker
+from mray.state_collect import TIMELINE_MAX, tasks
 from mray.state_facts import Facts
 from mray.task_filters import parent_of
 from mray.wire.messages import TaskView
@@ -78,13 +83,6 @@ def timeline(filename: str | None = None) -> list[Facts] | None:
     With ``filename`` it is written there as JSON, and None returned. Any attempt that has begun is
     in it, of the newest that the head keeps (task_events_max_num_task_in_gcs).
     """
-    import json
-    import time
-
-    from mray import current
-    from mray.state_ask import RuntimeAsker
-    from mray.state_collect import TIMELINE_MAX, tasks
-
     asker = RuntimeAsker(current.get())
     names = {view.node.node_id: f"node {view.node.ip}" for view in asker.nodes()}
     events: Any = trace_of(tasks(asker, [], TIMELINE_MAX).views, time.time(), names)

@@ -45,7 +45,8 @@ SHELLS = {
 }
 PURE_FILES = (
     "core/environments.py", "core/ids.py", "core/machine.py", "core/memory/peaks.py",
-    "core/memory/threshold.py", "core/resources.py", "core/units.py",
+    "core/memory/threshold.py", "core/resources.py", "core/task_counts.py",
+    "core/task_filters.py", "core/units.py",
     "core/wire/codec.py", "core/wire/messages.py", "core/wire/oom.py",
     "node/memory/monitor.py", "node/memory/policy.py",
     "node/workers/pool.py",
@@ -65,7 +66,7 @@ ZMQ_ELSEWHERE = {"node/workers/zygote.py": "loads it ahead of forks, opens nothi
 ENVIRONMENT = {
     "core/api.py": "hands the environment to the loader of settings and the resolver of addresses",
     "core/daemon_spawn.py": "makes the environment of a child",
-    "core/memory_collect.py": "hands the environment to the one resolver of addresses",
+    "core/state_ask.py": "hands the environment to the one resolver of addresses",
     "core/launch.py": "decides and hands on whether `import ray` means mray",
     "core/serialization/dumper.py": "RAY_PICKLE_VERBOSE_DEBUG, wherever something is pickled",
     "core/util/multiprocessing/pool.py": "whether init() will join a cluster or start one",

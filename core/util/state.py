@@ -30,6 +30,7 @@ from mray.state_answers import (
 )
 from mray.state_collect import counts, tasks
 from mray.state_facts import task_facts
+from mray.state_logs import find_log, read_log
 from mray.state_records import (
     ActorState,
     JobState,
@@ -468,8 +469,6 @@ def get_log(
 
     Raises ValueError where nothing or too much is named, or there is no such log.
     """
-    from mray.state_logs import find_log, read_log
-
     with asking(address, timeout) as ask:
         node, name = find_log(
             ask, timeout, node_of(ask, node_id, node_ip) if node_id or node_ip else None,
