@@ -35,6 +35,7 @@ _MODULES = frozenset(
         "actor_pool",
         "check_serialize",
         "dask",
+        "iter",
         "joblib",
         "multiprocessing",
         "queue",
