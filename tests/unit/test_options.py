@@ -7,7 +7,16 @@ from typing import Any
 import pytest
 
 from mray import options
-from mray.options import ACTOR_OPTIONS, LATER, METHOD_OPTIONS, TASK_OPTIONS, resources_of, validate
+from mray.options import (
+    ACTOR_OPTIONS,
+    LATER,
+    METHOD_OPTIONS,
+    TASK_OPTIONS,
+    backpressure_of,
+    resources_of,
+    returns_of,
+    validate,
+)
 
 ALL = TASK_OPTIONS | ACTOR_OPTIONS | METHOD_OPTIONS
 
@@ -30,7 +39,9 @@ def test_none_means_not_given(name: str) -> None:
         ("max_calls", 0), ("max_concurrency", 1), ("retry_exceptions", True),
         ("retry_exceptions", [ValueError, KeyError]), ("runtime_env", {"env_vars": {"A": "1"}}),
         ("runtime_env", {"working_dir": "."}), ("name", "n"), ("lifetime", "detached"),
-        ("get_if_exists", True), ("scheduling_strategy", "SPREAD"),
+        ("get_if_exists", True), ("scheduling_strategy", "SPREAD"), ("num_returns", "dynamic"),
+        ("num_returns", "streaming"), ("_generator_backpressure_num_objects", 3),
+        ("_generator_backpressure_num_objects", -1),
     ],
 )  # fmt: skip
 def test_good_values_pass(name: str, value: Any) -> None:
@@ -45,18 +56,37 @@ def test_good_values_pass(name: str, value: Any) -> None:
         ("resources", ["a"], TypeError), ("resources", {"CPU": 1}, ValueError),
         ("resources", {"a": -1}, ValueError), ("resources", {1: 1}, TypeError),
         ("resources", {"": 1}, TypeError), ("num_returns", -1, ValueError),
-        ("num_returns", 1.0, TypeError), ("num_returns", "dynamic", ValueError),
+        ("num_returns", 1.0, TypeError), ("num_returns", "all", TypeError),
         ("max_retries", -2, ValueError), ("max_retries", True, TypeError),
         ("max_concurrency", 0, ValueError), ("retry_exceptions", [1], TypeError),
         ("retry_exceptions", ValueError, TypeError), ("runtime_env", {"pip": []}, ValueError),
         ("runtime_env", {"env_vars": {"A": 1}}, TypeError), ("runtime_env", "x", TypeError),
         ("name", "", ValueError), ("name", 1, TypeError), ("lifetime", "long", ValueError),
         ("get_if_exists", 1, TypeError), ("scheduling_strategy", "PACK", ValueError),
+        ("_generator_backpressure_num_objects", 0, ValueError),
+        ("_generator_backpressure_num_objects", True, TypeError),
+        ("_generator_backpressure_num_objects", "1", TypeError),
     ],
 )  # fmt: skip
 def test_bad_values_are_refused(name: str, value: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match=name):
         validate({name: value}, ALL, "f")
+
+
+def test_num_returns_goes_on_the_wire_as_a_number() -> None:
+    assert returns_of({}, False, "f") == returns_of({"num_returns": 1}, True, "f") == 1
+    assert returns_of({}, True, "f") == returns_of({"num_returns": "streaming"}, True, "f") == -1
+    with pytest.warns(DeprecationWarning, match="streaming"):
+        assert returns_of({"num_returns": "dynamic"}, True, "f") == -2
+    with pytest.raises(ValueError, match="f: num_returns='streaming' is for generator functions"):
+        returns_of({"num_returns": "streaming"}, False, "f")
+
+
+def test_backpressure_is_for_streams() -> None:
+    options = {"_generator_backpressure_num_objects": 3}
+    assert [backpressure_of(options, returns) for returns in (-1, -2, 1)] == [3, 0, 0]
+    assert backpressure_of({"_generator_backpressure_num_objects": -5}, -1) == 0
+    assert backpressure_of({}, -1) == 0
 
 
 def test_an_unknown_option_names_the_nearest() -> None:
