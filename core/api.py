@@ -390,7 +390,6 @@ def wait(
     fetch_local: bool = True,
 ) -> tuple[list[ObjectRef[Any]], list[ObjectRef[Any]]]:
     """Wait until ``num_returns`` of the references are ready, or ``timeout`` seconds.
-
     An ObjectRefGenerator among them is ready when its next reference, or its end, is there.
 
     Returns (ready, not ready), in the order given; never more than ``num_returns`` ready ones.
