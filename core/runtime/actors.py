@@ -229,7 +229,7 @@ class ActorsPart:
                 return
         calls.submit(task)
         self._dirty[task.actor_id] = calls
-        if self.rt.cancels.doomed:
+        if self.rt.tasks.doomed:
             self.rt.cancels.born(task)
 
     def resolved(self, task: Task) -> None:

@@ -38,8 +38,6 @@ class CancelsPart:
     def __init__(self, runtime: Runtime) -> None:
         self.rt = runtime
         self._again_s = runtime.config.tasks.cancellation_retry_ms / 1000
-        #: In a worker: cancelled tasks that run here. What they still submit is cancelled too.
-        self.doomed: dict[bytes, bool] = {}
         pump = runtime.pump
         pump.on(CancelObject, self._asked)
         pump.on(NotBegun, self._not_begun)
@@ -135,12 +133,12 @@ class CancelsPart:
 
     def end_children(self, parent: bytes, force: bool) -> None:
         """Cancel what a task that runs here has submitted, and what it will submit."""
-        self.doomed[parent] = force
+        self.rt.tasks.doomed[parent] = force
         for task in [each for each in self.rt.tasks.pending.values() if each.parent == parent]:
             self.end(task, force, True)
 
     def born(self, task: Task) -> None:
         """A task was submitted here, perhaps by one that is cancelled with its children."""
-        force = self.doomed.get(task.parent)
+        force = self.rt.tasks.doomed.get(task.parent)
         if force is not None and task.task_id in self.rt.tasks.pending:
             self.end(task, force, True)

@@ -90,7 +90,7 @@ class Interrupts:
     def done(self, task_id: bytes) -> None:
         """A call is over."""
         self.executor.cancelled.pop(task_id, None)
-        self.rt.cancels.doomed.pop(task_id, None)
+        self.rt.tasks.doomed.pop(task_id, None)
 
     def _interrupt(self, task_id: bytes) -> None:
         if not self._runs(task_id):

@@ -104,6 +104,9 @@ class TasksPart:
         self._captured: set[bytes] = set()
         #: Tasks not finished, by task id: for explanations and cancelling.
         self.pending: dict[bytes, Task] = {}
+        #: In a worker: cancelled tasks that run here, and whether by force. What they still submit
+        #: is cancelled too.
+        self.doomed: dict[bytes, bool] = {}
         #: Scheduling class -> why no node can ever run it.
         self.infeasible: dict[int, str] = {}
         self._said_infeasible: set[int] = set()
@@ -241,7 +244,7 @@ class TasksPart:
         self.pending[task.task_id] = task
         if self.await_arguments(task):
             self.resolved(task)
-        if self.rt.cancels.doomed:
+        if self.doomed:
             self.rt.cancels.born(task)
 
     def await_arguments(self, task: Task) -> bool:
