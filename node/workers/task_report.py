@@ -13,13 +13,14 @@ from typing import Any, Final
 import msgspec
 
 from mray.node.workers.peers import Peer, Peers
-from mray.rpc.pump import Pump
+from mray.rpc.pump import Pump, RequestFailed
 from mray.task_counts import added
 from mray.wire.messages import (
     CountTasks,
     GetRunning,
     GetTasks,
     Message,
+    Refused,
     Running,
     TaskCount,
     TaskCounts,
@@ -93,20 +94,20 @@ class NodeTaskReports:
         kinds = (only,) if only else ("driver", "worker")
         peers = [peer for peer in self._peers if peer.kind in kinds]
         answers: dict[bytes, Message] = {}
+        silent: list[int] = []
+        wait_s = max(0.0, min(wait_s, _WAIT_MAX_S))
+        until = self._pump.clock() + wait_s
 
         def arrived(peer: Peer, reply: Message) -> None:
             answers[peer.process_id] = reply
+            # Of one that has ended it is known sooner; nothing waits there.
+            if isinstance(reply, (RequestFailed, Refused)) and self._pump.clock() >= until:
+                silent.append(peer.pid)
             if len(answers) == len(peers):
                 end()
 
         def end() -> None:
             self._open.discard(key)
-            silent = [
-                peer.pid
-                for peer in peers
-                if not isinstance(answers[peer.process_id], (Running, TaskViews, TaskCounts))
-                and self._peers.get(peer.process_id) is peer  # Else it has ended.
-            ]
             finish(list(answers.values()), silent)
 
         if not peers:
@@ -116,7 +117,7 @@ class NodeTaskReports:
                 peer.process_id,
                 lambda asked: _renumbered(question, asked),
                 lambda reply, peer=peer: arrived(peer, reply),  # type: ignore[misc]
-                max(0.0, min(wait_s, _WAIT_MAX_S)),
+                wait_s,
             )
 
 
