@@ -36,6 +36,7 @@ SHELLS = {
     "node/objects/opening.py": "puts the store's parts together, logs",
     "node/objects/overflow.py": "a file on disk",
     "node/objects/places.py": "reads settings and paths",
+    "node/objects/remote.py": "files at URLs",
     "node/objects/spill_pool.py": "threads",
     "node/objects/report.py": "asks the processes of the node",
     "node/objects/server.py": "tells the time, logs",
