@@ -18,7 +18,7 @@ from mray.tasks.streams import DYNAMIC, STREAMING, WORDS
 TASK_OPTIONS = frozenset({
     "num_cpus", "num_gpus", "memory", "resources", "num_returns", "max_retries",
     "retry_exceptions", "max_calls", "runtime_env", "name", "scheduling_strategy",
-    "writable_args", "_generator_backpressure_num_objects",
+    "writable_args", "_generator_backpressure_num_objects", "enable_task_events",
 })  # fmt: skip
 ACTOR_OPTIONS = frozenset({
     "num_cpus", "num_gpus", "memory", "resources", "max_restarts", "max_task_retries",
@@ -165,6 +165,7 @@ _CHECKS: dict[str, Callable[[str, Any], None]] = {
     "get_if_exists": _bool,
     "scheduling_strategy": _strategy,
     "writable_args": _writable_args,
+    "enable_task_events": _bool,
     "_generator_backpressure_num_objects": _backpressure,
 }
 

@@ -85,6 +85,7 @@ class RemoteFunction:
             options=self._worker_options,
             backpressure=backpressure_of(options, self._returns),
         )
+        template.recorded = options.get("enable_task_events") is not False
         self._made = (runtime, template)
         return template
 

@@ -135,6 +135,19 @@ def test_each_attempt_of_a_task_is_told_with_its_error(cluster: None, tmp_path: 
     assert attempts[0].error_message == "ValueError: no such thing"
 
 
+def test_functions_may_opt_out_of_being_recorded(cluster: None) -> None:
+    @mray.remote
+    def quiet() -> int:
+        return 1
+
+    assert mray.get(quiet.options(enable_task_events=False).remote()) == 1
+    assert of(quiet) == []
+    assert mray.get(quiet.remote()) == 1
+    assert len(of(quiet)) == 1
+    with pytest.raises(TypeError, match="must be a bool"):
+        quiet.options(enable_task_events="no")
+
+
 def test_nested_tasks_name_their_parent(cluster: None) -> None:
     @mray.remote
     def child() -> None:
