@@ -14,12 +14,17 @@ from __future__ import annotations
 
 from typing import Final
 
+import msgspec
+
 from mray.machine import InvariantError
 from mray.node.head.actor_records import Actor, Registry
 from mray.node.head.causes import describe
 from mray.node.head.events import (
+    ActorGone,
     Effect,
     From,
+    GroupEnded,
+    GroupPlaced,
     JobEnded,
     NodeLost,
     NodeUp,
@@ -28,7 +33,8 @@ from mray.node.head.events import (
     Send,
     Tick,
 )
-from mray.node.head.placement import Room, choose
+from mray.node.head.placement import Choice, Room, allowed, choose, choose_in_group
+from mray.placement import Where
 from mray.resources import give_back, take
 from mray.wire.messages import (
     Ack,
@@ -36,6 +42,7 @@ from mray.wire.messages import (
     ActorList,
     ActorOutOfScope,
     ActorRegistered,
+    ActorSpec,
     ActorStarted,
     ActorStartFailed,
     ActorState,
@@ -76,11 +83,16 @@ class ActorTable:
         self._deaths: dict[bytes, DeathCause] = {}
         #: Actor id -> (moment to give up, watchers), of actors nobody registered yet.
         self._unknown: dict[bytes, tuple[float, list[bytes]]] = {}
+        #: Where the bundles of placement groups are, and groups that were removed lately.
+        self._groups: dict[bytes, list[bytes]] = {}
+        self._ended_groups: dict[bytes, None] = {}
         #: The unplaced actors that have a moment to be tried again at.
         self._delayed: dict[bytes, Actor] = {}
 
     def handle(
-        self, event: From | Tick | NodeUp | NodeLost | RoomSeen | JobEnded, now: float
+        self,
+        event: From | Tick | NodeUp | NodeLost | RoomSeen | JobEnded | GroupPlaced | GroupEnded,
+        now: float,
     ) -> list[Effect]:
         """Take a message about actors, or what happened to nodes and jobs."""
         match event:
@@ -96,6 +108,11 @@ class ActorTable:
                 cause = DeathCause("owner_died", f"its job {job_id.hex()} has ended")
                 mine = [a for a in self._registry.living() if a.spec.job_id == job_id]
                 return self._end_all([a for a in mine if not a.spec.detached], cause)
+            case GroupPlaced(group_id, nodes):
+                self._groups[group_id] = nodes
+                return self._place_waiting(now)
+            case GroupEnded(group_id):
+                return self._group_ended(group_id)
             case Tick():
                 return self._tick(now)
 
@@ -158,14 +175,18 @@ class ActorTable:
         death = self._deaths.get(spec.owner.process_id)
         if death is not None and not spec.detached:
             return effects + self._end(actor, _owner_died(death))
+        if spec.group in self._ended_groups:
+            return effects + self._end(actor, _group_removed(spec.group))
         effects += self._place(actor)
         return effects + [Send(watcher, actor.view()) for watcher in early]
 
     def _place(self, actor: Actor) -> list[Effect]:
         """Send an unplaced actor to a node, if there is one for it; tell of a new reason if not."""
         spec = actor.spec
-        choice = choose(spec.placement_resources, spec.resources, list(self._rooms.values()))
+        choice = self._choose(spec)
         self._delay(actor, None)
+        if choice.never:
+            return self._end(actor, DeathCause("unschedulable", choice.reason))
         before, actor.reason = actor.reason, choice.reason
         if choice.node_id is None:
             return [] if choice.reason == before else self._tell(actor)
@@ -173,6 +194,25 @@ class ActorTable:
         take(spec.placement_resources, self._rooms[choice.node_id].available)
         start = Send(choice.node_id, StartActor(spec, actor.incarnation))
         return [start, *(self._tell(actor) if actor.reason != before else [])]
+
+    def _choose(self, spec: ActorSpec) -> Choice:
+        need = spec.placement_resources
+        if spec.group:
+            return choose_in_group(need, spec.group, self._groups.get(spec.group, []), self._rooms)
+        rooms = list(self._rooms.values())
+        if spec.where:
+            rooms, settled = allowed(msgspec.msgpack.decode(spec.where, type=Where), rooms)
+            if settled is not None:
+                return settled
+        return choose(need, spec.resources, rooms)
+
+    def _group_ended(self, group_id: bytes) -> list[Effect]:
+        self._groups.pop(group_id, None)
+        self._ended_groups[group_id] = None
+        if len(self._ended_groups) > _DEATHS_MAX:
+            del self._ended_groups[next(iter(self._ended_groups))]
+        mine = [actor for actor in self._registry.living() if actor.spec.group == group_id]
+        return self._end_all(mine, _group_removed(group_id))
 
     def _started(self, message: ActorStarted, now: float) -> list[Effect]:
         actor = self._registry.get(message.actor_id)
@@ -230,7 +270,7 @@ class ActorTable:
             return self._end(actor, actor.ending if cause.kind in _INTENDED else cause)
         allowed = actor.spec.max_oom_restarts
         uncounted = _for_memory(cause) and (allowed < 0 or actor.memory_count < allowed)
-        if cause.kind in _INTENDED or cause.kind == "creation_failed":
+        if cause.kind in _INTENDED or cause.kind in ("creation_failed", "env_failed"):
             return self._end(actor, cause)
         if not (uncounted or actor.restarts_left):
             return self._end(actor, cause)
@@ -305,7 +345,8 @@ class ActorTable:
         note = Note(f"actor {actor.name_for_people} is dead: {describe(cause)}")
         told = self._tell(actor)
         actor.watchers = {}
-        return [*effects, *told, note]
+        gone = [ActorGone(actor.spec.actor_id)] if actor.spec.detached else []
+        return [*effects, *told, note, *gone]
 
     def _stop(self, actor: Actor, cause: DeathCause) -> Send:
         return Send(actor.node_id, StopActor(actor.spec.actor_id, actor.incarnation, True, cause))
@@ -336,6 +377,7 @@ class ActorTable:
             is_head=node.is_head,
             total=dict(node.resources),
             available=dict(node.resources),
+            labels=dict(node.labels),
         )
         return self._place_waiting(now)
 
@@ -406,6 +448,10 @@ class ActorTable:
                 raise InvariantError(f"{actor.name_for_people} is on a node that is gone")
             if actor.spec.actor_id in self._unknown:
                 raise InvariantError(f"{actor.name_for_people} is registered and unknown")
+
+
+def _group_removed(group_id: bytes) -> DeathCause:
+    return DeathCause("group_removed", f"its placement group {group_id.hex()} was removed")
 
 
 def _for_memory(cause: DeathCause) -> bool:

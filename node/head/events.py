@@ -1,7 +1,8 @@
 """What goes into the head's machines and what comes out: values only.
 
 A message from a process arrives as From. Machines answer with effects; some effects are events for
-the other machines as well (NodeUp, NodeLost, RoomSeen, JobEnded): the server hands them on.
+the other machines as well (NodeUp, NodeLost, RoomSeen, JobEnded, ActorGone, GroupPlaced,
+GroupEnded): the server hands them on.
 """
 
 from __future__ import annotations
@@ -60,6 +61,25 @@ class JobEnded(Value, frozen=True):
     job_id: bytes
 
 
+class ActorGone(Value, frozen=True):
+    """A detached actor has ended for good; what it made that lives as long as it goes."""
+
+    actor_id: bytes
+
+
+class GroupPlaced(Value, frozen=True):
+    """Where the bundles of a placement group are now; b"" for those that are nowhere."""
+
+    group_id: bytes
+    nodes: list[bytes]
+
+
+class GroupEnded(Value, frozen=True):
+    """A placement group was removed; what lives in it goes."""
+
+    group_id: bytes
+
+
 class Send(Value, frozen=True):
     """Send to one process, if it is there."""
 
@@ -81,4 +101,5 @@ class Note(Value, frozen=True):
 
 
 Event: TypeAlias = From | Tick | NodeUp | NodeLost | NodeProcessEnded | RoomSeen | JobEnded
-Effect: TypeAlias = Send | ToNodes | Note | NodeUp | NodeLost | RoomSeen | JobEnded
+Told: TypeAlias = NodeUp | NodeLost | RoomSeen | JobEnded | ActorGone | GroupPlaced | GroupEnded
+Effect: TypeAlias = Send | ToNodes | Note | Told

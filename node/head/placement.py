@@ -12,6 +12,14 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from mray.placement import (
+    Where,
+    describe_conditions,
+    group_in,
+    in_bundle,
+    matches,
+    plain,
+)
 from mray.resources import UNIT, fits, missing, to_float
 
 
@@ -22,6 +30,7 @@ class Room(msgspec.Struct, kw_only=True):
     is_head: bool
     total: dict[str, int]
     available: dict[str, int]
+    labels: dict[str, str] = {}
 
 
 class Choice(msgspec.Struct, frozen=True):
@@ -29,6 +38,8 @@ class Choice(msgspec.Struct, frozen=True):
 
     node_id: bytes | None
     reason: str = ""
+    #: It never can be, whatever nodes join.
+    never: bool = False
 
 
 def choose(need: Mapping[str, int], held: Mapping[str, int], rooms: Sequence[Room]) -> Choice:
@@ -43,6 +54,42 @@ def choose(need: Mapping[str, int], held: Mapping[str, int], rooms: Sequence[Roo
     if len(feasible) == 1:
         return Choice(feasible[0].node_id, _full(need, feasible))
     return Choice(None, _full(need, feasible))
+
+
+def choose_in_group(
+    need: Mapping[str, int], group_id: bytes, nodes: Sequence[bytes], rooms: Mapping[bytes, Room]
+) -> Choice:
+    """The node for an actor in a bundle of the group. ``nodes``: where its bundles are, b"" for
+    nowhere; none of a group that is not created."""
+    name = f"placement group {group_id.hex()[:10]}"
+    found = group_in(need)
+    assert found is not None
+    index = found[1]
+    wanted = range(len(nodes)) if index < 0 else [i for i in (index,) if i < len(nodes)]
+    there = [i for i in wanted if nodes[i] in rooms]
+    if not there:
+        return Choice(None, f"waits for {name}, which is not created" if not nodes else
+                      f"waits for {name}: its bundle is on no node now")  # fmt: skip
+    for i in there:
+        room = rooms[nodes[i]]
+        if fits(in_bundle(need, group_id, i), room.available):
+            return Choice(room.node_id)
+    # The bundles' nodes know best when there is room in them.
+    return Choice(nodes[there[0]], f"waits for room in {name}: needs {_amounts(plain(need))}")
+
+
+def allowed(where: Where, rooms: Sequence[Room]) -> tuple[list[Room], Choice | None]:
+    """The nodes that meet conditions, the wished ones first; and a choice where that settles it."""
+    if where.node_id:
+        named = [room for room in rooms if room.node_id == where.node_id]
+        if named or not where.soft:
+            text = f"the node {where.node_id.hex()} that it has to be on is not in the cluster"
+            return named, None if named else Choice(None, text, never=True)
+    rooms = [room for room in rooms if matches(where.labels, room.labels)]
+    if where.labels and not rooms:
+        conditions = describe_conditions(where.labels)
+        return [], Choice(None, f"infeasible: no node has the labels that it needs ({conditions})")
+    return sorted(rooms, key=lambda room: not matches(where.soft_labels, room.labels)), None
 
 
 def _infeasible(need: Mapping[str, int], rooms: Sequence[Room]) -> str:

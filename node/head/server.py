@@ -18,8 +18,11 @@ from mray.daemon_params import CONFIG_KEY, CONFIG_NAMESPACE
 from mray.node.daemon import Daemon
 from mray.node.head.actors import ActorTable
 from mray.node.head.events import (
+    ActorGone,
     Effect,
     From,
+    GroupEnded,
+    GroupPlaced,
     JobEnded,
     NodeLost,
     NodeProcessEnded,
@@ -33,6 +36,8 @@ from mray.node.head.events import (
 from mray.node.head.jobs import JobTable, StopPolicy
 from mray.node.head.kv import KeyValues
 from mray.node.head.membership import Membership, Silence
+from mray.node.head.packages import Packages
+from mray.node.head.placement_groups import GroupTable
 from mray.node.head.task_events import GoOn, ReadOn, TaskEventStore
 from mray.process import start_time_of
 from mray.rpc.pump import Timer
@@ -40,12 +45,16 @@ from mray.wire.messages import (
     ActorOutOfScope,
     ActorStarted,
     ActorStartFailed,
+    BundlesReserved,
     CountTasks,
+    CreatePlacementGroup,
     FinishJob,
     GetActor,
     GetJobInfo,
     GetJobs,
     GetNodes,
+    GetPackage,
+    GetPlacementGroups,
     GetTaskEvents,
     Heartbeat,
     JobExited,
@@ -60,14 +69,17 @@ from mray.wire.messages import (
     NodeGone,
     NodeInfo,
     ProcessDied,
+    PutPackage,
     RegisterActor,
     RegisterJob,
     RegisterNode,
+    RemovePlacementGroup,
     Shutdown,
     StopJob,
     SubmitJob,
     TaskEvents,
     WatchActor,
+    WatchPlacementGroup,
 )
 
 #: What of the grace of a shutdown the nodes get for themselves.
@@ -117,9 +129,11 @@ class Head:
             unix_offset_s=time.time() - now,
         )
         self.actors = ActorTable()
+        self.groups = GroupTable()
         self.keys = KeyValues()
         self.task_events = TaskEventStore(config.tasks.task_events_max_num_task_in_gcs)
         self.keys.put(CONFIG_NAMESPACE, CONFIG_KEY, params.config)
+        self.packages = Packages(f"{daemon.session.path}/runtime_resources/head", self._pump.send)
         self._timers: dict[int, tuple[float, Timer]] = {}
         self._ending = False
         self._wire()
@@ -137,6 +151,11 @@ class Head:
                 (RegisterActor, ActorStarted, ActorStartFailed, KillActor, ActorOutOfScope,
                  WatchActor, GetActor, ListActors),
             ),
+            (
+                self.groups,
+                (CreatePlacementGroup, RemovePlacementGroup, WatchPlacementGroup,
+                 GetPlacementGroups, BundlesReserved),
+            ),
             (self.keys, (KvPut, KvGet, KvDelete, KvKeys)),
             (self.task_events, (TaskEvents, GetTaskEvents, CountTasks)),
         ]  # fmt: skip
@@ -144,6 +163,8 @@ class Head:
             for kind in kinds:
                 self._pump.on(kind, self._handler(machine))
         self._pump.on(ProcessDied, self._process_died)
+        self._pump.on(PutPackage, self.packages.put)
+        self._pump.on(GetPackage, self.packages.get)
 
     def _handler(self, machine: _Machine) -> Callable[[bytes, Message], None]:
         return lambda sender, message: self._feed(machine, From(sender, message))
@@ -152,6 +173,8 @@ class Head:
         self._perform([ToNodes(message, but=sender)])
         self._feed(self.jobs, From(sender, message))
         self._feed(self.actors, From(sender, message))
+        self._feed(self.groups, From(sender, message))
+        self.packages.process_died(message.process_id)
 
     # -- machines
 
@@ -179,13 +202,20 @@ class Head:
                     self._watch_node(node)
                     waiting.extend(self._tell(self.jobs, effect))
                     waiting.extend(self._tell(self.actors, effect))
+                    waiting.extend(self._tell(self.groups, effect))
                 case NodeLost():
                     waiting.extend(self._tell(self.jobs, effect))
                     waiting.extend(self._tell(self.actors, effect))
+                    waiting.extend(self._tell(self.groups, effect))
                     self._maybe_finish()
                 case GoOn():
                     self._pump.call_soon(lambda: self._feed(self.task_events, ReadOn()))
                 case RoomSeen() | JobEnded():
+                    waiting.extend(self._tell(self.actors, effect))
+                    waiting.extend(self._tell(self.groups, effect))
+                case ActorGone():
+                    waiting.extend(self._tell(self.groups, effect))
+                case GroupPlaced() | GroupEnded():
                     waiting.extend(self._tell(self.actors, effect))
 
     def _tell(self, machine: _Machine, event: Any) -> Sequence[Effect | GoOn]:
@@ -253,4 +283,7 @@ def run_head(daemon: Daemon) -> int:
     head = Head(daemon)
     daemon.on_stop = head.stop
     daemon.ready()
-    return daemon.run()
+    try:
+        return daemon.run()
+    finally:
+        head.packages.close()

@@ -6,6 +6,7 @@ Owns the arithmetic: available = total - what is held. Who gets what is leases.p
 from __future__ import annotations
 
 from mray.machine import InvariantError
+from mray.placement import group_in
 from mray.resources import Resources, give_back, take
 from mray.wire.messages import StartActor
 
@@ -14,7 +15,8 @@ class Hold:
     """A worker at work for somebody: a lease, or an actor's place."""
 
     __slots__ = (
-        "actor", "blocked", "class_id", "lease_id", "owner", "resources", "since", "worker",
+        "actor", "blocked", "class_id", "group", "lease_id", "owner", "resources", "since",
+        "worker",
     )  # fmt: skip
 
     def __init__(
@@ -26,6 +28,9 @@ class Hold:
         self.class_id = class_id
         self.worker = worker
         self.resources = resources
+        found = group_in(resources)
+        #: The placement group that it is in.
+        self.group = found[0] if found is not None else None
         #: The actor that has its place here; None for a lease.
         self.actor = actor
         #: Its worker waits in get: its CPU is with the node.
@@ -38,14 +43,18 @@ class Hold:
         """What it holds at this moment."""
         if not self.blocked:
             return self.resources
-        return {name: amount for name, amount in self.resources.items() if name != "CPU"}
+        return {name: n for name, n in self.resources.items() if not _is_cpu(name)}
 
 
 class Holds:
     """All holds of the node. A worker has at most one, which ends with its lease or its process."""
 
     def __init__(self, total: Resources) -> None:
-        self.total = total
+        #: What the node has, and what its bundles offer under names of their own.
+        self.total = dict(total)
+        #: What bundles took out of it, and offer.
+        self.reserved: Resources = {}
+        self.offers: Resources = {}
         #: Below zero where workers took their CPU back while others had it.
         self.available = dict(total)
         self.by_worker: dict[bytes, Hold] = {}
@@ -69,7 +78,7 @@ class Holds:
         """Its worker begins or ends to wait: its CPU goes back, or is taken again."""
         if hold.blocked == blocked:
             return
-        cpu = {"CPU": hold.resources.get("CPU", 0)}
+        cpu = {name: amount for name, amount in hold.resources.items() if _is_cpu(name)}
         if blocked:
             give_back(cpu, self.available)
         else:
@@ -94,14 +103,44 @@ class Holds:
     def beside_actors(self) -> Resources:
         """What would be available if every lease were returned."""
         rest = dict(self.total)
+        take(self.reserved, rest)
         for hold in self.by_worker.values():
             if hold.actor is not None:
                 take(hold.held, rest)
         return rest
 
+    # -- bundles of placement groups
+
+    def reserve(self, bundle: Resources) -> None:
+        """Take a bundle out of what is free."""
+        give_back(bundle, self.reserved)
+        take(bundle, self.available)
+
+    def unreserve(self, bundle: Resources) -> None:
+        """Give a bundle back."""
+        _shrink(self.reserved, bundle)
+        give_back(bundle, self.available)
+
+    def grow(self, offer: Resources) -> None:
+        """What a bundle offers is there."""
+        for amounts in (self.total, self.available, self.offers):
+            give_back(offer, amounts)
+
+    def shrink(self, offer: Resources) -> None:
+        """What a bundle offered, and nobody holds, is there no more."""
+        for amounts in (self.total, self.available, self.offers):
+            _shrink(amounts, offer)
+
+    def in_use(self, offer: Resources) -> bool:
+        """Whether somebody holds some of it."""
+        return any(
+            name in offer for hold in self.by_worker.values() if hold.group for name in hold.held
+        )
+
     def check(self) -> None:
         """Raise InvariantError on a contradiction."""
         expected = dict(self.total)
+        take(self.reserved, expected)
         for hold in self.by_worker.values():
             take(hold.held, expected)
             if (hold.actor is None) != (self.by_lease.get(hold.lease_id) is hold):
@@ -110,3 +149,16 @@ class Holds:
             there, left = self.available.get(name, 0), expected.get(name, 0)
             if there != left:
                 raise InvariantError(f"{name}: {there} available, but {left} not held")
+
+
+def _is_cpu(name: str) -> bool:
+    """Whether a worker that waits gives it back: the node's CPUs, or those of a bundle."""
+    return name == "CPU" or name.startswith("CPU_group_")
+
+
+def _shrink(amounts: Resources, by: Resources) -> None:
+    """Subtract, and forget names that nothing is left of."""
+    take(by, amounts)
+    for name in by:
+        if not amounts[name]:
+            del amounts[name]

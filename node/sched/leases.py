@@ -2,8 +2,7 @@
 
 Machine: methods are events, take ``now`` (monotonic seconds) where it matters, and return effects;
 ``settle`` decides, once after any number of events. Owns the lines of those who wait, leases and
-actors' places. Contains the pool (it asks for workers and gives them
-back) and passes its effects on. Sends and starts nothing.
+actors' places. Contains the pool and passes its effects on. Sends and starts nothing.
 
 - Owners take turns (turns.py). What does not fit is passed over, but not for ever (lines.py).
 - A worker that blocks in get gives its CPU back and takes it again afterwards, beyond the limit if
@@ -19,28 +18,31 @@ from __future__ import annotations
 
 from collections import deque
 
-import msgspec
-
 from mray.machine import InvariantError
+from mray.node.sched.bundles import Bundles
+from mray.node.sched.effects import Effect, Send, TellHead, group_removed, start_failed
 from mray.node.sched.holds import Hold, Holds
-from mray.node.sched.lines import Line, infeasible_text
+from mray.node.sched.lines import Line, infeasible_text, sum_needs
 from mray.node.sched.plan import StartPlan
 from mray.node.sched.sharing import Pacing, whom_to_ask
 from mray.node.sched.turns import Turns
-from mray.node.workers.pool import Key, KeyFailed, Kill, Pool, PoolEffect, Spawn, Worker
-from mray.resources import Resources, fits, take
+from mray.node.workers.pool import Key, KeyFailed, Pool, PoolEffect, Worker
+from mray.resources import Resources, fits, give_back, take
 from mray.wire.messages import (
-    ActorStartFailed,
+    BundlesReserved,
     DeathCause,
     LeaseDemand,
     LeaseGranted,
     LeaseRefused,
     LeasesWanted,
-    Message,
+    ReserveBundles,
+    ReturnBundles,
     StartActor,
     StopActor,
     TerminateActor,
 )
+
+__all__ = ["Effect", "Leases", "Send", "TellHead", "workers_max"]
 
 
 def workers_max(cpus: int, soft_limit: int) -> int:
@@ -48,20 +50,6 @@ def workers_max(cpus: int, soft_limit: int) -> int:
     return max(16 * cpus + 64, soft_limit)
 
 
-class Send(msgspec.Struct, frozen=True):
-    """Send to a process of this node."""
-
-    process_id: bytes
-    message: Message
-
-
-class TellHead(msgspec.Struct, frozen=True):
-    """Send to the head."""
-
-    message: Message
-
-
-Effect = Send | TellHead | Spawn | Kill
 #: Where a line is filed: owner and class; actors by owner, key, needs and what is then held.
 _LineAt = tuple[object, ...]
 
@@ -73,6 +61,7 @@ class Leases:
         self.pool = pool
         #: By worker. A worker that drains keeps its hold until its process is gone.
         self.holds = Holds(total)
+        self.bundles = Bundles(self.holds)
         self._task_workers_max = task_workers_max
         self._node_name = node_name
         #: By age. None is empty after settle().
@@ -105,6 +94,8 @@ class Leases:
         if message.exclusive:
             line.own_cpu = message.resources.get("CPU", 0)
             self._widen(line, line.own_cpu)
+        if line.group is not None:
+            return []  # Its owner knows of the group, which may not be here yet.
         effects: list[Effect] = []
         if line.count and not line.infeasible and not fits(line.need, self.holds.total):
             line.infeasible = True
@@ -119,7 +110,7 @@ class Leases:
             return []
         effects = self._through(self.pool.release(hold.worker, reuse, now))
         if self.pool.workers[hold.worker].state == "idle":
-            self.holds.remove(hold)
+            self._let_go(hold)
         return effects
 
     def blocked(self, worker: bytes, is_blocked: bool) -> None:
@@ -174,9 +165,12 @@ class Leases:
         for name, amount in spec.placement_resources.items():
             need[name] = max(need.get(name, 0), amount)
         label = f"actor {spec.class_name}"
-        if not fits(need, self.holds.total):
+        if spec.group:
+            if not self.bundles.usable(spec.group):
+                return [group_removed(message)]
+        elif not fits(need, self.holds.total):
             text = infeasible_text(label, need, self.holds.total, self._node_name)
-            return [_start_failed(message, text)]
+            return [start_failed(message, text)]
         key, owner = Key(spec.job_id, spec.runtime_env), spec.owner.process_id
         shape = (tuple(sorted(need.items())), tuple(sorted(spec.resources.items())))
         at: _LineAt = (owner, "actor", key, *shape)
@@ -202,13 +196,46 @@ class Leases:
             return self._through(self.pool.end(hold.worker, message.cause, 0.0))
         return [Send(hold.worker, TerminateActor(message.actor_id))]
 
+    # -- placement groups
+
+    def reserve_bundles(self, message: ReserveBundles) -> list[Effect]:
+        """The head wants bundles here, as soon as there is room. Idempotent."""
+        need, answer = self.bundles.judge(message, self._node_name)
+        at: _LineAt = ("bundles", message.group_id, message.attempt)
+        if answer is None and at not in self._lines:
+            line = self._new_line(at, message.group_id, None, Key(b"", b""), need, need, "a group")
+            line.reserve, line.count = message, 1
+        return [TellHead(answer)] if answer is not None else []
+
+    def return_bundles(self, message: ReturnBundles) -> list[Effect]:
+        """The head gives bundles up, or the group was removed: what runs or waits in it ends. Who
+        owns its tasks hears of that from the head. Idempotent."""
+        group_id, attempt = message.group_id, message.attempt
+        effects: list[Effect] = []
+        for line in self._lines.values():
+            wanted = line.reserve
+            if wanted is not None and wanted.group_id == group_id:
+                if attempt in (-1, wanted.attempt):
+                    line.count = 0
+            elif line.group == group_id and attempt == -1:
+                effects += [group_removed(start) for start in line.starts]
+                line.starts.clear()
+                line.count = 0
+        self.bundles.leave(group_id, attempt)
+        if attempt == -1:
+            cause = DeathCause("killed", f"its placement group {group_id.hex()} was removed")
+            for hold in list(self.holds.by_worker.values()):
+                if hold.group == group_id:
+                    effects += self._end(hold, cause, 0.0)
+        return effects
+
     # -- processes and jobs
 
     def worker_exited(self, process_id: bytes, last_words: str, now: float) -> list[Effect]:
         """A worker's process is gone, or could not be made."""
         hold = self.holds.by_worker.get(process_id)
         if hold is not None:
-            self.holds.remove(hold)
+            self._let_go(hold)
         effects = self._through(self.pool.exited(process_id, last_words, now))
         return effects + self.owner_died(process_id)
 
@@ -237,7 +264,7 @@ class Leases:
             if hold.actor is not None and hold.actor.spec.detached
         }
         for line in self._lines.values():
-            if line.key.job_id == job_id and line.owner not in spared:
+            if line.key.job_id == job_id and line.owner not in spared and line.reserve is None:
                 line.starts = deque(s for s in line.starts if s.spec.detached)
                 line.count = len(line.starts)
         effects = self._through(self.pool.job_over(job_id, now))
@@ -260,6 +287,10 @@ class Leases:
         keys = dict.fromkeys(line.key for line in self._lines.values())
         return self._through([KeyFailed(k, text) for k in keys if k.job_id == job_id])
 
+    def environment_failed(self, key: Key, text: str) -> list[Effect]:
+        """Workers of this key end while they set themselves up: who waits for them is told."""
+        return self._through([KeyFailed(key, text, "env_failed")])
+
     def tick(self, now: float) -> list[Effect]:
         """Time has passed; settle() follows."""
         return self._through(self.pool.tick(now))
@@ -273,12 +304,7 @@ class Leases:
 
     def pending(self) -> list[tuple[Resources, int]]:
         """What waits, summed by needs, oldest first: for heartbeats."""
-        sums: dict[tuple[tuple[str, int], ...], tuple[Resources, int]] = {}
-        for line in self._lines.values():
-            shape = tuple(sorted(line.need.items()))
-            _, count = sums.get(shape, (line.need, 0))
-            sums[shape] = (line.need, count + line.count)
-        return list(sums.values())
+        return sum_needs(self._lines.values())
 
     def free(self) -> Resources:
         """What is available, for heartbeats: never below zero."""
@@ -288,6 +314,7 @@ class Leases:
         """Raise InvariantError on a contradiction."""
         self.pool.check()
         self.holds.check()
+        self.bundles.check()
         workers, holds = self.pool.workers, self.holds.by_worker
         for worker_id in holds:
             if worker_id not in workers or workers[worker_id].state in ("starting", "idle"):
@@ -296,7 +323,8 @@ class Leases:
             if worker.state in ("leased", "actor") and worker.process_id not in holds:
                 raise InvariantError(f"{worker.state} worker without a hold")
         for at, line in self._lines.items():
-            if line.count <= 0 or (line.class_id is None and line.count != len(line.starts)):
+            expected = line.count if line.class_id is not None else len(line.starts)
+            if line.count <= 0 or line.count != expected + (line.reserve is not None):
                 raise InvariantError(f"line {at} waits for {line.count}")
 
     # -- the decision
@@ -325,16 +353,20 @@ class Leases:
                 for line in own:
                     if not left.get(line.number):
                         continue
-                    if not fits(line.need, self._turns.room(line, claimant, free)):
+                    found = self._room_for(line, self._turns.room(line, claimant, free))
+                    if found is None:
                         short[line.number] = line
                         continue
-                    worker = self.pool.take_idle(line.key)
-                    if worker is not None:
-                        effects.append(self._grant(line, worker, now))
+                    need, held = found
+                    if line.reserve is not None:
+                        effects.append(self._reserve(line, line.reserve, free))
                         granted.add(line.number)
-                        take(line.hold, free)
+                    elif (worker := self.pool.take_idle(line.key)) is not None:
+                        effects.append(self._grant(line, worker, held, now))
+                        granted.add(line.number)
+                        take(held, free)
                     elif plan.start(line, self.holds.is_blocked(line.owner), now):
-                        take(line.need, free)
+                        take(need, free)
                     else:
                         left[line.number] = 0  # Whatever is free, no worker can come now.
                         continue
@@ -385,7 +417,27 @@ class Leases:
 
     # -- changes of state
 
-    def _grant(self, line: Line, worker: Worker, now: float) -> Send:
+    def _room_for(self, line: Line, free: Resources) -> tuple[Resources, Resources] | None:
+        """What a request of the line needs and would hold, None where there is no room for it."""
+        if line.group is not None:
+            return self.bundles.choose(line, free)
+        return (line.need, line.hold) if fits(line.need, free) else None
+
+    def _reserve(self, line: Line, message: ReserveBundles, free: Resources) -> TellHead:
+        line.count = 0
+        line.reserve = None
+        line.served()
+        take(line.need, free)
+        give_back(self.bundles.reserve(message), free)
+        return TellHead(BundlesReserved(message.group_id, message.attempt))
+
+    def _let_go(self, hold: Hold) -> None:
+        """Nobody works in this place any more."""
+        self.holds.remove(hold)
+        if hold.group is not None:
+            self.bundles.settle(hold.group)
+
+    def _grant(self, line: Line, worker: Worker, held: Resources, now: float) -> Send:
         assert worker.address is not None
         self._lease_count += 1
         lease_id = self._lease_count
@@ -393,7 +445,7 @@ class Leases:
         line.count -= 1
         self._turns.served(line)
         self.holds.add(
-            Hold(lease_id, line.owner, line.class_id, worker.process_id, line.hold, start, now)
+            Hold(lease_id, line.owner, line.class_id, worker.process_id, held, start, now)
         )
         if line.class_id is None:
             assert start is not None
@@ -420,10 +472,11 @@ class Leases:
             for line in self._lines.values():
                 if line.key != effect.key:
                     continue
-                effects += [_start_failed(start, effect.text) for start in line.starts]
+                kind = "env_failed" if effect.kind == "env_failed" else "creation_failed"
+                effects += [start_failed(start, effect.text, kind) for start in line.starts]
                 if line.class_id is not None:
                     text = f"{line.label}: {effect.text}"
-                    refused = LeaseRefused(line.class_id, "worker_start_failed", text)
+                    refused = LeaseRefused(line.class_id, effect.kind, text)
                     effects.append(Send(line.owner, refused))
                 line.starts.clear()
                 line.count = 0
@@ -445,8 +498,3 @@ class Leases:
                 if start.spec.actor_id == actor_id and start.incarnation == incarnation:
                     return line, start
         return None
-
-
-def _start_failed(start: StartActor, text: str) -> TellHead:
-    cause = DeathCause("creation_failed", text)
-    return TellHead(ActorStartFailed(start.spec.actor_id, start.incarnation, cause))

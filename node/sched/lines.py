@@ -12,12 +12,14 @@ time. A node is thus never idle for more than half of the time for the sake of o
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from typing import Final
 
 from mray.node.workers.pool import Key
+from mray.placement import group_in
 from mray.resources import UNIT, Resources, missing
 from mray.units import format_bytes
-from mray.wire.messages import StartActor
+from mray.wire.messages import ReserveBundles, StartActor
 
 CLAIM_AFTER_S: Final = 1.0
 CLAIM_S: Final = 5.0
@@ -26,11 +28,12 @@ _IN_BYTES: Final = ("memory", "object_store_memory")
 
 
 class Line:
-    """Equal requests of one owner. ``class_id`` is None for actors."""
+    """Equal requests of one owner. ``class_id`` is None for actors and bundles."""
 
     __slots__ = (
-        "asked_back", "class_id", "count", "hold", "infeasible", "key", "label", "need", "number",
-        "own_cpu", "owner", "passed_over_at", "rest_s", "rest_until", "starts",
+        "asked_back", "class_id", "count", "group", "hold", "index", "infeasible", "key", "label",
+        "need", "number", "own_cpu", "owner", "passed_over_at", "reserve", "rest_s", "rest_until",
+        "starts",
     )  # fmt: skip
 
     def __init__(
@@ -49,6 +52,10 @@ class Line:
         #: How many are still wanted. For actors: len(starts).
         self.count = 0
         self.starts: deque[StartActor] = deque()
+        #: Of a line that waits for room for bundles: it needs no worker.
+        self.reserve: ReserveBundles | None = None
+        #: The placement group that it is in, and the bundle; -1: any.
+        self.group, self.index = group_in(need) or (None, -1)
         #: Of a line that wants the node to itself: the CPUs that its task asked for. Else None.
         self.own_cpu: int | None = None
         #: Asks for more than the node has, and its owner was told.
@@ -94,6 +101,16 @@ class Line:
         if self.passed_over_at is None:
             return None
         return max(self.passed_over_at + CLAIM_AFTER_S, self.rest_until)
+
+
+def sum_needs(lines: Iterable[Line]) -> list[tuple[Resources, int]]:
+    """What waits, summed by needs, oldest first."""
+    sums: dict[tuple[tuple[str, int], ...], tuple[Resources, int]] = {}
+    for line in lines:
+        shape = tuple(sorted(line.need.items()))
+        _, count = sums.get(shape, (line.need, 0))
+        sums[shape] = (line.need, count + line.count)
+    return list(sums.values())
 
 
 def describe(resources: Resources) -> str:

@@ -61,14 +61,16 @@ def whom_to_ask(short: Iterable[Line], lent: list[Hold]) -> dict[bytes, int]:
     Owners with more than their share are asked. In the first round of a line everybody else is,
     even one with an equal share, because a lease may be idle there and only its owner knows.
     """
-    counted: dict[tuple[str, ...], tuple[dict[bytes, int], dict[tuple[bytes, int | None], int]]]
+    counted: dict[object, tuple[dict[bytes, int], dict[tuple[bytes, int | None], int]]]
     counted = {}
     asked: dict[bytes, int] = {}
     for line in short:
         names = tuple(line.need)
-        if names not in counted:
-            counted[names] = _count([one for one in lent if _any(names, one)])
-        by_owner, by_class = counted[names]
+        what = line.group or names
+        if what not in counted:
+            mine_too = [one for one in lent if _any(names, one) or _beside(line, one)]
+            counted[what] = _count(mine_too)
+        by_owner, by_class = counted[what]
         mine = by_owner.get(line.owner, 0)
         for owner, count in by_owner.items():
             share = mine
@@ -84,6 +86,11 @@ def whom_to_ask(short: Iterable[Line], lent: list[Hold]) -> dict[bytes, int]:
 def _any(names: tuple[str, ...], hold: Hold) -> bool:
     held = hold.held
     return any(name in held for name in names)
+
+
+def _beside(line: Line, hold: Hold) -> bool:
+    """Whether a lease is in the placement group that the line waits in."""
+    return line.group is not None and hold.group == line.group
 
 
 def _count(

@@ -1,0 +1,453 @@
+"""Placement groups: their registry, where their bundles are, their ends.
+
+    PENDING --all nodes: BundlesReserved--> CREATED --a node is lost--> RESCHEDULING -> CREATED …
+       |                                      |                             |
+       +--------- removed, job over, the actor that made it dead ----------+--> REMOVED
+
+Two phases: nodes reserve (each when it has room), and only when all have, are told to commit. A
+node that is the only one does both at once. So a group is created whole or not at all. With parts
+on several nodes, groups could wait for each other; so after a while what is reserved is given up
+and tried again, each time later.
+
+Programs lease workers only from the node that they are on (``own_node_only``). A bundle elsewhere
+could run nothing of its maker, so all bundles go to the maker's node, and what that cannot hold is
+infeasible, with the reason. Does not choose nodes (bundle_plan.py).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from mray.machine import InvariantError
+from mray.node.head.bundle_plan import Places, spread_over
+from mray.node.head.events import (
+    ActorGone,
+    Effect,
+    From,
+    GroupEnded,
+    GroupPlaced,
+    JobEnded,
+    NodeLost,
+    NodeUp,
+    Note,
+    RoomSeen,
+    Send,
+    Tick,
+    ToNodes,
+)
+from mray.node.head.placement import Room
+from mray.resources import Resources, to_float
+from mray.wire.messages import (
+    Ack,
+    BundlesReserved,
+    CommitBundles,
+    CreatePlacementGroup,
+    GetPlacementGroups,
+    GroupSpec,
+    PlacementGroups,
+    PlacementGroupState,
+    ProcessDied,
+    Refused,
+    RemovePlacementGroup,
+    ReserveBundles,
+    ReturnBundles,
+    WatchPlacementGroup,
+)
+
+#: Groups removed lately, for the table and for who still has a handle.
+REMOVED_MAX: Final = 1000
+#: How long nodes may take to reserve their parts of a group that has several, doubling.
+_RESERVE_S: Final = 5.0
+_RESERVE_MAX_S: Final = 60.0
+#: Who asks for a group may be faster than the message that makes it.
+_CREATION_WAIT_S: Final = 10.0
+
+
+class _Group(msgspec.Struct):
+    spec: GroupSpec
+    made_at: float
+    state: str = "PENDING"
+    #: Where each bundle is or is being reserved; b"" for nowhere.
+    nodes: list[bytes] = []
+    #: Nodes that have not yet reserved what this attempt asks of them.
+    awaited: dict[bytes, None] = {}
+    #: The bundles that this attempt places.
+    placing: list[int] = []
+    attempt: int = 0
+    #: When an attempt is given up, or the next is made.
+    due_at: float | None = None
+    reserve_s: float = _RESERVE_S
+    reason: str = ""
+    infeasible: bool = False
+    created_after_s: float = 0.0
+    watchers: dict[bytes, None] = {}
+
+    def view(self) -> PlacementGroupState:
+        return PlacementGroupState(
+            self.spec.group_id, self.spec, self.state, list(self.nodes), self.reason,
+            self.infeasible, self.created_after_s, self.attempt,
+        )  # fmt: skip
+
+
+class GroupTable:
+    """See the module."""
+
+    def __init__(self, own_node_only: bool = True) -> None:
+        self._own_node_only = own_node_only
+        self._rooms: dict[bytes, Room] = {}
+        #: Those that live and the last that were removed, by age.
+        self._groups: dict[bytes, _Group] = {}
+        self._removed: dict[bytes, None] = {}
+        #: (namespace, name) -> group.
+        self._names: dict[tuple[str, str], bytes] = {}
+        #: Those that wait for nodes: RoomSeen comes often.
+        self._unplaced: dict[bytes, _Group] = {}
+        #: Those with a moment.
+        self._timed: dict[bytes, _Group] = {}
+        self._unknown: dict[bytes, tuple[float, dict[bytes, None]]] = {}
+
+    def handle(self, event: object, now: float) -> list[Effect]:
+        """Take a message about groups, or what happened to nodes, jobs and actors."""
+        match event:
+            case From(sender, message):
+                return self._message(sender, message, now)
+            case NodeUp(node):
+                self._rooms[node.node_id] = Room(
+                    node_id=node.node_id, is_head=node.is_head, total=dict(node.resources),
+                    available=dict(node.resources), labels=dict(node.labels),
+                )  # fmt: skip
+                return self._place_waiting(now)
+            case RoomSeen(node_id, available):
+                if node_id not in self._rooms:
+                    return []
+                self._rooms[node_id].available = dict(available)
+                return self._place_waiting(now)
+            case NodeLost(node_id, _):
+                return self._node_lost(node_id, now)
+            case JobEnded(job_id):
+                ours = [g for g in self._living() if g.spec.job_id == job_id]
+                mine = [g for g in ours if not (g.spec.detached or g.spec.actor_id)]
+                return self._remove_all(mine, "its job has ended")
+            case ActorGone(actor_id):
+                made = [g for g in self._living() if g.spec.actor_id == actor_id]
+                kept = [g for g in made if not g.spec.detached]
+                return self._remove_all(kept, "the actor that made it has ended")
+            case Tick():
+                return self._tick(now)
+            case other:
+                raise TypeError(f"not for placement groups: {other!r}")
+
+    def deadline(self) -> float | None:
+        """When an attempt is given up or made again, or a watcher of nothing is told so."""
+        times = [g.due_at for g in self._timed.values() if g.due_at is not None]
+        times += [at for at, _ in self._unknown.values()]
+        return min(times, default=None)
+
+    def _message(self, sender: bytes, message: object, now: float) -> list[Effect]:
+        match message:
+            case CreatePlacementGroup(rid, spec):
+                return self._create(sender, rid, spec, now)
+            case RemovePlacementGroup(rid, group_id):
+                group = self._groups.get(group_id)
+                removed = [] if group is None else self._remove(group, "it was removed")
+                return [*removed, Send(sender, Ack(rid))]
+            case WatchPlacementGroup(group_id):
+                return self._watch(sender, group_id, now)
+            case GetPlacementGroups():
+                return [Send(sender, PlacementGroups(message.rid, self._find(message)))]
+            case BundlesReserved():
+                return self._reserved(sender, message, now)
+            case ProcessDied(process_id):
+                for group in self._groups.values():
+                    group.watchers.pop(process_id, None)
+                return []
+            case other:
+                raise TypeError(f"not for placement groups: {type(other).__name__}")
+
+    def _living(self) -> list[_Group]:
+        return [group for group in self._groups.values() if group.state != "REMOVED"]
+
+    def _find(self, message: GetPlacementGroups) -> list[PlacementGroupState]:
+        if message.name:
+            group_id = self._names.get((message.namespace, message.name))
+            return [] if group_id is None else [self._groups[group_id].view()]
+        if message.group_id:
+            found = self._groups.get(message.group_id)
+            return [] if found is None else [found.view()]
+        return [group.view() for group in self._groups.values()]
+
+    # -- birth
+
+    def _create(self, sender: bytes, rid: int, spec: GroupSpec, now: float) -> list[Effect]:
+        if spec.group_id in self._groups:
+            return [Send(sender, Ack(rid))]
+        name = (spec.namespace, spec.name)
+        if spec.name and name in self._names:
+            text = (
+                f"a placement group named {spec.name!r} lives in namespace {spec.namespace!r} "
+                f"already ({self._names[name].hex()}); get it with get_placement_group(), remove "
+                "it, or take another name"
+            )
+            return [Send(sender, Refused(rid, "RaySystemError", text))]
+        group = _Group(spec, now, nodes=[b""] * len(spec.bundles))
+        _, early = self._unknown.pop(spec.group_id, (0.0, {}))
+        group.watchers = {sender: None, **early}
+        self._groups[spec.group_id] = group
+        if spec.name:
+            self._names[name] = spec.group_id
+        self._unplaced[spec.group_id] = group
+        return [Send(sender, Ack(rid)), *self._place(group, now)]
+
+    def _place(self, group: _Group, now: float) -> list[Effect]:
+        """Ask nodes for the bundles that have none, if there are nodes for them."""
+        spec = group.spec
+        wanted = {i: b for i, b in enumerate(spec.bundles) if not group.nodes[i]}
+        taken = [node for node in group.nodes if node]
+        rooms = self._rooms_for(spec)
+
+        def plan(idle: bool) -> Places | None:
+            return spread_over(
+                wanted, spec.strategy, rooms, taken=taken, prefer=spec.soft_node,
+                selectors=spec.selectors, idle=idle,
+            )  # fmt: skip
+
+        could_be = plan(idle=True)
+        places = plan(idle=False)
+        if places is None and could_be is not None and len(set(could_be.values())) == 1:
+            # A single node knows best when it has room.
+            places = could_be
+        if places is None:
+            before = (group.reason, group.infeasible)
+            group.infeasible = could_be is None
+            group.reason = self._why(spec, wanted, rooms, group.infeasible)
+            return [] if before == (group.reason, group.infeasible) else self._tell(group)
+        group.attempt += 1
+        group.placing = list(places)
+        parts: dict[bytes, dict[int, Resources]] = {}
+        for index, node in places.items():
+            group.nodes[index] = node
+            parts.setdefault(node, {})[index] = spec.bundles[index]
+        group.awaited = dict.fromkeys(parts)
+        group.infeasible = False
+        group.reason = "waits for room: " + "; ".join(
+            f"node {_short(node)} is to reserve {_amounts(_sum(part))}"
+            for node, part in parts.items()
+        )
+        del self._unplaced[spec.group_id]
+        alone = len(parts) == 1
+        self._due(group, None if alone else now + group.reserve_s)
+        effects: list[Effect] = [
+            Send(node, ReserveBundles(spec.group_id, group.attempt, part, spec.job_id, alone))
+            for node, part in parts.items()
+        ]
+        return effects
+
+    def _rooms_for(self, spec: GroupSpec) -> list[Room]:
+        """Where what its maker submits can run, the maker's own node first."""
+        own = spec.maker.node_id
+        rooms = sorted(self._rooms.values(), key=lambda room: room.node_id != own)
+        return [r for r in rooms if r.node_id == own] if self._own_node_only else rooms
+
+    def _why(
+        self, spec: GroupSpec, wanted: dict[int, Resources], rooms: list[Room], never: bool
+    ) -> str:
+        asked = f"{spec.strategy} of {len(wanted)} bundles ({_amounts(_sum(wanted))} in all)"
+        if not rooms:
+            return f"infeasible: the node of its maker, {_short(spec.maker.node_id)}, is gone"
+        have = "; ".join(
+            f"node {_short(room.node_id)} has {_have(wanted, room, never)}" for room in rooms[:3]
+        )
+        if not never:
+            return f"waits for room: {asked}; free now: {have}"
+        text = f"infeasible: {asked} does not fit, even when all is idle: {have}"
+        if self._own_node_only:
+            others = len(self._rooms) - len(rooms)
+            text += (
+                "; bundles go to the node of the process that makes the group, the only one it "
+                f"can run on in this version ({others} other nodes are not counted)"
+            )
+        return text
+
+    def _reserved(self, sender: bytes, message: BundlesReserved, now: float) -> list[Effect]:
+        group = self._groups.get(message.group_id)
+        if group is None or group.state == "REMOVED":
+            return [Send(sender, ReturnBundles(message.group_id))]
+        if group.attempt != message.attempt or sender not in group.awaited:
+            if group.attempt != message.attempt:
+                return [Send(sender, ReturnBundles(message.group_id, message.attempt))]
+            return []  # Said twice.
+        if message.refusal:
+            effects = self._give_up(group, now)
+            group.reason, group.infeasible = message.refusal, True
+            return [*effects, *self._tell(group)]
+        del group.awaited[sender]
+        if group.awaited:
+            return []
+        self._due(group, None)
+        parts = dict.fromkeys(group.nodes[index] for index in group.placing)
+        effects = []
+        if len(parts) > 1:
+            for node in parts:
+                effects.append(Send(node, CommitBundles(message.group_id, group.attempt)))
+        group.placing = []
+        group.reserve_s = _RESERVE_S
+        if group.state == "PENDING":
+            group.created_after_s = now - group.made_at
+        group.state, group.reason, group.infeasible = "CREATED", "", False
+        placed = GroupPlaced(message.group_id, list(group.nodes))
+        return [*effects, placed, *self._tell(group)]
+
+    def _give_up(self, group: _Group, now: float) -> list[Effect]:
+        """End the present attempt; the next comes later."""
+        effects: list[Effect] = [
+            Send(node, ReturnBundles(group.spec.group_id, group.attempt))
+            for node in dict.fromkeys(group.nodes[index] for index in group.placing)
+            if node in self._rooms
+        ]
+        for index in group.placing:
+            group.nodes[index] = b""
+        group.placing, group.awaited = [], {}
+        self._unplaced[group.spec.group_id] = group
+        self._due(group, now + group.reserve_s)
+        group.reserve_s = min(2 * group.reserve_s, _RESERVE_MAX_S)
+        return effects
+
+    # -- the end
+
+    def _remove_all(self, groups: list[_Group], why: str) -> list[Effect]:
+        effects: list[Effect] = []
+        for group in groups:
+            effects += self._remove(group, why)
+        return effects
+
+    def _remove(self, group: _Group, why: str) -> list[Effect]:
+        if group.state == "REMOVED":
+            return []
+        spec = group.spec
+        group.state, group.reason, group.infeasible = "REMOVED", why, False
+        group.nodes = [b""] * len(spec.bundles)
+        group.placing, group.awaited = [], {}
+        self._due(group, None)
+        self._unplaced.pop(spec.group_id, None)
+        self._names.pop((spec.namespace, spec.name), None)
+        told = self._tell(group)
+        group.watchers = {}
+        self._removed[spec.group_id] = None
+        if len(self._removed) > REMOVED_MAX:
+            oldest = next(iter(self._removed))
+            del self._removed[oldest], self._groups[oldest]
+        note = Note(f"placement group {spec.name or spec.group_id.hex()} is removed: {why}")
+        # To all: those without bundles may have tasks that wait for it.
+        return [ToNodes(ReturnBundles(spec.group_id)), GroupEnded(spec.group_id), *told, note]
+
+    # -- nodes and time
+
+    def _node_lost(self, node_id: bytes, now: float) -> list[Effect]:
+        self._rooms.pop(node_id, None)
+        effects: list[Effect] = []
+        for group in self._living():
+            if node_id not in group.nodes:
+                continue
+            if group.placing:
+                effects += self._give_up(group, now)
+            group.nodes = [b"" if node == node_id else node for node in group.nodes]
+            if group.state == "CREATED":
+                group.state = "RESCHEDULING"
+                effects.append(GroupPlaced(group.spec.group_id, list(group.nodes)))
+            self._due(group, None)
+            self._unplaced[group.spec.group_id] = group
+            effects += self._place(group, now)
+            effects += self._tell(group)
+        return effects
+
+    def _place_waiting(self, now: float) -> list[Effect]:
+        effects: list[Effect] = []
+        for group in list(self._unplaced.values()):
+            if group.due_at is None or group.due_at <= now:
+                effects += self._place(group, now)
+        return effects
+
+    def _tick(self, now: float) -> list[Effect]:
+        effects: list[Effect] = []
+        for group in list(self._timed.values()):
+            if group.due_at is not None and group.due_at <= now:
+                self._due(group, None)
+                effects += self._give_up(group, now) if group.placing else []
+        effects += self._place_waiting(now)
+        for group_id, (give_up_at, watchers) in list(self._unknown.items()):
+            if give_up_at <= now:
+                del self._unknown[group_id]
+                gone = _unknown(group_id)
+                effects += [Send(watcher, gone) for watcher in watchers]
+        return effects
+
+    def _due(self, group: _Group, at: float | None) -> None:
+        group.due_at = at
+        if at is None:
+            self._timed.pop(group.spec.group_id, None)
+        else:
+            self._timed[group.spec.group_id] = group
+
+    # -- telling
+
+    def _watch(self, sender: bytes, group_id: bytes, now: float) -> list[Effect]:
+        group = self._groups.get(group_id)
+        if group is None:
+            _, watchers = self._unknown.setdefault(group_id, (now + _CREATION_WAIT_S, {}))
+            watchers[sender] = None
+            return []
+        if group.state != "REMOVED":
+            group.watchers[sender] = None
+        return [Send(sender, group.view())]
+
+    def _tell(self, group: _Group) -> list[Effect]:
+        view = group.view()
+        return [Send(watcher, view) for watcher in group.watchers]
+
+    def check(self) -> None:
+        """See mray.machine."""
+        for group_id, group in self._groups.items():
+            placing, living = bool(group.placing), group.state != "REMOVED"
+            if (group_id in self._removed) == living:
+                raise InvariantError(f"group {group_id.hex()} is filed as removed and is not")
+            if group.state == "CREATED" and (not all(group.nodes) or placing):
+                raise InvariantError(f"group {group_id.hex()} is created without all its bundles")
+            if any(node and node not in self._rooms for node in group.nodes):
+                raise InvariantError(f"group {group_id.hex()} has a bundle on a node that is gone")
+            if placing != bool(group.awaited):
+                raise InvariantError(f"group {group_id.hex()} waits for nobody, or for nothing")
+            waits = living and group.state != "CREATED" and not placing
+            if waits != (group_id in self._unplaced):
+                raise InvariantError(f"group {group_id.hex()} is to be placed and is not filed so")
+        for name, group_id in self._names.items():
+            if self._groups[group_id].state == "REMOVED":
+                raise InvariantError(f"the name {name} leads to a removed group")
+
+
+def _unknown(group_id: bytes) -> PlacementGroupState:
+    reason = "the head knows no such group: it was removed long ago, or never made"
+    return PlacementGroupState(group_id, None, "REMOVED", reason=reason)
+
+
+def _sum(bundles: dict[int, Resources]) -> Resources:
+    total: Resources = {}
+    for bundle in bundles.values():
+        for name, amount in bundle.items():
+            total[name] = total.get(name, 0) + amount
+    return total
+
+
+def _have(wanted: dict[int, Resources], room: Room, idle: bool) -> str:
+    there = room.total if idle else room.available
+    return _amounts({name: there.get(name, 0) for name in _sum(wanted)})
+
+
+def _amounts(resources: Resources) -> str:
+    amounts = to_float(resources)
+    return ", ".join(f"{amounts[name]:g} {name}" for name in sorted(amounts)) or "nothing"
+
+
+def _short(node_id: bytes) -> str:
+    return node_id.hex()[:10]
