@@ -20,9 +20,9 @@ from mray.node.logs.tailer import Tailer
 from mray.node.logs.watch import DirectoryWatch
 from mray.node.memory.service import OomService
 from mray.node.objects.report import MemoryReports
+from mray.node.sched.group_service import GroupService
 from mray.node.sched.head_link import HeadLink
 from mray.node.sched.identity import open_store
-from mray.node.sched.group_service import GroupService
 from mray.node.sched.leases import Effect, Leases, Send, TellHead, workers_max
 from mray.node.workers.child import log_paths
 from mray.node.workers.children import Children
@@ -149,8 +149,8 @@ class Node:
             m.DrainLogs: self._drain_logs,
             m.ListLogs: self._log_service.list_logs,
             m.ReadLog: self._log_service.read_log,
-            m.StartJob: self._environments.start_job,
-            m.SignalJob: self._signal_job,
+            m.StartJob: self._runner.start_job,
+            m.SignalJob: self._runner.signal_job,
             **GroupService(self._leases, self._act).handlers,
             **self._store.handlers,
             **self._memory.handlers,
