@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from mray import memory_pressure
 from mray.memory_pressure import run_callbacks
@@ -16,6 +16,9 @@ from mray.wire.messages import HandlesPressure, MemoryPressure, PressureHandled
 
 if TYPE_CHECKING:
     from mray.runtime.runtime import Runtime
+
+#: A driver registers at its node within this.
+_TELL_AFTER_S: Final = 0.2
 
 
 class PressurePart:
@@ -27,6 +30,8 @@ class PressurePart:
         self._told = False
         self._running = False
         runtime.pump.on(MemoryPressure, self._pressed)
+        if memory_pressure.has_callbacks():  # Registered before init(): told once we are known.
+            runtime.pump.after(_TELL_AFTER_S, self._tell)
 
     def changed(self) -> None:
         """Callbacks came or went. From any thread."""

@@ -53,6 +53,7 @@ class PressureNews:
             reading.used_bytes, reading.limit_bytes, reading.threshold_bytes, soft_mark_bytes
         )
         now = self._pump.clock()
+        self._listeners &= {peer.process_id for peer in self._peers}
         for peer in self._peers:
             if peer.process_id in self._listeners:
                 self._busy[peer.process_id] = now + _CALLBACKS_S

@@ -3,6 +3,11 @@ workers; what is told before an end, and kept after it."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from mray.units import MIB
@@ -213,9 +218,9 @@ CALLBACK = """
 import time
 import mray as ray
 
-ray.init(num_cpus=1)
 heard = []
 ray.on_memory_pressure(heard.append)
+ray.init(num_cpus=1)
 
 @ray.remote(max_retries=0)
 def leaks(path):
@@ -273,3 +278,21 @@ print("peaks are right")
 
 def test_the_peak_of_an_attempt_is_kept_within_a_tenth(run_short: RunShort) -> None:
     assert "peaks are right" in run_short(PEAKS, 600 * MIB)
+
+
+def test_start_and_status_say_where_the_monitor_is_off(tmp_path: Path) -> None:
+    mray = [sys.executable, "-m", "mray.cli"]
+    environment = {**os.environ, "RAY_memory_monitor_refresh_ms": "0", "HOME": str(tmp_path)}
+    said = ""
+    try:
+        for words in (["start", "--head", "--num-cpus", "1", "--port", "0"], ["status"]):
+            said += subprocess.run(
+                [*mray, *words], env=environment, text=True, capture_output=True, timeout=60,
+                check=True,
+            ).stdout  # fmt: skip
+    finally:
+        subprocess.run([*mray, "stop", "--all"], env=environment, capture_output=True, timeout=60)
+    off = [line.split() for line in said.splitlines() if "(memory_monitor_refresh_ms=0)" in line]
+    assert [" ".join(words).lower().replace(":", "") for words in off] == [
+        "memory monitor off (memory_monitor_refresh_ms=0)"
+    ] * 2
