@@ -129,7 +129,12 @@ class ActorClass:
         retries = options.get("max_task_retries") or 0
         detached = options.get("lifetime") == "detached"
         limit = options.get("max_pending_calls") or -1
-        shape = msgspec.msgpack.encode((self.__name__, self._methods, retries, limit))
+        methods = self._methods
+        recorded = options.get("enable_task_events") is not False
+        if not recorded:
+            quiet = {"enable_task_events": False}
+            methods = {method: {**quiet, **facts} for method, facts in methods.items()}
+        shape = msgspec.msgpack.encode((self.__name__, methods, retries, limit))
         spec = ActorSpec(
             actor_id, rt.job_id, rt.address, key, self.__name__, task_id, b"", [], None, None,
             held, placement, options.get("max_restarts") or 0, retries, concurrency, name,
@@ -147,10 +152,12 @@ class ActorClass:
         if not detached:
             rt.references.entries[entry.object_id] = entry
             ref = ObjectRef(entry)
-        existing = rt.actors.create(spec, packed, entry, bool(options.get("get_if_exists")))
+        existing = rt.actors.create(
+            spec, packed, entry, bool(options.get("get_if_exists")), recorded
+        )
         if existing is not None:
             return handle_of(existing)
-        return _handle(limit, actor_id, self.__name__, self._methods, retries, ref)
+        return _handle(limit, actor_id, self.__name__, methods, retries, ref)
 
 
 def _methods_of(cls: type) -> dict[str, dict[str, Any]]:
@@ -265,6 +272,7 @@ class ActorMethod:
             options.get("worker_options", b""),
             options["parameters"],
             backpressure_of(options, returns),
+            options.get("enable_task_events") is not False,
         )
         if args or kwargs or template.check.needs_arguments:
             template.check(args, kwargs)

@@ -24,16 +24,18 @@ ACTOR_OPTIONS = frozenset({
     "num_cpus", "num_gpus", "memory", "resources", "max_restarts", "max_task_retries",
     "max_oom_restarts", "max_concurrency", "max_pending_calls", "name", "namespace", "lifetime",
     "get_if_exists", "runtime_env", "scheduling_strategy", "writable_args",
+    "enable_task_events",
 })  # fmt: skip
 METHOD_OPTIONS = frozenset({
     "num_returns", "name", "max_task_retries", "retry_exceptions", "writable_args",
+    "enable_task_events",
     "_generator_backpressure_num_objects",
 })  # fmt: skip
 #: Options of Ray that this version does not have; their use is refused by name.
 LATER = frozenset({
     "accelerator_type", "label_selector", "concurrency_groups", "concurrency_group",
     "object_store_memory", "placement_group", "placement_group_bundle_index",
-    "placement_group_capture_child_tasks", "enable_task_events", "_metadata", "_labels",
+    "placement_group_capture_child_tasks", "_metadata", "_labels",
     "_actor_generator_backpressure_num_objects", "allow_out_of_order_execution",
     "fallback_strategy",
 })  # fmt: skip

@@ -78,11 +78,12 @@ class ActorsPart:
         options: bytes,
         parameters: Any = None,
         backpressure: int = 0,
+        recorded: bool = True,
     ) -> Template:
         """What calls of one method with these options share; made at first use."""
         key = (
             class_name, method, num_returns, max_task_retries, retry_exceptions, options,
-            backpressure,
+            backpressure, recorded,
         )  # fmt: skip
         template = self._templates.get(key)
         if template is None:
@@ -92,15 +93,18 @@ class ActorsPart:
                 options=options, for_actor=True, backpressure=backpressure,
             )  # fmt: skip
             template.check = Signature.of_parameters(f"{class_name}.{method}", parameters)
+            template.recorded = recorded
             self._templates[key] = template
         return template
 
     def create(
-        self, spec: ActorSpec, packed: Packed, entry: Entry, get_if_exists: bool
-    ) -> ActorSpec | None:
+        self, spec: ActorSpec, packed: Packed, entry: Entry, get_if_exists: bool,
+        recorded: bool = True,
+    ) -> ActorSpec | None:  # fmt: skip
         """Make an actor. With a name, waits for the head's word: the spec of an existing actor
         with ``get_if_exists``, ValueError if the name is taken."""
         creation = Creation(spec, packed, entry)
+        creation.recorded = recorded
         if self.rt.tasks.parent_of is not None:
             creation.parent = self.rt.tasks.parent_of()
         if not spec.name:

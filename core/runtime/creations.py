@@ -21,6 +21,7 @@ class Creation:
         "incarnation",
         "packed",
         "parent",
+        "recorded",
         "sent_at",
         "spec",
         "unresolved",
@@ -37,12 +38,15 @@ class Creation:
         self.born = monotonic()
         self.sent_at = 0.0
         self.incarnation = -1
+        self.recorded = True
 
     def record(self, recorder: TaskRecorder, word: ActorState, now: float) -> None:
         """Record that the creation of an incarnation has ended, if the head's ``word`` says so."""
         if word.state not in ("ALIVE", "DEAD") or word.incarnation <= self.incarnation:
             return
         self.incarnation = word.incarnation
+        if not self.recorded:
+            return
         spec = self.spec
         error: bytes | tuple[str, str] = word.error or ("ACTOR_DIED", "")
         if word.cause is not None and not word.error:
@@ -71,6 +75,5 @@ class Creation:
             spec.resources, spec.placement_resources, spec.max_restarts, spec.max_task_retries,
             spec.max_concurrency, spec.name, spec.namespace, spec.detached, spec.runtime_env,
             spec.is_async, spec.handle, spec.options, spec.serializers,
-            spec.max_oom_restarts,
             spec.max_oom_restarts,
         )  # fmt: skip

@@ -71,6 +71,9 @@ class Counted:
     def one(self) -> int:
         return 1
 
+    def two(self) -> int:
+        return 2
+
 
 @mray.remote
 class Broken:
@@ -148,6 +151,18 @@ def test_functions_may_opt_out_of_being_recorded(cluster: None) -> None:
         quiet.options(enable_task_events="no")
 
 
+def test_actors_and_methods_may_opt_out_of_being_recorded(cluster: None) -> None:
+    recorded_before = len(of("Counted.__init__"))
+    silent = Counted.options(enable_task_events=False).remote()
+    assert mray.get(silent.two.remote()) == 2
+    loud = Counted.remote()
+    assert mray.get(loud.two.options(enable_task_events=False).remote()) == 2
+    assert of("Counted.two") == []
+    assert mray.get(loud.two.remote()) == 2
+    assert len(of("Counted.two")) == 1
+    assert len(of("Counted.__init__")) == recorded_before + 1
+
+
 def test_nested_tasks_name_their_parent(cluster: None) -> None:
     @mray.remote
     def child() -> None:
@@ -168,8 +183,8 @@ def test_nested_tasks_name_their_parent(cluster: None) -> None:
 def test_actors_have_a_creation_and_calls(cluster: None) -> None:
     actor = Counted.remote()
     mray.get(actor.one.remote())
-    (created,) = of("Counted.__init__")
     (call,) = of("Counted.one")
+    (created,) = of("Counted.__init__", ("actor_id", "=", str(call.actor_id)))
     assert (created.type, created.state) == ("ACTOR_CREATION_TASK", "FINISHED")
     assert (call.type, call.actor_id) == ("ACTOR_TASK", created.actor_id)
     assert call.worker_pid == created.worker_pid
