@@ -125,23 +125,13 @@ def runtime_env_file(path: str) -> dict[str, Any]:
 
 
 def checked_runtime_env(env: Mapping[str, Any], option: str) -> dict[str, Any]:
-    """``env`` if this version of mray can make it. Any: JSON."""
-    for key, value in env.items():
-        match key, value:
-            case "env_vars", dict():
-                for name, text in value.items():
-                    if not isinstance(text, str) or not name or "=" in name or "\0" in name + text:
-                        raise WrongUsage(f"{option}: env_vars: {name!r}: {text!r} is no variable")
-            case "working_dir", str():
-                continue
-            case (("env_vars" | "working_dir"), _):
-                raise WrongUsage(f"{option}: {key} is {value!r}, which is of the wrong type")
-            case _:
-                raise WrongUsage(
-                    f"{option}: this version of mray cannot make {key!r}; "
-                    f"it knows {', '.join(RUNTIME_ENV_KEYS)}"
-                )
-    return dict(env)
+    """``env`` if mray can make it. Any: JSON."""
+    from mray.runtime_env import checked
+
+    try:
+        return checked(env, option)
+    except (TypeError, ValueError) as error:
+        raise WrongUsage(str(error)) from error
 
 
 def submission_id(text: str) -> str:

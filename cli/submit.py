@@ -8,6 +8,7 @@ import shlex
 import shutil
 import string
 import sys
+from collections.abc import Callable
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -21,7 +22,10 @@ from mray.cli.follow import current, ending, exit_code, follow, standard_output
 from mray.cli.options import Address
 from mray.cli.render import note
 from mray.cli.settings import print_warnings, settings
-from mray.wire.messages import Ack, JobSubmitted, StopJob, SubmitJob
+from mray.environments import pack_environment
+from mray.packages import SCHEME
+from mray.uploads import PACKAGE_TIMEOUT_S, Uploads
+from mray.wire.messages import Ack, JobSubmitted, Message, PackageState, StopJob, SubmitJob
 
 app = typer.Typer(add_completion=False)
 
@@ -67,7 +71,8 @@ def submit(
         str | None,
         typer.Option(
             "--working-dir", metavar="DIR",
-            help="Where the driver and its workers run. Default: this directory.",
+            help="A directory or .zip file that is copied to the cluster: the driver and its "
+            "workers run in the copy. Default: they run in this directory.",
         ),
     ] = None,
     runtime_env_json: Annotated[
@@ -118,12 +123,14 @@ def submit(
     env = _environment(runtime_env, runtime_env_json, working_dir)
     metadata = arguments.string_map(metadata_json, "--metadata-json") if metadata_json else {}
     given_id = arguments.submission_id(submission_id) if submission_id else ""
-    cwd = env.get("working_dir", os.getcwd())
+    working_dir = env.get("working_dir", "")
+    cwd = working_dir if os.path.isdir(working_dir) else os.getcwd()
     as_command = bool(ctx.meta.get(_AS_COMMAND))
     if as_command and (as_ray or module):
         option = "--as-ray" if as_ray else "--module"
         raise WrongUsage(f"{option} goes with a Python script, not with a command after --")
-    words = command if as_command or module else [_script(command[0], cwd), *command[1:]]
+    is_script = not (as_command or module or (working_dir and cwd != working_dir))
+    words = [_script(command[0], cwd), *command[1:]] if is_script else command
     resolved = settings()
     print_warnings(resolved)
     with connect(address, resolved) as cluster:
@@ -132,7 +139,7 @@ def submit(
             submission_id=given_id or new_submission_id(),
             entrypoint=words if as_command else _launch(words, module=module, as_ray=as_ray),
             display=shlex.join(command),
-            runtime_env=msgspec.msgpack.encode(env) if env else b"",
+            runtime_env=pack_environment(_uploaded(env, cluster)),
             metadata=metadata,
             cwd=cwd,
             environ={},  # The node's own, with env_vars over it: as in Ray, not the user's.
@@ -173,7 +180,7 @@ def new_submission_id() -> str:
 def _environment(
     file: str | None, text: str | None, working_dir: str | None
 ) -> dict[str, Any]:  # Any: JSON
-    """The runtime environment of the options, its directory absolute and there."""
+    """The runtime environment of the options, its directory or zip absolute and there."""
     if file and text:
         raise WrongUsage("say either --runtime-env or --runtime-env-json, not both")
     env: dict[str, Any] = {}
@@ -184,12 +191,24 @@ def _environment(
         env = arguments.checked_runtime_env(arguments.json_object(text, option), option)
     if working_dir is not None:
         env["working_dir"] = working_dir
-    if "working_dir" in env:
-        directory = os.path.abspath(os.path.expanduser(env["working_dir"]))
-        if not os.path.isdir(directory):
-            raise WrongUsage(f"--working-dir: {env['working_dir']} is no directory")
-        env["working_dir"] = directory
+    if env.get("working_dir") and not env["working_dir"].startswith(SCHEME):
+        place = os.path.abspath(os.path.expanduser(env["working_dir"]))
+        if not os.path.isdir(place) and not (place.endswith(".zip") and os.path.isfile(place)):
+            raise WrongUsage(f"--working-dir: {env['working_dir']} is no directory or .zip file")
+        env["working_dir"] = place
     return env
+
+
+def _uploaded(env: dict[str, Any], cluster: Cluster) -> dict[str, Any]:
+    """The environment with its directories and files brought to the cluster."""
+
+    def ask(make: Callable[[int], Message]) -> Message:
+        return cluster.ask_head(make, PackageState, timeout_s=PACKAGE_TIMEOUT_S)
+
+    try:
+        return Uploads().resolve(env, ask)
+    except (OSError, ValueError) as error:
+        raise WrongUsage(f"the runtime environment: {error}") from error
 
 
 def _script(path: str, cwd: str) -> str:

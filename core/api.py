@@ -20,7 +20,6 @@ from mray import config as config_module
 from mray import current, init_defaults
 from mray.object_ref import ObjectRef
 from mray.object_ref_generator import ObjectRefGenerator
-from mray.options import check_runtime_env
 from mray.resources import to_float
 
 if TYPE_CHECKING:
@@ -128,6 +127,7 @@ def init(
     """
     from mray import bootstrap, session
     from mray.runtime import driver as driver_module
+    from mray.runtime_env import checked
 
     with _connection.lock:
         if current.runtime is not None:
@@ -156,10 +156,7 @@ def init(
             flags["tmpdir"] = temp_dir
         node_ip = other.pop("_node_ip_address", None) or ""
         if runtime_env is not None:
-            runtime_env = dict(runtime_env)
-            check_runtime_env("runtime_env", runtime_env)
-            if runtime_env.get("working_dir"):
-                runtime_env["working_dir"] = os.path.abspath(runtime_env["working_dir"])
+            runtime_env = checked(runtime_env)
         if configure_logging:
             _configure_logging(logging_level, logging_format)
         resolved = config_module.load(flags, os.environ, flags_from="init")

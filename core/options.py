@@ -127,23 +127,10 @@ def _writable_args(name: str, value: Any) -> None:
 
 
 def check_runtime_env(name: str, value: Any) -> None:
-    """Raise unless ``value`` is an environment this version can make."""
-    if not isinstance(value, Mapping):
-        raise TypeError(f"{name} must be a dict, not {type(value).__name__}")
-    for key, part in value.items():
-        if key == "env_vars":
-            if not isinstance(part, Mapping) or not all(
-                isinstance(k, str) and isinstance(v, str) for k, v in part.items()
-            ):
-                raise TypeError(f"{name}['env_vars'] must be a dict of strings, not {part!r}")
-        elif key == "working_dir":
-            if not isinstance(part, str):
-                raise TypeError(f"{name}['working_dir'] must be a path, not {part!r}")
-        else:
-            raise ValueError(
-                f"{name}[{key!r}] is not supported by this version of mray; it knows env_vars "
-                "and working_dir"
-            )
+    """Raise unless ``value`` is an environment that mray can make."""
+    from mray.runtime_env import checked
+
+    checked(value, name)
 
 
 _CHECKS: dict[str, Callable[[str, Any], None]] = {

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 from typing import Any
 
 from mray import current
 from mray.actor import ActorHandle, handle_of
+from mray.environments import read_environment
 from mray.ids import NIL_ACTOR
 from mray.resources import to_float
 from mray.runtime.calls import cancelled, present_work
+from mray.runtime_env import RuntimeEnv
 
 
 class RuntimeContext:
@@ -65,6 +68,15 @@ class RuntimeContext:
             raise RuntimeError("is_canceled() is not for async actors: they get CancelledError")
         work = present_work()
         return work is not None and work.spec.task_id in cancelled
+
+    @property
+    def runtime_env(self) -> RuntimeEnv:
+        """The environment of this process, what was local in it replaced by its package."""
+        return read_environment(current.get().environment)
+
+    def get_runtime_env_string(self) -> str:
+        """The same as JSON."""
+        return json.dumps(self.runtime_env, sort_keys=True)
 
     @property
     def namespace(self) -> str:

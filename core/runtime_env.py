@@ -112,10 +112,8 @@ def checked(env: Any, name: str = "runtime_env") -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in env.items():
         if key not in FIELDS:
-            known = "mray knows " + ", ".join(FIELDS)
-            if key in _REFUSED:
-                raise ValueError(f"{name}[{key!r}] is a field of Ray that mray cannot make; {known}")
-            raise ValueError(f"{name}[{key!r}] is no field of a runtime environment; {known}")
+            what = "a field of Ray that mray cannot make" if key in _REFUSED else "no field"
+            raise ValueError(f"{name}[{key!r}] is {what}; mray knows {', '.join(FIELDS)}")
         if value is None:
             continue
         made = _CHECKS[key](f"{name}[{key!r}]", value)

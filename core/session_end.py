@@ -281,6 +281,7 @@ def _remove_places(session: Session) -> None:
     """Remove sockets, stores, spilled objects and process records; the session has then ended."""
     _remove_stores(session.store_prefix)
     shutil.rmtree(f"{session.path}/spill", ignore_errors=True)
+    shutil.rmtree(f"{session.path}/runtime_resources", ignore_errors=True)
     shutil.rmtree(session.sockets, ignore_errors=True)
     link = f"{session.path}/sockets"
     if os.path.islink(link):

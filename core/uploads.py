@@ -20,6 +20,9 @@ from mray.wire.messages import Message, PackageState, PutPackage, Refused
 #: What one message carries.
 PIECE_BYTES: Final = 2 * 1024 * 1024
 
+#: How long the head may take to store a piece.
+PACKAGE_TIMEOUT_S: Final = 60.0
+
 #: Sends a request to the head and returns its answer; the maker gets the request's number.
 Ask = Callable[[Callable[[int], Message]], Message]
 

@@ -13,6 +13,8 @@ from typing import Any, Final, assert_never
 from mray.ids import new_process_id
 from mray.memory.gauge import Gauge
 from mray.node.daemon import Daemon
+from mray.node.environments.parts import Places
+from mray.node.environments.service import Environments
 from mray.node.jobs.runner import JobRunner
 from mray.node.logs.files import LogBook
 from mray.node.logs.service import LogService
@@ -27,7 +29,6 @@ from mray.node.sched.leases import Effect, Leases, Send, TellHead, workers_max
 from mray.node.workers.child import log_paths
 from mray.node.workers.children import Children
 from mray.node.workers.death import describe
-from mray.node.workers.environment import Environments
 from mray.node.workers.peers import Peer, Peers
 from mray.node.workers.pool import Key, Kill, Pool, PoolRules, Spawn
 from mray.node.workers.processes import Process, Processes
@@ -37,7 +38,7 @@ from mray.node.workers.task_report import NodeTaskReports
 from mray.node.workers.views import WorkerViews
 from mray.resources import UNIT
 from mray.rpc.pump import Timer
-from mray.runtime.params import WorkerParams
+from mray.runtime.params import SETUP_FAILED, WorkerParams
 from mray.wire import messages as m
 
 #: How long the head may take to answer. It answers from memory.
@@ -73,7 +74,15 @@ class Node:
             self._worker_started, self._worker_ended,
         )  # fmt: skip
         self._peers = Peers(self._pump, self._driver_gone)
-        self._environments = Environments()
+        self._environments = Environments(
+            self._pump, self._children, self._head.ask,
+            root=f"{daemon.session.path}/runtime_resources/{self._node_id.hex()[:16]}",
+            log_dir=daemon.session.logs,
+            node_id=self._node_id,
+            on_demand=lambda sender, message: self._demand(sender, message),
+            on_actor=lambda message, error: self._begin_actor(message, error),
+            on_job=lambda message, places, error: self._begin_job(message, places, error),
+        )  # fmt: skip
         self._jobs: dict[bytes, m.JobInfo] = {}
         #: Jobs that the head is being asked about.
         self._asked_jobs: dict[bytes, None] = {}
@@ -102,7 +111,7 @@ class Node:
             log_dir=self.info.log_dir,
             logs=config.logs,
             cluster_address=daemon.session.path,
-            tell_head=self._head.tell,
+            tell_head=self._tell_of_job,
             on_log_done=lambda name: self._log_service.changed([name]),
         )  # fmt: skip
         self._log_service = LogService(
@@ -140,7 +149,7 @@ class Node:
                 sender, message, self._leases.holds.by_worker.get(message.worker_id)
             ),
             m.StartActor: self._start_actor,
-            m.StopActor: lambda sender, message: self._act(self._leases.stop_actor(message)),
+            m.StopActor: self._stop_actor,
             m.ActorExiting: lambda sender, message: self._processes.announce(sender, message.cause),
             m.JobGone: lambda sender, message: self._job_over(message.job_id),
             m.ProcessDied: self._remote_process_died,
@@ -149,8 +158,8 @@ class Node:
             m.DrainLogs: self._drain_logs,
             m.ListLogs: self._log_service.list_logs,
             m.ReadLog: self._log_service.read_log,
-            m.StartJob: self._runner.start_job,
-            m.SignalJob: self._runner.signal_job,
+            m.StartJob: self._environments.start_job,
+            m.SignalJob: self._signal_job,
             **GroupService(self._leases, self._act).handlers,
             **self._store.handlers,
             **self._memory.handlers,
@@ -211,6 +220,9 @@ class Node:
         if cause.stderr_tail:
             words += "; its last lines:\n" + "\n".join(f"  {line}" for line in cause.stderr_tail)
         self._act(self._leases.worker_exited(process_id, words, self._now()))
+        if worker is not None and worker.address is None and cause.exit_code == SETUP_FAILED:
+            self._environments.broken(worker.key.runtime_env, words)
+            self._act(self._leases.environment_failed(worker.key, words))
         if job_id in self._over_jobs:
             self._forget_job(job_id)
 
@@ -228,6 +240,7 @@ class Node:
             node_id=self._node_id,
         )
         self._tell_death(peer.process_id, peer.kind, peer.job_id, cause)
+        self._environments.owner_died(peer.process_id)
         self._act(self._leases.owner_died(peer.process_id))
 
     def _tell_death(self, process_id: bytes, kind: str, job_id: bytes, cause: m.DeathCause) -> None:
@@ -256,24 +269,31 @@ class Node:
             # Read after its end was seen; or it never registered, and we would never see its end.
             self._log.warning("a lease demand of %s, who is not here", sender.hex()[:8])
             return
-        wrong = self._environments.objection(message.runtime_env)
-        if wrong:
-            self._pump.send(sender, m.LeaseRefused(message.class_id, "env_failed", wrong))
-            return
+        self._environments.demand(sender, message)
+
+    def _demand(self, sender: bytes, message: m.LeaseDemand) -> None:
+        """The environment is there."""
         self._need_job(message.job_id)
         self._act(self._leases.demand(sender, message))
 
     def _start_actor(self, sender: bytes, message: m.StartActor) -> None:
+        self._environments.start_actor(message)
+
+    def _begin_actor(self, message: m.StartActor, error: str) -> None:
+        """The environment is there, or cannot be had."""
         spec = message.spec
-        wrong = self._environments.objection(spec.runtime_env)
-        if wrong:
-            cause = m.DeathCause("creation_failed", wrong, node_id=self._node_id)
+        if error:
+            cause = m.DeathCause("env_failed", error, node_id=self._node_id)
             self._head.tell(m.ActorStartFailed(spec.actor_id, message.incarnation, cause))
             return
         if spec.detached:
             self._recall_job(spec.job_id)
         self._need_job(spec.job_id)
         self._act(self._leases.start_actor(message))
+
+    def _stop_actor(self, sender: bytes, message: m.StopActor) -> None:
+        if not self._environments.stop_actor(message):
+            self._act(self._leases.stop_actor(message))
 
     def _blocked(self, sender: bytes, is_blocked: bool) -> None:
         self._leases.blocked(sender, is_blocked)
@@ -299,6 +319,8 @@ class Node:
         if self._stopping:
             return
         job, session = self._jobs[key.job_id], self._daemon.session
+        runtime_env = key.runtime_env or job.runtime_env
+        places = self._environments.places(runtime_env)
         stem = f"{session.sockets}/w-{process_id[1:11].hex()}"
         self._processes.spawn(
             WorkerParams(
@@ -309,15 +331,41 @@ class Node:
                 cluster_id=self._daemon.params.cluster_id,
                 config=self._daemon.params.config,
                 job=job,
-                runtime_env=key.runtime_env or job.runtime_env,
+                runtime_env=runtime_env,
                 ipc=stem,
                 progress_path=f"{stem}.seq",
                 out_path="",
                 err_path="",
+                working_dir=places.working_dir,
+                module_paths=list(places.module_paths),
+                python=list(places.python),
+                hook_path=places.hook_path,
             )
         )
 
     # -- jobs
+
+    def _begin_job(self, message: m.StartJob, places: Places, error: str) -> None:
+        """The environment of a submission is there, or cannot be had."""
+        if error:
+            text = f"its runtime_env cannot be made: {error}"
+            self._runner.refuse_job(message.submission_id, text)
+        else:
+            self._runner.start_job(message, places)
+
+    def _signal_job(self, sender: bytes, message: m.SignalJob) -> None:
+        if self._environments.stop_job(message.submission_id) is None:
+            self._runner.signal_job(sender, message)
+            return
+        text = "it was stopped before its runtime_env was there"
+        cause = m.DeathCause("intended", text, node_id=self._node_id)
+        self._tell_of_job(m.JobExited(message.submission_id, cause))
+
+    def _tell_of_job(self, message: m.Message) -> None:
+        match message:
+            case m.JobExited(submission_id) | m.JobStarted(submission_id, pid=0):
+                self._environments.job_gone(submission_id.encode())
+        self._head.tell(message)
 
     def _need_job(self, job_id: bytes) -> None:
         """Ask the head about a job whose workers are wanted."""
@@ -345,6 +393,7 @@ class Node:
             self._leases_changed = True
 
     def _job_over(self, job_id: bytes) -> None:
+        self._environments.job_over(job_id)
         if job_id in self._jobs:
             self._over_jobs[job_id] = self._jobs[job_id]
             self._tailer.remove_job(job_id)
@@ -361,6 +410,7 @@ class Node:
         """Once nothing of a job that is over is left here."""
         if not self._leases.job_in_use(job_id):
             self._pool.job_forgotten(job_id)
+            self._environments.job_gone(job_id)
             self._jobs.pop(job_id, None)
             ended = [j for j in self._over_jobs if j not in self._jobs]
             for oldest in ended[: max(0, len(ended) - _OVER_JOBS_MAX)]:
@@ -472,6 +522,7 @@ class Node:
     def close(self) -> None:
         """After the loop: take the object store away."""
         self._oom.stop()
+        self._environments.close()
         self._children.close()
         self._store.close()
 

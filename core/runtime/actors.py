@@ -10,7 +10,13 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from mray.exceptions import ActorDiedError, ActorUnavailableError, RayError, RayTaskError
+from mray.exceptions import (
+    ActorDiedError,
+    ActorUnavailableError,
+    RayError,
+    RayTaskError,
+    RuntimeEnvSetupError,
+)
 from mray.ownership.references import Entry
 from mray.remote_function import Signature
 from mray.rpc.pump import RequestFailed
@@ -463,6 +469,8 @@ def died(calls: ActorCalls, state: ActorState) -> RayError:
         if isinstance(cause, RayError):
             return cause
     reason = state.cause or DeathCause("unknown", "no cause was reported")
+    if reason.kind == "env_failed":
+        return RuntimeEnvSetupError(reason.text)
     return ActorDiedError(
         actor_id=calls.actor_id,
         class_name=state.class_name or calls.class_name,

@@ -10,8 +10,11 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, Final
+
+import msgspec
 
 from mray import compat
 from mray.config import Config, Resolved, keep_own
@@ -24,11 +27,13 @@ from mray.rpc.pump import Pump, RequestFailed
 from mray.runtime.runtime import Runtime
 from mray.runtime.stacks import answer_stack_signals
 from mray.session_files import Session
+from mray.uploads import PACKAGE_TIMEOUT_S, Uploads
 from mray.wire.messages import (
     Address,
     DrainLogs,
     FinishJob,
     JobRegistered,
+    LeaseDemand,
     MemoryNews,
     Message,
     ProcessRegistered,
@@ -40,6 +45,8 @@ from mray.wire.messages import (
 
 _CONNECT_TIMEOUT_S = 10.0
 _DRAIN_TIMEOUT_S = 2.0
+#: Of a demand that is only to have the environment made.
+_NO_CLASS: Final = -1
 
 
 class OutputPrinter:
@@ -151,6 +158,7 @@ def connect(
         config=keep_own(Config.from_bytes(registered.config), settings),
     )
     runtime.environment = job.runtime_env
+    _make_ahead(runtime)
     printer = None
     if log_to_driver:
         printer = OutputPrinter()
@@ -184,6 +192,7 @@ def _register(
     pump.door.dial(node, node.node_id)
     pump.door.dial(head, node.node_id)
     pid = os.getpid()
+    packed = pack_environment(_resolved(pump, head, runtime_env))
     pump.request(
         head.process_id,
         lambda rid: RegisterJob(
@@ -193,7 +202,7 @@ def _register(
             " ".join(sys.argv) or sys.executable,
             namespace,
             environ.get("MRAY_JOB_SUBMISSION_ID", ""),
-            pack_environment(runtime_env),
+            packed,
             [os.path.abspath(part) for part in sys.path if part != ""] + [os.getcwd()],
             os.getcwd(),
             compat.installed(),
@@ -223,8 +232,37 @@ def _register(
     return registered, job
 
 
-def _turn(pump: Pump, answers: dict[str, Message], count: int) -> None:
-    give_up_at = time.monotonic() + _CONNECT_TIMEOUT_S + 1.0
+def _resolved(pump: Pump, head: Address, runtime_env: dict[str, Any]) -> dict[str, Any]:
+    """The job's environment with its packages uploaded, before there is a runtime."""
+
+    def ask(make: Callable[[int], Message]) -> Message:
+        answers: dict[str, Message] = {}
+        pump.request(
+            head.process_id,
+            make,
+            lambda reply: answers.__setitem__("head", reply),
+            PACKAGE_TIMEOUT_S,
+        )
+        _turn(pump, answers, 1, PACKAGE_TIMEOUT_S)
+        return answers["head"]
+
+    return Uploads().resolve(runtime_env, ask) if runtime_env else {}
+
+
+def _make_ahead(runtime: Runtime) -> None:
+    """Have the node make the job's environment now and not with the first task."""
+    env = msgspec.msgpack.decode(runtime.environment) if runtime.environment else {}
+    if (env.get("config") or {}).get("eager_install", True) and set(env) - {"env_vars", "config"}:
+        runtime.tell(
+            runtime.node.address,
+            LeaseDemand(_NO_CLASS, 0, {}, bytes(runtime.job_id), runtime.environment),
+        )
+
+
+def _turn(
+    pump: Pump, answers: dict[str, Message], count: int, timeout_s: float = _CONNECT_TIMEOUT_S
+) -> None:
+    give_up_at = time.monotonic() + timeout_s + 1.0
     while len(answers) < count:
         pump.run_once(1.0)
         if time.monotonic() > give_up_at and len(answers) < count:

@@ -6,6 +6,9 @@ import msgspec
 
 from mray.wire.messages import Address, JobInfo, NodeInfo
 
+#: Exit code of a worker that could not set itself up as its environment says.
+SETUP_FAILED = 87
+
 
 class WorkerParams(msgspec.Struct, array_like=True, frozen=True):
     """Everything a worker needs before its first message."""
@@ -20,7 +23,7 @@ class WorkerParams(msgspec.Struct, array_like=True, frozen=True):
     #: msgpack of mray.config.Config.
     config: bytes
     job: JobInfo
-    #: msgpack of the environment of this worker: {"env_vars": {..}, "working_dir": ".."}, b"" none.
+    #: msgpack of the environment of this worker, b"" for none.
     runtime_env: bytes
     #: Where the worker listens.
     ipc: str
@@ -29,3 +32,8 @@ class WorkerParams(msgspec.Struct, array_like=True, frozen=True):
     #: Open already as descriptors 1 and 2; here so that the worker can rotate them.
     out_path: str
     err_path: str
+    #: Where the parts of its environment are; "" and [] for what it does not have.
+    working_dir: str = ""
+    module_paths: list[str] = []
+    python: list[str] = []
+    hook_path: str = ""

@@ -43,9 +43,11 @@ from mray.runtime.streams import StreamsPart
 from mray.runtime.task_report import TaskReports
 from mray.runtime.tasks import TasksPart
 from mray.runtime.turn import Turn
+from mray.runtime_env import checked
 from mray.serialization.failures import error_envelope
 from mray.store.client import StoreClient
 from mray.tasks.task import Task
+from mray.uploads import PACKAGE_TIMEOUT_S, Uploads
 from mray.wire.messages import (
     ActorSpec,
     Address,
@@ -125,6 +127,7 @@ class Runtime:
         self._asked_node: dict[int, Callable[[Message], None]] = {}
         #: What tasks submitted here inherit: msgpack as in environment.py.
         self.environment = b""
+        self.uploads = Uploads()
         #: In an actor's process: what it is, and its how-manyeth life.
         self.actor_spec: ActorSpec | None = None
         self.incarnation = 0
@@ -243,10 +246,14 @@ class Runtime:
         return self.closed
 
     def environment_of(self, own: Mapping[str, Any] | None) -> bytes:
-        """The environment of a task or actor submitted here with ``runtime_env=own``."""
-        if own and own.get("working_dir"):
-            own = {**own, "working_dir": os.path.abspath(own["working_dir"])}
-        return merge_environments(self.environment, pack_environment(own))
+        """The environment of a task or actor submitted here with ``runtime_env=own``, its
+        packages uploaded. Raises what Uploads.resolve() does."""
+        if not own:
+            return self.environment
+        resolved = self.uploads.resolve(
+            checked(own), lambda make: self.ask_any(self.head, make, PACKAGE_TIMEOUT_S)
+        )
+        return merge_environments(self.environment, pack_environment(resolved))
 
     # -- talking to the daemons, from any thread but the loop's
 

@@ -32,6 +32,7 @@ from mray.runtime.interrupts import Interrupts
 from mray.runtime.output import OutputFiles
 from mray.runtime.params import WorkerParams
 from mray.runtime.runtime import Runtime
+from mray.runtime.setting_up import run_hook, set_path
 from mray.runtime.stacks import answer_stack_signals
 from mray.wire.messages import (
     ActorExiting,
@@ -395,21 +396,19 @@ def run_worker(params: WorkerParams) -> NoReturn:
     signal.signal(signal.SIGTERM, _on_sigterm)
     if params.job.as_ray:
         compat.install(force=True)
-    env = msgspec.msgpack.decode(params.runtime_env) if params.runtime_env else {}
-    cwd = env.get("working_dir") or params.job.cwd
+    cwd = params.working_dir or params.job.cwd
     if cwd:
         try:
             os.chdir(cwd)
         except OSError as error:
             log.warning("cannot work in %s: %s", cwd, error)
-    for path in reversed([p for p in (env.get("working_dir"), *params.job.sys_path) if p]):
-        if path not in sys.path:
-            sys.path.insert(0, path)
+    set_path(params)
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     answer_stack_signals()
     worker = Worker(params)
     current.runtime = worker.rt
+    run_hook(params)
     gc.freeze()
     code = 1
     try:

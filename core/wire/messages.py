@@ -103,7 +103,7 @@ class DeathCause(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
     ``kind`` is one of: exit (exit_code), signal (signal), killed (by mray; ``text`` says why),
     kernel_oom, intended (asked to go: idle, job over, exit_actor), node_died, owner_died,
-    creation_failed, out_of_scope, ray_kill.
+    creation_failed, env_failed (its runtime_env could not be made), out_of_scope, ray_kill.
     """
 
     kind: str
@@ -337,7 +337,8 @@ class LeaseGranted(Message, frozen=True, tag=31):
 
 
 class LeaseRefused(Message, frozen=True, tag=32):
-    """``kind``: infeasible (stays queued; said once), worker_start_failed or env_failed (final)."""
+    """``kind``: infeasible (stays queued; said once), env_setup (stays queued: its
+    environment is being made), worker_start_failed or env_failed (final)."""
 
     class_id: int
     kind: str

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from mray.config.sections import Logs
+from mray.node.environments.parts import Places
 from mray.node.jobs import launcher
 from mray.node.jobs.output import OutputCopier
 from mray.node.workers.children import Children
@@ -100,8 +101,8 @@ class JobRunner:
 
     # -- starting
 
-    def start_job(self, sender: bytes, message: StartJob) -> None:
-        """Start a driver. Answered by JobStarted, later JobExited. Idempotent."""
+    def start_job(self, message: StartJob, places: Places) -> None:
+        """Start a driver in its environment. JobStarted answers, later JobExited. Idempotent."""
         submission_id = message.submission_id
         if submission_id in self._jobs:
             return
@@ -115,21 +116,37 @@ class JobRunner:
         job = _Job(submission_id, log_name)
         try:
             env = RuntimeEnv.read(message.runtime_env)
-            cwd = env.working_dir or message.cwd
+            cwd = places.working_dir or message.cwd
             missing = _missing_script(message.entrypoint, cwd)
             if missing:
                 raise ValueError(missing)
-            self._spawn(job, message.entrypoint, cwd, self._environ(message, env))
+            argv = message.entrypoint
+            if places.python and argv[0] == sys.executable:
+                argv = [*places.python, *argv[1:]]
+            self._spawn(job, argv, cwd, self._environ(message, env, places))
         except (OSError, ValueError) as error:
-            log.info("job %s cannot be started: %s", submission_id, error)
-            self._leave_note(log_name, f"mray: the job could not be started: {error}\n")
-            self._tell_head(JobStarted(submission_id, 0, str(error)))
-            self._on_log_done(log_name)
+            self.refuse_job(submission_id, str(error))
             return
         self._jobs[submission_id] = job
 
-    def _environ(self, message: StartJob, env: RuntimeEnv) -> dict[str, str]:
+    def refuse_job(self, submission_id: str, why: str) -> None:
+        """A driver cannot be started: its log and the head say why."""
+        log.info("job %s cannot be started: %s", submission_id, why)
+        if _NAME.fullmatch(submission_id):
+            log_name = f"job-driver-{submission_id}.log"
+            self._leave_note(log_name, f"mray: the job could not be started: {why}\n")
+            self._on_log_done(log_name)
+        self._tell_head(JobStarted(submission_id, 0, why))
+
+    def _environ(self, message: StartJob, env: RuntimeEnv, places: Places) -> dict[str, str]:
         environ = env.over(message.environ or os.environ)
+        if places.python and os.path.dirname(places.python[0]):
+            bin_dir = os.path.dirname(places.python[0])
+            environ["PATH"] = f"{bin_dir}:{environ.get('PATH', os.defpath)}"
+        parts = [path for path in (places.working_dir, *places.module_paths) if path]
+        if parts:
+            former = [environ["PYTHONPATH"]] if environ.get("PYTHONPATH") else []
+            environ["PYTHONPATH"] = os.pathsep.join([*parts, *former])
         environ["MRAY_ADDRESS"] = environ["RAY_ADDRESS"] = self._cluster_address
         environ["MRAY_JOB_SUBMISSION_ID"] = message.submission_id
         environ[NODE_VARIABLE] = self._node_id.hex()

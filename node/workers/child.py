@@ -73,6 +73,14 @@ def begin(params: WorkerParams, run_worker: RunWorker) -> NoReturn:
     environ = RuntimeEnv.read(params.runtime_env).over(os.environ)
     environ[NODE_VARIABLE] = params.node.node_id.hex()
     environ[MAKER_VARIABLE] = params.process_id.hex()
+    bin_dir = os.path.dirname(params.python[0]) if params.python else ""
+    if bin_dir:
+        environ["PATH"] = f"{bin_dir}:{environ.get('PATH', os.defpath)}"
+    parts = [path for path in (params.working_dir, *params.module_paths) if path]
+    if parts:
+        # For interpreters that its tasks start; its own path is set by the worker.
+        former = [environ["PYTHONPATH"]] if environ.get("PYTHONPATH") else []
+        environ["PYTHONPATH"] = os.pathsep.join([*parts, *former])
     os.environ.update(environ)
     _reseed()
     run_worker(msgspec.structs.replace(params, out_path=out, err_path=err))

@@ -1,13 +1,12 @@
 """The environment of a worker or job: what its runtime_env says, and whether it must act early.
 
-Covers: reading ``env_vars`` and ``working_dir``, laying them over an environment, and telling which
-variables libraries and the interpreter read only when they start. Does not change os.environ:
-whoever starts or is the process does.
+Covers: reading ``env_vars``, laying them over an environment, and telling which variables libraries
+and the interpreter read only when they start. Does not change os.environ: whoever starts or is the
+process does. The other fields are node/environments'.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from string import Template
 from typing import Final
@@ -38,7 +37,6 @@ class RuntimeEnv(msgspec.Struct, frozen=True):
     """What the node daemon reads of a runtime_env; the rest is for the worker."""
 
     env_vars: dict[str, str] = {}
-    working_dir: str | None = None
 
     @classmethod
     def read(cls, data: bytes) -> RuntimeEnv:
@@ -61,29 +59,6 @@ class RuntimeEnv(msgspec.Struct, frozen=True):
     def acts_early(self) -> bool:
         """Whether a forked worker could not obey it."""
         return any(name.startswith(_EARLY_PREFIXES) for name in self.env_vars)
-
-
-class Environments:
-    """Which environments can be had on this node. Remembers the good ones: demands are frequent."""
-
-    def __init__(self) -> None:
-        self._good: set[bytes] = set()
-
-    def objection(self, runtime_env: bytes) -> str:
-        """Why no worker can have this environment here; "" where one can."""
-        if not runtime_env or runtime_env in self._good:
-            return ""
-        try:
-            env = RuntimeEnv.read(runtime_env)
-        except ValueError as error:
-            return str(error)
-        if env.working_dir and not os.path.isdir(env.working_dir):
-            return (
-                f"the working_dir {env.working_dir!r} of the runtime_env is no directory on this "
-                "machine: name one that is here"
-            )
-        self._good.add(runtime_env)
-        return ""
 
 
 class _Braced(Template):

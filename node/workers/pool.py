@@ -86,6 +86,8 @@ class KeyFailed(msgspec.Struct, frozen=True):
 
     key: Key
     text: str
+    #: Of LeaseRefused.
+    kind: str = "worker_start_failed"
 
 
 PoolEffect = Spawn | Kill | KeyFailed

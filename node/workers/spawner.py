@@ -11,7 +11,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import BinaryIO, Final
 
 import msgspec
@@ -106,7 +106,7 @@ class Spawner:
         ValueError where its runtime_env is none.
         """
         env = RuntimeEnv.read(params.runtime_env)
-        if env.acts_early:
+        if env.acts_early or params.python:
             self._spawn_fresh(params, env, on_started)
         elif self._ready:
             self._ask(params, on_started)
@@ -136,6 +136,7 @@ class Spawner:
                     ["mray.node.workers.fresh", str(_HANDED_FD), self._worker_main],
                     env.over(os.environ),
                     file.fileno(),
+                    params.python,
                 )
         except OSError as error:
             self._say_later(on_started, 0, f"no process could be started: {error}")
@@ -150,17 +151,24 @@ class Spawner:
 
         self._pump.call_soon(say)
 
-    def _spawn_python(self, arguments: list[str], environ: dict[str, str], handed: int) -> int:
+    def _spawn_python(
+        self,
+        arguments: list[str],
+        environ: dict[str, str],
+        handed: int,
+        python: Sequence[str] = (),
+    ) -> int:
         """Start ``python -m`` with ``handed`` as descriptor 3, in a process session of its own."""
         environ = dict(os.environ) | environ
         environ[NODE_VARIABLE] = self._node_id.hex()
         # As Ray does: a task has one CPU unless it says so, and N workers with N threads each in
         # their numerical libraries would only stand in each other's way.
         environ.setdefault("OMP_NUM_THREADS", "1")
-        return os.posix_spawn(
-            sys.executable,
+        python = python or [sys.executable]
+        return os.posix_spawnp(
+            python[0],
             # -P: a module called random.py in the user's directory is none of the worker's.
-            [sys.executable, "-P", "-m", *arguments],
+            [*python, "-P", "-m", *arguments],
             environ,
             file_actions=[
                 (os.POSIX_SPAWN_DUP2, handed, _HANDED_FD),

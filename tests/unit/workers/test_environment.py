@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import msgspec
 import pytest
 
 from mray.node.workers.environment import (
     MAKER_VARIABLE,
-    Environments,
     RuntimeEnv,
     maker_named,
 )
@@ -48,17 +45,6 @@ def test_variables_that_are_read_at_load_time_need_a_fresh_interpreter(
     name: str, early: bool
 ) -> None:
     assert env(**{name: "1"}).acts_early == early
-
-
-def test_environments_that_cannot_be_had_are_told(tmp_path: Path) -> None:
-    environments = Environments()
-    assert environments.objection(b"") == ""
-    assert "no runtime_env" in environments.objection(b"\xc1")
-    here, gone = (
-        msgspec.msgpack.encode({"working_dir": str(tmp_path / name)}) for name in (".", "gone")
-    )
-    assert environments.objection(here) == ""
-    assert "is no directory" in environments.objection(gone)
 
 
 def test_junk_is_a_value_error() -> None:
