@@ -52,7 +52,11 @@ class CancelsPart:
         if owner is not None:
             rt.post_to(owner, CancelObject(entry.object_id, force, recursive))
         elif not force:
-            rt.post(lambda: self._cancel_object(entry.object_id, False, recursive))
+
+            def do() -> None:
+                self._cancel_object(entry.object_id, False, recursive)
+
+            rt.post(do)
         else:
             refused: list[bool] = []
             lock = threading.Lock()

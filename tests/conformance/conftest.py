@@ -157,6 +157,54 @@ def tally(tmp_path: Path) -> Tally:
     return Tally(tmp_path / "tally")
 
 
+class Hold:
+    """Code for remote functions that says it has begun and then takes its time, in small steps:
+    Ray interrupts between two steps of Python only."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = str(path)
+
+    def body(self) -> Callable[..., str]:
+        """The function: how many seconds it takes, and under which name it says it has begun."""
+        path = self._path
+
+        def run(seconds: float = 60.0, name: str = "") -> str:
+            import time
+
+            with open(path + name, "w"):
+                pass
+            give_up_at = time.monotonic() + seconds
+            while time.monotonic() < give_up_at:
+                time.sleep(0.01)
+            return "done"
+
+        return run
+
+    def wait(self, name: str = "") -> None:
+        """Until it has begun."""
+        give_up_at = time.monotonic() + PATIENCE_S
+        while not os.path.exists(self._path + name):
+            assert time.monotonic() < give_up_at, "it never begins"
+            time.sleep(0.01)
+
+
+@pytest.fixture
+def hold(tmp_path: Path) -> Hold:
+    return Hold(tmp_path / "begun")
+
+
+@pytest.fixture
+def cancelled(ray: ModuleType) -> Callable[[Any], BaseException]:
+    """Waits for the error of a cancelled task."""
+
+    def error(ref: Any) -> BaseException:
+        with pytest.raises(ray.exceptions.TaskCancelledError) as caught:
+            ray.get(ref, timeout=PATIENCE_S)
+        return caught.value
+
+    return error
+
+
 def _wait_exit(pid: int) -> bool:
     try:
         process = os.pidfd_open(pid)
