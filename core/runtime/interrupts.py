@@ -110,7 +110,9 @@ class Interrupts:
         work = self.executor.open
         if work is None or work.spec.task_id != task_id:
             return
+        # Should the task end before the kill, the worker goes by itself: it has given up its lease.
         self.executor.exiting = True
+        self.executor.queue.put(None)
         self.rt.pump.send(owner, TaskReplies([], self._hand_back(), exiting=True))
         text = f"task {work.template.name} was cancelled by force"
         self.rt.tell(self.rt.node.address, EndTask(self.rt.process_id, work.spec.seq, text))
