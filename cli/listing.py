@@ -67,10 +67,14 @@ def list_entries(
         int, typer.Option("--limit", min=1, metavar="N", help="Show at most N entries.")
     ] = 100,
     format: Annotated[
-        str, typer.Option("--format", metavar="table|json|yaml", help="How to print them.")
-    ] = "table",
+        str | None,
+        typer.Option(
+            "--format", metavar="table|json|yaml", show_default=False,
+            help="How to print them. Default: a table, YAML with --detail.",
+        ),
+    ] = None,
     detail: Annotated[
-        bool, typer.Option("--detail", help="All that is known, as YAML unless --format says else.")
+        bool, typer.Option("--detail", help="All that is known.")
     ] = False,
     address: Address = None,
     as_json: AsJson = False,
@@ -85,6 +89,7 @@ def list_entries(
     """
     if kind not in _COLUMNS:
         raise WrongUsage(f"there is no list of {kind!r}: one of {', '.join(_COLUMNS)}")
+    format = format or ("yaml" if detail else "table")
     if format not in _FORMATS:
         raise WrongUsage(f"--format {format!r} is none of {', '.join(_FORMATS)}")
     wanted = arguments.filters(filter or [])
@@ -100,7 +105,7 @@ def list_entries(
         note(f"showing {len(shown):,} of {whole}")
     if as_json or format == "json":
         print_json(shown)
-    elif format == "yaml" or (detail and shown):
+    elif format == "yaml":
         print_yaml(shown)
     elif not shown:
         print(f"no {kind}{' that match' if wanted else ''}")

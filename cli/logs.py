@@ -13,6 +13,7 @@ from typing import Annotated, Final
 
 import typer
 
+from mray.cli import tasks
 from mray.cli.cluster import Cluster, NoCluster, connect
 from mray.cli.failure import INTERRUPTED, Failure, WrongUsage
 from mray.cli.follow import standard_output, write
@@ -38,6 +39,9 @@ _CATEGORIES: Final = {
 }
 _FOLLOW_WAIT_S: Final = 1.0
 _CHUNK_BYTES: Final = 262_144
+#: Fewer digits of a task's id would mean any task.
+_TASK_DIGITS_MIN: Final = 16
+_ATTEMPTS_MAX: Final = 1000
 
 
 @app.command()
@@ -46,8 +50,8 @@ def logs(
         list[str] | None,
         typer.Argument(
             metavar="WHAT", show_default=False,
-            help="raylet, gcs, a file or a pattern; job, worker or actor and an id; or just the "
-            "first characters of an id. Without it: the list of all logs.",
+            help="raylet, gcs, a file or a pattern; job, worker, actor or task and an id; or just "
+            "the first characters of an id. Without it: the list of all logs.",
         ),
     ] = None,
     follow: Annotated[
@@ -58,6 +62,13 @@ def logs(
     ] = 1000,
     node_ip: NodeIp = None,
     node_id: NodeId = None,
+    attempt: Annotated[
+        int | None,
+        typer.Option(
+            "--attempt-number", "-a", min=0, metavar="N", show_default=False,
+            help="Of a task that ran several times: which run. Default: the last.",
+        ),
+    ] = None,
     err: Annotated[
         bool, typer.Option("--err", help="Standard error of the worker instead of its output.")
     ] = False,
@@ -78,8 +89,6 @@ def logs(
         del words[0]
     if len(words) > 2 or (len(words) == 2 and words[0] not in _KINDS):
         raise WrongUsage(f"`mray logs` takes one name, or {', '.join(_KINDS[:4])} and an id")
-    if words[:1] == ["task"]:
-        raise Failure("the logs of one task cannot be told apart in this version; try its worker")
     if tail < -1:
         raise WrongUsage(f"--tail {tail}: a number of lines, or -1 for all")
     sources, cluster = _open(address, node_ip, node_id)
@@ -87,7 +96,7 @@ def logs(
         if not words or (len(words) == 1 and words[0] == "*"):
             _print_list(sources, "*", as_json=as_json)
             return 0
-        source, name = _resolve(words, sources, cluster, err=err, as_json=as_json)
+        source, name = _resolve(words, sources, cluster, err=err, attempt=attempt, as_json=as_json)
         if source is None:
             return 0
         print_log(source, name, tail=tail, follow=follow)
@@ -153,12 +162,13 @@ def _resolve(
     cluster: Cluster | None,
     *,
     err: bool,
+    attempt: int | None,
     as_json: bool,
 ) -> tuple[LogSource | None, str]:
     """The one log that is meant. (None, "") where a pattern meant several and they were listed."""
     if len(words) == 2:
         kind, id = words
-        found = _by_id(kind, id, sources, cluster, err=err)
+        found = _by_id(kind, id, sources, cluster, err=err, attempt=attempt)
         if not found:
             raise Failure(f"there is no log of {kind} {id}; `mray logs` lists what there is")
         return _only(found, f"{kind} {id}")
@@ -180,12 +190,13 @@ def _resolve(
         _print_list(sources, word, as_json=as_json)
         return None, ""
     found = []
-    for kind in ("job", "actor", "worker"):
-        found += _by_id(kind, word, sources, cluster, err=err)
+    for kind in ("job", "actor", "worker", "task"):
+        if kind != "task" or not found:
+            found += _by_id(kind, word, sources, cluster, err=err, attempt=attempt)
     if not found:
         raise Failure(
-            f"there is no log called {word!r}, and no job, actor or worker whose id begins so; "
-            "`mray logs` lists what there is"
+            f"there is no log called {word!r}, and no job, actor, worker or task whose id begins "
+            "so; `mray logs` lists what there is"
         )
     return _only(list(dict.fromkeys(found)), word)
 
@@ -205,8 +216,9 @@ def _by_id(
     cluster: Cluster | None,
     *,
     err: bool,
+    attempt: int | None,
 ) -> list[tuple[LogSource, str]]:
-    """The logs of the jobs, actors or workers that ``id`` may mean."""
+    """The logs of the jobs, actors, workers or tasks that ``id`` may mean."""
     end = "err" if err else "out"
     if kind == "job":
         if cluster is None:
@@ -214,6 +226,8 @@ def _by_id(
         names = {job.log_name for job in matching_jobs(cluster, id)} - {""}
         return [hit for name in sorted(names) for hit in _in_sources(sources, name)]
     id = id.lower()
+    if kind == "task":
+        return _of_task(id, sources, cluster, attempt, end)
     if kind == "worker":
         by_pid = _in_sources(sources, f"worker-*-{id}.{end}") if id.isdecimal() else []
         return by_pid or _in_sources(sources, f"worker-{id}*.{end}")
@@ -223,6 +237,23 @@ def _by_id(
         if actor.pid and (actor.actor_id.hex().startswith(id) or actor.name.lower() == id)
     ]
     return [hit for pid in pids for hit in _in_sources(sources, f"worker-*-{pid}.{end}")]
+
+
+def _of_task(
+    id: str, sources: Sequence[LogSource], cluster: Cluster | None, attempt: int | None, end: str
+) -> list[tuple[LogSource, str]]:
+    """The log of the worker that ran an attempt of a task, the last one for None."""
+    if cluster is None or len(id) < _TASK_DIGITS_MIN:
+        return []
+    views = tasks.find(cluster, [("task_id", "=", id)], _ATTEMPTS_MAX).views
+    ran = [view for view in views if view.worker_id and attempt in (None, view.attempt)]
+    if not ran:
+        return []
+    last = max(ran, key=lambda view: view.attempt)
+    hits = _in_sources(sources, f"worker-{last.worker_id.hex()}-*.{end}")
+    if hits and last.type == "NORMAL_TASK":
+        note(f"the log of pid {last.pid}, where {last.name} ran: other tasks may have written too")
+    return hits
 
 
 def _in_sources(sources: Sequence[LogSource], pattern: str) -> list[tuple[LogSource, str]]:

@@ -6,10 +6,11 @@ from typing import Annotated, Final
 
 import typer
 
-from mray.cli import listing
+from mray import memory_collect
 from mray.cli.cluster import Cluster, connect
 from mray.cli.failure import Failure
 from mray.cli.getting import entries
+from mray.cli.memory import ask
 from mray.cli.options import Address, AsJson
 from mray.cli.render import print_json
 from mray.state_facts import Facts
@@ -75,11 +76,12 @@ def answer(cluster: Cluster, id: str) -> tuple[str, str]:
     attempts = entries(cluster, "tasks", id[:_TASK_DIGITS])
     if attempts:
         return _of_task(max(attempts, key=lambda facts: int(facts["attempt_number"])))
-    held = [o for o in listing.FETCH["objects"](cluster) if o["object_id"].startswith(id.lower())]
-    if held:
-        first = held[0]
-        text = f"object {first['object_id']} is {first['state']} on node {first['node_id'][:12]}"
-        return text, "who holds it: `mray memory -f object_id=" + first["object_id"] + "`"
+    report = memory_collect.collect(cluster.nodes.nodes, lambda view: ask(cluster, view))
+    for held in report.objects:
+        if held.object_id.startswith(id.lower()):
+            said = held.reason or held.why
+            text = f"object {held.object_id} is {held.state}" + (f": {said}" if said else "")
+            return text, _advice(said) or f"`mray memory -f object_id={held.object_id}`"
     raise Failure(f"no task, actor or object has the id {id}: it may be over and forgotten")
 
 

@@ -170,8 +170,11 @@ def _once(views: Iterable[TaskView]) -> tuple[list[TaskView], int]:
     found: dict[tuple[bytes, int], TaskView] = {}
     doubles = 0
     for view in views:
-        if found.setdefault((view.task_id, view.attempt), view) is not view:
+        key = view.task_id, view.attempt
+        if key in found:
             doubles += 1
+        else:
+            found[key] = view
     return list(found.values()), doubles
 
 

@@ -257,7 +257,7 @@ def test_other_lists_have_rays_fields(cluster: None) -> None:
         s.list_nodes(filters=[("colour", "=", "red")])
 
 
-def test_the_log_of_a_task_is_that_of_its_worker(cluster: None) -> None:
+def test_the_log_of_a_task_is_that_of_its_worker(cli: Callable[..., Any]) -> None:
     @mray.remote
     def prints() -> None:
         print("written by a task")
@@ -266,6 +266,8 @@ def test_the_log_of_a_task_is_that_of_its_worker(cluster: None) -> None:
     mray.get(ref)
     text = "".join(s.get_log(task_id=ref.task_id().hex()))
     assert "written by a task\n" in text
+    assert "written by a task\n" in cli("logs", "task", ref.task_id().hex())
+    assert "written by a task\n" in cli("logs", ref.task_id().hex())
     assert any(name.startswith("worker-") for name in s.list_logs()["worker_out"])
     with pytest.raises(ValueError, match="only one"):
         next(s.get_log())
