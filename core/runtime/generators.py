@@ -120,18 +120,19 @@ class GeneratorsPart:
         TypeError if ``value`` is no generator."""
         flow = self.open(done, work, value, "__next__")
         pace, skip = flow.pace, flow.skip
-        item = self.results.item
+        pack_item = self.results.item
         template = work.template
-        for value_of_item in value:
+        for item in value:
             pace.made += 1
             if pace.unwanted:
                 if flow.orphaned:
-                    value.close()
+                    if hasattr(value, "close"):
+                        value.close()
                     break
                 continue
             if pace.made <= skip:
                 continue
-            self.emit(flow, Slot(flow, *item(done, template, pace.made + 1, value_of_item)))
+            self.emit(flow, Slot(flow, *pack_item(done, template, pace.made + 1, item)))
             if pace.full():
                 self._pause(flow)
         self.conclude(flow, False)
