@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from mray.cli.failure import WrongUsage
 from mray.resources import to_fixed
+from mray.runtime_env import checked
 from mray.units import parse_bytes
 
 #: Names of resources that have an option of their own.
@@ -126,8 +127,6 @@ def runtime_env_file(path: str) -> dict[str, Any]:
 
 def checked_runtime_env(env: Mapping[str, Any], option: str) -> dict[str, Any]:
     """``env`` if mray can make it. Any: JSON."""
-    from mray.runtime_env import checked
-
     try:
         return checked(env, option)
     except (TypeError, ValueError) as error:

@@ -11,8 +11,6 @@ from typing import Any
 
 import msgspec
 
-from mray.runtime_env import RuntimeEnv
-
 
 def pack_environment(environment: Mapping[str, Any] | None) -> bytes:
     """The bytes of an environment; b"" for none."""
@@ -23,13 +21,6 @@ def pack_environment(environment: Mapping[str, Any] | None) -> bytes:
         value = environment[key]
         plain[key] = dict(sorted(value.items())) if isinstance(value, Mapping) else value
     return msgspec.msgpack.encode(plain)
-
-
-def read_environment(data: bytes) -> RuntimeEnv:
-    """The environment again."""
-    env = RuntimeEnv()
-    env.update(msgspec.msgpack.decode(data) if data else {})
-    return env
 
 
 def merge_environments(outer: bytes, inner: bytes) -> bytes:

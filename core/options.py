@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from mray.resources import Resources, to_fixed
+from mray.runtime_env import checked
 from mray.tasks.streams import DYNAMIC, STREAMING, WORDS
 
 TASK_OPTIONS = frozenset({
@@ -128,8 +129,6 @@ def _writable_args(name: str, value: Any) -> None:
 
 def check_runtime_env(name: str, value: Any) -> None:
     """Raise unless ``value`` is an environment that mray can make."""
-    from mray.runtime_env import checked
-
     checked(value, name)
 
 

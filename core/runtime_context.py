@@ -8,7 +8,6 @@ from typing import Any
 
 from mray import current
 from mray.actor import ActorHandle, handle_of
-from mray.environments import read_environment
 from mray.ids import NIL_ACTOR
 from mray.resources import to_float
 from mray.runtime.calls import cancelled, present_work
@@ -72,7 +71,7 @@ class RuntimeContext:
     @property
     def runtime_env(self) -> RuntimeEnv:
         """The environment of this process, what was local in it replaced by its package."""
-        return read_environment(current.get().environment)
+        return RuntimeEnv.read(current.get().environment)
 
     def get_runtime_env_string(self) -> str:
         """The same as JSON."""

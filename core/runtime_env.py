@@ -12,6 +12,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
+import msgspec
+
 FIELDS: Final = (
     "env_vars", "working_dir", "py_modules", "excludes", "pip", "py_executable",
     "worker_process_setup_hook", "config",
@@ -46,6 +48,12 @@ class RuntimeEnv(dict[str, Any]):
 
     def __init__(self, **fields: Any) -> None:
         super().__init__(checked(fields))
+
+    @classmethod
+    def read(cls, data: bytes) -> RuntimeEnv:
+        """An environment from the wire (msgpack; b"" is the empty one). Its paths may be those of
+        another machine, so it is not checked again."""
+        return _read(msgspec.msgpack.decode(data) if data else {})
 
     def __setitem__(self, name: str, value: Any) -> None:
         super().__setitem__(name, checked({**self, name: value})[name])

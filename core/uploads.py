@@ -7,6 +7,7 @@ not check fields (runtime_env.py).
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 from collections.abc import Callable, Mapping
@@ -110,9 +111,7 @@ class Uploads:
         )
 
     def _hook(self, hook: Callable[[], Any], ask: Ask) -> str:
-        import hashlib
-
-        from mray import cloudpickle
+        import cloudpickle
 
         data = cloudpickle.dumps(hook)
         uri = packages.uri_of(hashlib.blake2b(data, digest_size=16).hexdigest(), "hook")

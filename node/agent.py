@@ -13,7 +13,6 @@ from typing import Any, Final, assert_never
 from mray.ids import new_process_id
 from mray.memory.gauge import Gauge
 from mray.node.daemon import Daemon
-from mray.node.environments.parts import Places
 from mray.node.environments.service import Environments
 from mray.node.jobs.runner import JobRunner
 from mray.node.logs.files import LogBook
@@ -75,13 +74,10 @@ class Node:
         )  # fmt: skip
         self._peers = Peers(self._pump, self._driver_gone)
         self._environments = Environments(
-            self._pump, self._children, self._head.ask,
-            root=f"{daemon.session.path}/runtime_resources/{self._node_id.hex()[:16]}",
-            log_dir=daemon.session.logs,
-            node_id=self._node_id,
-            on_demand=lambda sender, message: self._demand(sender, message),
-            on_actor=lambda message, error: self._begin_actor(message, error),
-            on_job=lambda message, places, error: self._begin_job(message, places, error),
+            self._pump, self._children, self._head, daemon.session,
+            on_demand=self._demand,
+            on_actor=self._begin_actor,
+            on_job=lambda message, places, error: self._runner.start_job(message, places, error),
         )  # fmt: skip
         self._jobs: dict[bytes, m.JobInfo] = {}
         #: Jobs that the head is being asked about.
@@ -111,7 +107,8 @@ class Node:
             log_dir=self.info.log_dir,
             logs=config.logs,
             cluster_address=daemon.session.path,
-            tell_head=self._tell_of_job,
+            tell_head=self._head.tell,
+            environments=self._environments,
             on_log_done=lambda name: self._log_service.changed([name]),
         )  # fmt: skip
         self._log_service = LogService(
@@ -148,7 +145,7 @@ class Node:
             m.EndTask: lambda sender, message: self._processes.end_task(
                 sender, message, self._leases.holds.by_worker.get(message.worker_id)
             ),
-            m.StartActor: self._start_actor,
+            m.StartActor: self._environments.start_actor,
             m.StopActor: self._stop_actor,
             m.ActorExiting: lambda sender, message: self._processes.announce(sender, message.cause),
             m.JobGone: lambda sender, message: self._job_over(message.job_id),
@@ -159,7 +156,7 @@ class Node:
             m.ListLogs: self._log_service.list_logs,
             m.ReadLog: self._log_service.read_log,
             m.StartJob: self._environments.start_job,
-            m.SignalJob: self._signal_job,
+            m.SignalJob: self._runner.signal_job,
             **GroupService(self._leases, self._act).handlers,
             **self._store.handlers,
             **self._memory.handlers,
@@ -276,16 +273,9 @@ class Node:
         self._need_job(message.job_id)
         self._act(self._leases.demand(sender, message))
 
-    def _start_actor(self, sender: bytes, message: m.StartActor) -> None:
-        self._environments.start_actor(message)
-
-    def _begin_actor(self, message: m.StartActor, error: str) -> None:
-        """The environment is there, or cannot be had."""
+    def _begin_actor(self, message: m.StartActor) -> None:
+        """The environment is there."""
         spec = message.spec
-        if error:
-            cause = m.DeathCause("env_failed", error, node_id=self._node_id)
-            self._head.tell(m.ActorStartFailed(spec.actor_id, message.incarnation, cause))
-            return
         if spec.detached:
             self._recall_job(spec.job_id)
         self._need_job(spec.job_id)
@@ -344,28 +334,6 @@ class Node:
         )
 
     # -- jobs
-
-    def _begin_job(self, message: m.StartJob, places: Places, error: str) -> None:
-        """The environment of a submission is there, or cannot be had."""
-        if error:
-            text = f"its runtime_env cannot be made: {error}"
-            self._runner.refuse_job(message.submission_id, text)
-        else:
-            self._runner.start_job(message, places)
-
-    def _signal_job(self, sender: bytes, message: m.SignalJob) -> None:
-        if self._environments.stop_job(message.submission_id) is None:
-            self._runner.signal_job(sender, message)
-            return
-        text = "it was stopped before its runtime_env was there"
-        cause = m.DeathCause("intended", text, node_id=self._node_id)
-        self._tell_of_job(m.JobExited(message.submission_id, cause))
-
-    def _tell_of_job(self, message: m.Message) -> None:
-        match message:
-            case m.JobExited(submission_id) | m.JobStarted(submission_id, pid=0):
-                self._environments.job_gone(submission_id.encode())
-        self._head.tell(message)
 
     def _need_job(self, job_id: bytes) -> None:
         """Ask the head about a job whose workers are wanted."""

@@ -28,6 +28,7 @@ PURE_FOLDERS = (
     "core/ownership", "core/tasks", "node/head", "node/objects", "node/sched",
 )  # fmt: skip
 SHELLS = {
+    "node/head/packages.py": "files of packages",
     "node/head/server.py": "routes messages, tells the time",
     "node/objects/arena.py": "files and memory",
     "node/objects/directory.py": "directories and locks",
@@ -75,6 +76,7 @@ ENVIRONMENT = {
     "cli/config.py": "HOME, to print paths in short",
     "cli/run.py": "makes the environment of a child",
     "cli/settings.py": "hands the environment to the one loader of settings",
+    "node/environments/making.py": "makes the environment of a child",
     "node/jobs/runner.py": "makes the environment of a child",
     "node/sched/identity.py": "what the machine offers, as its variables limit it",
     "node/workers/child.py": "becomes a worker: takes over the environment it is given",
@@ -89,6 +91,7 @@ LAZY_MODULES = {
     "difflib": "only after a mistake in a name",
     "mray.microbenchmark": "only for its command",
     "mray.runtime.async_serving": "asyncio, which workers without async actors do without",
+    "pathspec": "20 ms, only to pack a directory",
     "numpy": "60 ms; `import mray` must not pay it",
     "platform": "only to print the version",
     "rich": "60 ms, only to draw on a terminal",

@@ -32,12 +32,12 @@ def reason_of(tasks: TasksPart, task: Task) -> str:
             first = next(iter(lease.inflight)) == task.task_id
             state = "runs" if first else "is queued behind another task"
             return f"{state} in worker pid {lease.pid} (last progress {age_s:.1f} s ago)"
-    setting_up = tasks.setting_up.get(class_id)
-    if setting_up:
-        return setting_up
     infeasible = tasks.infeasible.get(class_id)
     if infeasible:
         return f"infeasible: {infeasible}"
+    setting_up = tasks.setting_up.get(class_id)
+    if setting_up:
+        return setting_up
     return (
         f"queued: waits for {needs_of(sclass.resources)} ({len(sclass.queue)} tasks queued, "
         f"{len(sclass.leases)} workers leased)"

@@ -47,7 +47,7 @@ def run_hook(params: WorkerParams) -> None:
         return
     try:
         if params.hook_path:
-            from mray import cloudpickle
+            import cloudpickle
 
             with open(params.hook_path, "rb") as file:
                 hook = cloudpickle.loads(file.read())

@@ -109,7 +109,6 @@ class TasksPart:
         self.doomed: dict[bytes, bool] = {}
         #: Scheduling class -> why no node can ever run it.
         self.infeasible: dict[int, str] = {}
-        #: Classes whose environment is being made: what that means.
         self.setting_up: dict[int, str] = {}
         self._said_infeasible: set[int] = set()
         pump = runtime.pump
@@ -392,10 +391,8 @@ class TasksPart:
 
     def _refused(self, sender: bytes, message: LeaseRefused) -> None:
         if message.kind == "env_setup":
-            self.infeasible.pop(message.class_id, None)
             self.setting_up[message.class_id] = message.text
         elif message.kind == "infeasible":
-            self.setting_up.pop(message.class_id, None)
             self.infeasible[message.class_id] = message.text
             if message.class_id not in self._said_infeasible:
                 self._said_infeasible.add(message.class_id)

@@ -12,11 +12,15 @@ from collections.abc import Callable
 from typing import Final
 
 from mray.node.environments import cache
-from mray.node.environments.making import AskHead, Making
+from mray.node.environments.making import Making
 from mray.node.environments.parts import Places, plan_of
+from mray.node.sched.head_link import HeadLink
 from mray.node.workers.children import Children
 from mray.rpc.pump import Pump
+from mray.session_files import Session
 from mray.wire.messages import (
+    ActorStartFailed,
+    DeathCause,
     LeaseDemand,
     LeaseRefused,
     Message,
@@ -34,31 +38,31 @@ _Waiter = StartActor | StartJob | tuple[bytes, LeaseDemand]
 
 
 class Environments:
-    """``send(to, message)``; the rest is called when the environment is there, or with the reason
-    why it is not."""
+    """``on_demand`` and ``on_actor`` are called when the environment is there, ``on_job`` also with
+    the reason why it is not."""
 
     def __init__(
         self,
         pump: Pump,
         children: Children,
-        ask_head: AskHead,
+        head: HeadLink,
+        session: Session,
         *,
-        root: str,
-        log_dir: str,
-        node_id: bytes,
         on_demand: Callable[[bytes, LeaseDemand], None],
-        on_actor: Callable[[StartActor, str], None],
+        on_actor: Callable[[StartActor], None],
         on_job: Callable[[StartJob, Places, str], None],
     ) -> None:
         self._pump = pump
-        self._root = root
+        self._head = head
+        node_id = pump.door.process_id
+        self._root = f"{session.path}/runtime_resources/{node_id.hex()[:16]}"
         self._on_demand = on_demand
         self._on_actor = on_actor
         self._on_job = on_job
         self._cache = cache.Cache(UNUSED_BYTES_MAX)
         self._making = Making(
-            pump, children, ask_head,
-            root=root, log_dir=log_dir, node_id=node_id,
+            pump, children, head.ask,
+            root=self._root, log_dir=session.logs, node_id=node_id,
             on_made=lambda name, size: self._perform(self._cache.made(name, size)),
             on_failed=lambda name, why: self._perform(
                 self._cache.failed(name, why, pump.clock())
@@ -92,15 +96,13 @@ class Environments:
         else:
             self._await(message.job_id, message.runtime_env, (sender, message))
 
-    def start_actor(self, message: StartActor) -> None:
+    def start_actor(self, sender: bytes, message: StartActor) -> None:
         """The head wants an actor here. Idempotent."""
         spec = message.spec
-        if not spec.runtime_env:
-            self._on_actor(message, "")
-            return
         error = self._objection(spec.runtime_env)
-        if error or (spec.job_id, spec.runtime_env) in self._ready:
-            self._on_actor(message, error)
+        known = not spec.runtime_env or (spec.job_id, spec.runtime_env) in self._ready
+        if error or known:
+            self._go_on(message, Places(), error)
             return
         self._drop(lambda waiter: _is_actor(waiter, spec.actor_id, message.incarnation))
         self._await(spec.job_id, spec.runtime_env, message)
@@ -130,18 +132,11 @@ class Environments:
             lambda waiter: _is_actor(waiter, message.actor_id, message.incarnation)
         )
 
-    def stop_job(self, submission_id: str) -> StartJob | None:
-        """The job that waited here, and does no more."""
-        found: list[StartJob] = []
-
-        def is_it(waiter: _Waiter) -> bool:
-            if isinstance(waiter, StartJob) and waiter.submission_id == submission_id:
-                found.append(waiter)
-                return True
-            return False
-
-        self._drop(is_it)
-        return found[0] if found else None
+    def stop_job(self, submission_id: str) -> bool:
+        """Whether the job waited here, and does no more."""
+        return self._drop(
+            lambda waiter: isinstance(waiter, StartJob) and waiter.submission_id == submission_id
+        )
 
     def owner_died(self, process_id: bytes) -> None:
         """Nobody waits for its demands."""
@@ -220,8 +215,11 @@ class Environments:
 
     def _go_on(self, waiter: _Waiter, places: Places, error: str) -> None:
         match waiter:
+            case StartActor(spec, incarnation) if error:
+                cause = DeathCause("env_failed", error, node_id=self._pump.door.process_id)
+                self._head.tell(ActorStartFailed(spec.actor_id, incarnation, cause))
             case StartActor():
-                self._on_actor(waiter, error)
+                self._on_actor(waiter)
             case StartJob():
                 self._on_job(waiter, places, error)
             case (sender, message):

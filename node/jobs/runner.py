@@ -17,6 +17,7 @@ from typing import Final
 
 from mray.config.sections import Logs
 from mray.node.environments.parts import Places
+from mray.node.environments.service import Environments
 from mray.node.jobs import launcher
 from mray.node.jobs.output import OutputCopier
 from mray.node.workers.children import Children
@@ -73,6 +74,7 @@ class JobRunner:
         logs: Logs,
         cluster_address: str,
         tell_head: Callable[[Message], None],
+        environments: Environments,
         on_log_done: Callable[[str], None],
     ) -> None:
         self._pump = pump
@@ -83,6 +85,7 @@ class JobRunner:
         self._logs = logs
         self._cluster_address = cluster_address
         self._tell_head = tell_head
+        self._environments = environments
         self._on_log_done = on_log_done
         self._jobs: dict[str, _Job] = {}
         #: How the last drivers ended, by pid.
@@ -101,10 +104,14 @@ class JobRunner:
 
     # -- starting
 
-    def start_job(self, message: StartJob, places: Places) -> None:
-        """Start a driver in its environment. JobStarted answers, later JobExited. Idempotent."""
+    def start_job(self, message: StartJob, places: Places, error: str) -> None:
+        """Start a driver in its environment, which is there, or not: ``error``. JobStarted
+        answers, later JobExited. Idempotent."""
         submission_id = message.submission_id
         if submission_id in self._jobs:
+            return
+        if error:
+            self._refuse(submission_id, f"its runtime_env cannot be made: {error}")
             return
         log_name = f"job-driver-{submission_id}.log"
         if not _NAME.fullmatch(submission_id):
@@ -125,11 +132,11 @@ class JobRunner:
                 argv = [*places.python, *argv[1:]]
             self._spawn(job, argv, cwd, self._environ(message, env, places))
         except (OSError, ValueError) as error:
-            self.refuse_job(submission_id, str(error))
+            self._refuse(submission_id, str(error))
             return
         self._jobs[submission_id] = job
 
-    def refuse_job(self, submission_id: str, why: str) -> None:
+    def _refuse(self, submission_id: str, why: str) -> None:
         """A driver cannot be started: its log and the head say why."""
         log.info("job %s cannot be started: %s", submission_id, why)
         if _NAME.fullmatch(submission_id):
@@ -137,6 +144,7 @@ class JobRunner:
             self._leave_note(log_name, f"mray: the job could not be started: {why}\n")
             self._on_log_done(log_name)
         self._tell_head(JobStarted(submission_id, 0, why))
+        self._environments.job_gone(submission_id.encode())
 
     def _environ(self, message: StartJob, env: RuntimeEnv, places: Places) -> dict[str, str]:
         environ = env.over(message.environ or os.environ)
@@ -229,6 +237,11 @@ class JobRunner:
     def signal_job(self, sender: bytes, message: SignalJob) -> None:
         """Signal a driver's process group; SIGKILL it after the wait. Idempotent."""
         job = self._jobs.get(message.submission_id)
+        if job is None and self._environments.stop_job(message.submission_id):
+            text = "it was stopped before its runtime_env was there"
+            cause = DeathCause("intended", text, node_id=self._node_id)
+            self._tell_head(JobExited(message.submission_id, cause))
+            self._environments.job_gone(message.submission_id.encode())
         if job is None or job.cause is not None:
             return
         name = signal.Signals(message.signal).name
@@ -289,6 +302,7 @@ class JobRunner:
         log.info("job %s (pid %d) ended: %s", job.submission_id, job.pid, describe(job.cause))
         self._on_log_done(job.log_name)
         self._tell_head(JobExited(job.submission_id, job.cause))
+        self._environments.job_gone(job.submission_id.encode())
 
 
 def _missing_script(argv: list[str], cwd: str) -> str:
