@@ -143,6 +143,7 @@ class AsyncServing:
             packed = self.executor.results.item(done, work.template, pace.made + 1, item)
             # The stand-in turns the loop here, always: it would be slow to take it back.
             generators.emit(flow, Slot(flow, *packed), send=False)
+            del item, packed
             while pace.full():
                 signal = flow.waiting = _Signal(self._loop)
                 # Room that was made before the event loop could know of this wait.
