@@ -133,6 +133,7 @@ class GeneratorsPart:
             if pace.made <= skip:
                 continue
             self.emit(flow, Slot(flow, *pack_item(done, template, pace.made + 1, item)))
+            del item  # It may be big, or hold references that somebody watches.
             if pace.full():
                 self._pause(flow)
         self.conclude(flow, False)
