@@ -150,6 +150,17 @@ def test_a_cancelled_task_whose_worker_dies_is_over_and_not_retried(cause, max_r
     assert owner.queued() == []
 
 
+def test_a_task_that_pauses_after_an_end_for_want_of_memory_is_over_at_once():
+    owner = Owner(1)
+    owner.send()
+    owner.machine.take()
+    owner.machine.worker_died(b"w1", DeathCause("kernel_oom", last_seq=1 << 32))
+    (effect,) = [e for e in owner.machine.take() if isinstance(e, OutOfMemory)]
+    assert owner.cancel(effect.task) is None
+    assert owner.turn() == []
+    assert owner.machine.take() == []
+
+
 def test_a_cancelled_task_that_was_not_begun_is_over_with_its_worker():
     owner = Owner(3)
     owner.send()
