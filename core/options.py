@@ -16,15 +16,20 @@ from mray.resources import Resources, to_fixed
 from mray.runtime_env import checked
 from mray.tasks.streams import DYNAMIC, STREAMING, WORDS
 
-TASK_OPTIONS = frozenset({
+#: Where it is to run: see mray.scheduling.
+_PLACING = frozenset({
+    "scheduling_strategy", "label_selector", "placement_group", "placement_group_bundle_index",
+    "placement_group_capture_child_tasks",
+})  # fmt: skip
+TASK_OPTIONS = _PLACING | frozenset({
     "num_cpus", "num_gpus", "memory", "resources", "num_returns", "max_retries",
-    "retry_exceptions", "max_calls", "runtime_env", "name", "scheduling_strategy",
+    "retry_exceptions", "max_calls", "runtime_env", "name",
     "writable_args", "_generator_backpressure_num_objects", "enable_task_events",
 })  # fmt: skip
-ACTOR_OPTIONS = frozenset({
+ACTOR_OPTIONS = _PLACING | frozenset({
     "num_cpus", "num_gpus", "memory", "resources", "max_restarts", "max_task_retries",
     "max_oom_restarts", "max_concurrency", "max_pending_calls", "name", "namespace", "lifetime",
-    "get_if_exists", "runtime_env", "scheduling_strategy", "writable_args",
+    "get_if_exists", "runtime_env", "writable_args",
     "enable_task_events",
 })  # fmt: skip
 METHOD_OPTIONS = frozenset({
@@ -34,9 +39,8 @@ METHOD_OPTIONS = frozenset({
 })  # fmt: skip
 #: Options of Ray that this version does not have; their use is refused by name.
 LATER = frozenset({
-    "accelerator_type", "label_selector", "concurrency_groups", "concurrency_group",
-    "object_store_memory", "placement_group", "placement_group_bundle_index",
-    "placement_group_capture_child_tasks", "_metadata", "_labels",
+    "accelerator_type", "concurrency_groups", "concurrency_group",
+    "object_store_memory", "_metadata", "_labels",
     "_actor_generator_backpressure_num_objects", "allow_out_of_order_execution",
     "fallback_strategy",
 })  # fmt: skip
@@ -102,10 +106,26 @@ def _backpressure(name: str, value: Any) -> None:
 
 def _strategy(name: str, value: Any) -> None:
     if value not in ("DEFAULT", "SPREAD"):
-        raise ValueError(
-            f"{name}={value!r} is not supported by this version of mray; it knows 'DEFAULT' and "
-            "'SPREAD'"
-        )
+        from mray.scheduling import check_strategy
+
+        check_strategy(name, value)
+
+
+def _group(name: str, value: Any) -> None:
+    from mray.scheduling import check_group
+
+    check_group(name, value)
+
+
+def _selector(name: str, value: Any) -> None:
+    from mray.scheduling import checked_selector
+
+    checked_selector(name, value)
+
+
+def _index(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an int, not {type(value).__name__}: {value!r}")
 
 
 def _lifetime(name: str, value: Any) -> None:
@@ -152,6 +172,10 @@ _CHECKS: dict[str, Callable[[str, Any], None]] = {
     "lifetime": _lifetime,
     "get_if_exists": _bool,
     "scheduling_strategy": _strategy,
+    "label_selector": _selector,
+    "placement_group": _group,
+    "placement_group_bundle_index": _index,
+    "placement_group_capture_child_tasks": _bool,
     "writable_args": _writable_args,
     "enable_task_events": _bool,
     "_generator_backpressure_num_objects": _backpressure,

@@ -101,7 +101,7 @@ def items_of(directory: str, excludes: Sequence[str] = (), prefix: str = "") -> 
 def _matcher(patterns: Sequence[str], base: str) -> Ignored:
     import pathspec
 
-    spec = pathspec.PathSpec.from_lines("gitwildmatch", patterns)
+    spec = pathspec.GitIgnoreSpec.from_lines(patterns)
     return lambda name: name.startswith(base) and spec.match_file(name[len(base) :])
 
 

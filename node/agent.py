@@ -103,9 +103,7 @@ class Node:
         self._tailer = Tailer(self._pump, self.info.ip, backup_count, self._send_to_driver)
         self._runner = JobRunner(
             self._pump, self._children, self._processes,
-            node_id=self._node_id,
-            log_dir=self.info.log_dir,
-            logs=config.logs,
+            node_id=self._node_id, log_dir=self.info.log_dir, logs=config.logs,
             cluster_address=daemon.session.path,
             tell_head=self._head.tell,
             environments=self._environments,
@@ -237,7 +235,6 @@ class Node:
             node_id=self._node_id,
         )
         self._tell_death(peer.process_id, peer.kind, peer.job_id, cause)
-        self._environments.owner_died(peer.process_id)
         self._act(self._leases.owner_died(peer.process_id))
 
     def _tell_death(self, process_id: bytes, kind: str, job_id: bytes, cause: m.DeathCause) -> None:
@@ -250,6 +247,7 @@ class Node:
             self._pump.send(peer.process_id, message)
         self._store.client_died(process_id)
         self._store.owner_died(process_id)
+        self._environments.owner_died(process_id)
         self._pump.hang_up(process_id)
 
     def _remote_process_died(self, sender: bytes, message: m.ProcessDied) -> None:
@@ -310,7 +308,6 @@ class Node:
             return
         job, session = self._jobs[key.job_id], self._daemon.session
         runtime_env = key.runtime_env or job.runtime_env
-        places = self._environments.places(runtime_env)
         stem = f"{session.sockets}/w-{process_id[1:11].hex()}"
         self._processes.spawn(
             WorkerParams(
@@ -326,10 +323,7 @@ class Node:
                 progress_path=f"{stem}.seq",
                 out_path="",
                 err_path="",
-                working_dir=places.working_dir,
-                module_paths=list(places.module_paths),
-                python=list(places.python),
-                hook_path=places.hook_path,
+                places=self._environments.places(runtime_env),
             )
         )
 

@@ -10,6 +10,16 @@ from mray.wire.messages import Address, JobInfo, NodeInfo
 SETUP_FAILED = 87
 
 
+class Places(msgspec.Struct, array_like=True, frozen=True):
+    """Where the parts of an environment are; empty for what it does not have."""
+
+    working_dir: str = ""
+    module_paths: tuple[str, ...] = ()
+    #: The interpreter's command; () for the one of the node.
+    python: tuple[str, ...] = ()
+    hook_path: str = ""
+
+
 class WorkerParams(msgspec.Struct, array_like=True, frozen=True):
     """Everything a worker needs before its first message."""
 
@@ -32,8 +42,4 @@ class WorkerParams(msgspec.Struct, array_like=True, frozen=True):
     #: Open already as descriptors 1 and 2; here so that the worker can rotate them.
     out_path: str
     err_path: str
-    #: Where the parts of its environment are; "" and [] for what it does not have.
-    working_dir: str = ""
-    module_paths: list[str] = []
-    python: list[str] = []
-    hook_path: str = ""
+    places: Places = Places()

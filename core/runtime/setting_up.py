@@ -21,15 +21,15 @@ def set_path(params: WorkerParams) -> None:
     """Put the places of the environment before the driver's own, and those before ours."""
     job = params.job
     theirs = list(job.sys_path)
-    if params.working_dir:
+    if params.places.working_dir:
         # The driver's directory is what the package was made of: what was excluded is not there.
         hidden = {job.cwd, *theirs[:1]}
         theirs = [path for path in theirs if path not in hidden]
-    own = [path for path in (params.working_dir, *params.module_paths) if path]
-    if params.python:
+    own = [path for path in (params.places.working_dir, *params.places.module_paths) if path]
+    if params.places.python:
         # Packages of that interpreter come before those of the driver's.
         first, last = theirs[:1] + ([job.cwd] if job.cwd in theirs[1:] else []), theirs[1:]
-        if params.working_dir:
+        if params.places.working_dir:
             first, last = [], theirs
     else:
         first, last = theirs, []
@@ -46,10 +46,10 @@ def run_hook(params: WorkerParams) -> None:
     if not name:
         return
     try:
-        if params.hook_path:
+        if params.places.hook_path:
             import cloudpickle
 
-            with open(params.hook_path, "rb") as file:
+            with open(params.places.hook_path, "rb") as file:
                 hook = cloudpickle.loads(file.read())
         else:
             module, _, function = name.replace(":", ".").rpartition(".")

@@ -396,7 +396,7 @@ def run_worker(params: WorkerParams) -> NoReturn:
     signal.signal(signal.SIGTERM, _on_sigterm)
     if params.job.as_ray:
         compat.install(force=True)
-    cwd = params.working_dir or params.job.cwd
+    cwd = params.places.working_dir or params.job.cwd
     if cwd:
         try:
             os.chdir(cwd)

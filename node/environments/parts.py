@@ -14,6 +14,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from mray.packages import SCHEME, file_of
+from mray.runtime.params import Places
 from mray.runtime_env import SETUP_TIMEOUT_S
 
 Kind = Literal["package", "wheel", "hook", "pip", "python"]
@@ -54,17 +55,6 @@ class Order(msgspec.Struct, frozen=True):
     #: The fetched file, "" for none; it is removed.
     package: str = ""
     detail: str = ""
-
-
-class Places(msgspec.Struct, frozen=True):
-    """Where a worker of an environment finds its parts."""
-
-    #: "" for the job's own.
-    working_dir: str = ""
-    module_paths: tuple[str, ...] = ()
-    #: The interpreter's command; () for the one of the node.
-    python: tuple[str, ...] = ()
-    hook_path: str = ""
 
 
 class Plan(msgspec.Struct, frozen=True):

@@ -13,10 +13,11 @@ from typing import Final
 
 from mray.node.environments import cache
 from mray.node.environments.making import Making
-from mray.node.environments.parts import Places, plan_of
+from mray.node.environments.parts import plan_of
 from mray.node.sched.head_link import HeadLink
 from mray.node.workers.children import Children
 from mray.rpc.pump import Pump
+from mray.runtime.params import Places
 from mray.session_files import Session
 from mray.wire.messages import (
     ActorStartFailed,

@@ -16,7 +16,6 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from mray.config.sections import Logs
-from mray.node.environments.parts import Places
 from mray.node.environments.service import Environments
 from mray.node.jobs import launcher
 from mray.node.jobs.output import OutputCopier
@@ -27,6 +26,7 @@ from mray.node.workers.processes import Processes
 from mray.node.workers.strays import Maker
 from mray.process import read_stat
 from mray.rpc.pump import Pump, Timer
+from mray.runtime.params import Places
 from mray.wire.messages import DeathCause, JobExited, JobStarted, Message, SignalJob, StartJob
 
 log = logging.getLogger("mray.node")

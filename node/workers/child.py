@@ -73,10 +73,10 @@ def begin(params: WorkerParams, run_worker: RunWorker) -> NoReturn:
     environ = RuntimeEnv.read(params.runtime_env).over(os.environ)
     environ[NODE_VARIABLE] = params.node.node_id.hex()
     environ[MAKER_VARIABLE] = params.process_id.hex()
-    bin_dir = os.path.dirname(params.python[0]) if params.python else ""
+    bin_dir = os.path.dirname(params.places.python[0]) if params.places.python else ""
     if bin_dir:
         environ["PATH"] = f"{bin_dir}:{environ.get('PATH', os.defpath)}"
-    parts = [path for path in (params.working_dir, *params.module_paths) if path]
+    parts = [path for path in (params.places.working_dir, *params.places.module_paths) if path]
     if parts:
         # For interpreters that its tasks start; its own path is set by the worker.
         former = [environ["PYTHONPATH"]] if environ.get("PYTHONPATH") else []

@@ -106,7 +106,7 @@ class Spawner:
         ValueError where its runtime_env is none.
         """
         env = RuntimeEnv.read(params.runtime_env)
-        if env.acts_early or params.python:
+        if env.acts_early or params.places.python:
             self._spawn_fresh(params, env, on_started)
         elif self._ready:
             self._ask(params, on_started)
@@ -136,7 +136,7 @@ class Spawner:
                     ["mray.node.workers.fresh", str(_HANDED_FD), self._worker_main],
                     env.over(os.environ),
                     file.fileno(),
-                    params.python,
+                    params.places.python,
                 )
         except OSError as error:
             self._say_later(on_started, 0, f"no process could be started: {error}")

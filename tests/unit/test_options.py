@@ -59,7 +59,7 @@ def test_good_values_pass(name: str, value: Any) -> None:
         ("num_returns", 1.0, TypeError), ("num_returns", "all", TypeError),
         ("max_retries", -2, ValueError), ("max_retries", True, TypeError),
         ("max_concurrency", 0, ValueError), ("retry_exceptions", [1], TypeError),
-        ("retry_exceptions", ValueError, TypeError), ("runtime_env", {"pip": []}, ValueError),
+        ("retry_exceptions", ValueError, TypeError), ("runtime_env", {"conda": "x"}, ValueError),
         ("runtime_env", {"env_vars": {"A": 1}}, TypeError), ("runtime_env", "x", TypeError),
         ("name", "", ValueError), ("name", 1, TypeError), ("lifetime", "long", ValueError),
         ("get_if_exists", 1, TypeError), ("scheduling_strategy", "PACK", ValueError),

@@ -114,7 +114,8 @@ def test_a_missing_runtime_env_file_is_refused(tmp_path):
 @pytest.mark.parametrize(
     "env",
     [
-        {"pip": ["numpy"]},
+        {"conda": "numpy"},
+        {"wrong": 1},
         {"env_vars": {"A": 1}},
         {"env_vars": ["A"]},
         {"env_vars": {"A=B": "1"}},

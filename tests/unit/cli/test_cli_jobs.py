@@ -17,6 +17,8 @@ from mray.wire.messages import (
     Jobs,
     JobSubmitted,
     LogChunk,
+    PackageState,
+    PutPackage,
     ReadLog,
     StopJob,
     SubmitJob,
@@ -27,6 +29,12 @@ from mray.wire.messages import (
 def script(home):
     (home / "job.py").write_text("print('hello')\n")
     return home / "job.py"
+
+
+def stored(message):
+    """A head that has a package once it was sent whole."""
+    end = message.offset + len(message.data)
+    return PackageState(message.rid, end, complete=bool(message.data) and end == message.total_bytes)
 
 
 class Job:
@@ -120,6 +128,7 @@ def test_a_module_is_launched_as_one(mray, cluster, make_job):
 
 def test_the_environment_is_merged_checked_and_sent(mray, cluster, make_job, script):
     Job(cluster, make_job, [])
+    cluster.answers[PutPackage] = stored
     other = script.parent / "other"
     other.mkdir()
     (other / "inner.py").write_text("")
@@ -129,8 +138,9 @@ def test_the_environment_is_merged_checked_and_sent(mray, cluster, make_job, scr
     )  # fmt: skip
     (message,) = cluster.questions(SubmitJob)
     env = msgspec.msgpack.decode(message.runtime_env)
-    assert env == {"env_vars": {"A": "1"}, "working_dir": str(other)}
-    assert message.cwd == str(other)
+    uploaded = cluster.questions(PutPackage)[-1]
+    assert env == {"env_vars": {"A": "1"}, "working_dir": f"gcs://{uploaded.name}"}
+    assert uploaded.total_bytes == len(uploaded.data)
     assert message.metadata == {"who": "me"}
     assert message.entrypoint[-1] == "inner.py"
 
@@ -139,6 +149,7 @@ def test_a_script_outside_the_working_dir_is_sent_with_its_whole_path(
     mray, cluster, make_job, script
 ):
     Job(cluster, make_job, [])
+    cluster.answers[PutPackage] = stored
     (script.parent / "other").mkdir()
     mray("submit", "--working-dir", "other", "job.py")
     assert cluster.questions(SubmitJob)[0].entrypoint[-1] == str(script)
@@ -159,7 +170,7 @@ def test_no_wait_prints_the_id_alone(mray, cluster, make_job, script):
         (["bash", "-c", "true"], "mray submit -- bash"),
         (["."], "is a directory"),
         (["--runtime-env-json", "{", "job.py"], "--runtime-env-json"),
-        (["--runtime-env-json", '{"pip": []}', "job.py"], "cannot make 'pip'"),
+        (["--runtime-env-json", '{"conda": "x"}', "job.py"], "['conda'] is a field of Ray"),
         (["--runtime-env-json", "{}", "--runtime-env", "x", "job.py"], "not both"),
         (["--metadata-json", '{"a": 1}', "job.py"], "--metadata-json"),
         (["--working-dir", "nowhere", "job.py"], "is no directory"),
