@@ -26,7 +26,7 @@ from mray.resources import UNIT
 from mray.wire.messages import FunctionPeak, PeakMemory
 from mray.wire.oom import OomProcess
 
-ReadTrees = Callable[[list[int]], dict[int, ProcessUsage]]
+ReadTrees = Callable[[list[int], bool], dict[int, ProcessUsage]]
 _TOP_MAX: Final = 10
 
 
@@ -47,7 +47,7 @@ class Count(msgspec.Struct, frozen=True):
 
 
 class Census:
-    """See the module. ``read_trees`` gives the memory of process trees by their roots."""
+    """See the module. ``read_trees(roots, complete)`` gives the memory of process trees."""
 
     def __init__(
         self, pool: Pool, holds: Holds, processes: Processes, peers: Peers, read_trees: ReadTrees
@@ -70,14 +70,15 @@ class Census:
         #: By worker: when the work began, and the most that was seen of it since.
         self._peaks: dict[bytes, tuple[float, int]] = {}
 
-    def take(self) -> Count:
-        """Everybody now."""
+    def take(self, *, complete: bool = False) -> Count:
+        """Everybody now. ``complete``: with children born a moment ago, as before a kill."""
         workers = list(self._pool.workers.copy().values())
         holds = self._holds.by_worker.copy()
         processes = {w.process_id: self._processes.get(w.process_id) for w in workers}
         drivers = [peer for peer in self._peers if peer.kind == "driver"]
         pids = {key: process.pid for key, process in processes.items() if process is not None}
-        usage = self._read_trees([p for p in [*pids.values(), *(d.pid for d in drivers)] if p])
+        roots = [pid for pid in [*pids.values(), *(d.pid for d in drivers)] if pid]
+        usage = self._read_trees(roots, complete)
         candidates, trees = [], {}
         top = [OomProcess(pid=d.pid, name="driver", used_bytes=usage[d.pid].private_bytes)
                for d in drivers if d.pid in usage]  # fmt: skip

@@ -181,10 +181,10 @@ def _verdict(rule: Rule, victim: Candidate, owned_count: int, rules: Rules) -> t
         return True, "restarted within max_restarts and max_oom_restarts"
     if rule == "own_limit":
         return False, "not retried: it used more than the memory it declared"
-    if 0 < rules.budget_bytes <= victim.private_bytes:
-        return False, "not retried: alone it needs more than the node may use"
     if owned_count <= 1:
         return False, "not retried: last task of its owner on this node"
+    if 0 < rules.budget_bytes <= victim.private_bytes:
+        return False, "not retried: alone it needs more than the node may use"
     return True, "retried: other tasks of its owner go on"
 
 

@@ -103,11 +103,9 @@ class OomService:
         self._act = act
         self._leases = leases
         self._settings = config.memory_monitor
-        read_trees = TreeReader(maker_pid=self._maker_pid).read  # For the thread.
-        self._census = Census(leases.pool, leases.holds, processes, peers, read_trees)
+        self._census = self._make_census(peers)  # For the thread.
         # The loop asks with readers of its own: they are not to be shared.
-        read_trees = TreeReader(maker_pid=self._maker_pid).read
-        self._asked_census = Census(leases.pool, leases.holds, processes, peers, read_trees)
+        self._asked_census = self._make_census(peers)
         self._asked_census.titles = self._census.titles
         self._asked_reader = MemoryReader()
         self._news = PressureNews(
@@ -129,6 +127,13 @@ class OomService:
             self._start(config)
         else:
             log.warning("the memory monitor is off (memory_monitor_refresh_ms=0)")
+
+    def _make_census(self, peers: Peers) -> Census:
+        trees = TreeReader(maker_pid=self._maker_pid)
+        return Census(
+            self._leases.pool, self._leases.holds, self._processes, peers,
+            lambda roots, complete: trees.read(roots, complete=complete),
+        )  # fmt: skip
 
     def _maker_pid(self, environ: bytes) -> int | None:
         """The worker that an orphan's environment names. Called by either thread."""
@@ -340,7 +345,7 @@ class OomService:
 
     def _explain(self, sender: bytes, message: GetOomState) -> None:
         now, reading = time.monotonic(), self._reading()
-        count = self._asked_census.take()
+        count = self._asked_census.take(complete=True)
         rules = self._rules.policy
         choices = rank(count.snapshot.candidates, rules, now)
         ranked = {choice.candidate.worker_id for choice in choices}

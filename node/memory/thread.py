@@ -163,7 +163,7 @@ class MonitorThread:
                 case PressStore(excess_bytes):
                     self._on_press(excess_bytes)
                 case Pick():
-                    count = self._census.take()
+                    count = self._census.take(complete=True)
                     queue.extend(self._monitor.picked(count.snapshot, time.monotonic()))
                 case Reread():
                     queue.extend(self._monitor.reread(self.read(), time.monotonic()))

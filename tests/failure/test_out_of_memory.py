@@ -71,8 +71,8 @@ class MemoryHogger:
         self.allocations = []
 
     def allocate(self, bytes_to_allocate: float) -> None:
-        # each element of the list takes 8 bytes
-        new_list = [0] * ceil(bytes_to_allocate / 8)
+        # each element of the list takes 8 bytes; one by one, as this is little memory
+        new_list = [0 for _ in range(ceil(bytes_to_allocate / 8))]
         self.allocations.append(new_list)
 
 

@@ -46,7 +46,7 @@ class Machine:
     def read(self) -> MemoryReading:
         return MemoryReading(self.used, 10 * GIB, "fake", 10 * GIB, 0, 0)
 
-    def take(self) -> Count:
+    def take(self, *, complete: bool = False) -> Count:
         usage = self.trees.read(self.pids[:1])
         candidates = [
             Candidate(worker_id=b"w", pid=pid, kind="task", owner_id=b"o", name="f",
@@ -125,7 +125,7 @@ def test_a_look_that_fails_does_not_end_the_monitor(
     machine = Machine()
     failures = iter([RuntimeError("once")])
 
-    def take() -> Count:
+    def take(*, complete: bool = False) -> Count:
         for failure in failures:
             raise failure
         return Count(Snapshot(candidates=[]), (), {})
