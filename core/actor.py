@@ -105,6 +105,7 @@ class ActorClass:
         """Make an actor; its handle, at once. Constructor errors surface in its first calls."""
         from mray.ownership.references import Entry
         from mray.runtime.arguments import pack_arguments
+        from mray.scheduling import placing_of
 
         rt = current.get()
         options = self._options
@@ -126,6 +127,7 @@ class ActorClass:
         # Without num_cpus an actor needs a CPU to be placed and none to live, as in Ray.
         held = resources_of(options, 0.0)
         placement = resources_of(options, 1.0)
+        place = placing_of(rt, options, f"the actor {self.__name__}", held, placement)
         retries = options.get("max_task_retries") or 0
         detached = options.get("lifetime") == "detached"
         limit = options.get("max_pending_calls") or -1
@@ -137,9 +139,11 @@ class ActorClass:
         shape = msgspec.msgpack.encode((self.__name__, methods, retries, limit))
         spec = ActorSpec(
             actor_id, rt.job_id, rt.address, key, self.__name__, task_id, b"", [], None, None,
-            held, placement, options.get("max_restarts") or 0, retries, concurrency, name,
-            namespace, detached, rt.environment_of(options.get("runtime_env")), is_async, shape,
+            place.needs(held), place.needs(placement), options.get("max_restarts") or 0,
+            retries, concurrency, name, namespace, detached,
+            rt.environment_of(options.get("runtime_env")), is_async, shape,
             self._worker_options, rt.serializers.version, options.get("max_oom_restarts") or 0,
+            place.group, place.captures, place.where,
         )  # fmt: skip
         entry = Entry(object_id(task_id, 1), None, rt.mailbox, 0 if detached else 1)
         entry.is_actor = True

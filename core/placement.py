@@ -34,8 +34,6 @@ class Where(msgspec.Struct, array_like=True, frozen=True, omit_defaults=True):
     soft: bool = False
     labels: Conditions = {}
     soft_labels: Conditions = {}
-    #: Of a busy node that is named: fail at once, as with one that is gone.
-    fail_when_busy: bool = False
 
 
 def is_in_group(name: str) -> bool:

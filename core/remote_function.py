@@ -57,7 +57,7 @@ class RemoteFunction:
         generator function an ObjectRefGenerator."""
         runtime = current.runtime or current.get()
         made, template = self._made
-        if made is not runtime:
+        if made is not runtime.scope:
             template = self._template(runtime)
         if args or kwargs or self._check.needs_arguments:
             self._check(args, kwargs)
@@ -68,25 +68,28 @@ class RemoteFunction:
 
     def _template(self, runtime: Any) -> Any:
         from mray.runtime.tasks import pickled_types
+        from mray.scheduling import placing_of
 
         options = self._options
         key = runtime.tasks.export(self._function, f"the remote function {self._name}")
         retries = options.get("max_retries")
-        returns = options.get("num_returns")
+        name = options.get("name") or self._name
+        resources = resources_of(options, 1.0)
         template = runtime.tasks.template(
             key,
-            options.get("name") or self._name,
+            name,
             num_returns=self._returns,
-            resources=resources_of(options, 1.0),
+            resources=resources,
             max_retries=runtime.config.tasks.task_max_retries if retries is None else retries,
             retry_exceptions=pickled_types(options.get("retry_exceptions")),
             max_calls=options.get("max_calls") or 0,
             runtime_env=runtime.environment_of(options.get("runtime_env")),
             options=self._worker_options,
             backpressure=backpressure_of(options, self._returns),
+            placing=placing_of(runtime, options, f"the task {name}", resources),
         )
         template.recorded = options.get("enable_task_events") is not False
-        self._made = (runtime, template)
+        self._made = (runtime.scope, template)
         return template
 
     def options(self, **options: Any) -> RemoteFunction:

@@ -9,6 +9,7 @@ from typing import Any
 from mray import current
 from mray.actor import ActorHandle, handle_of
 from mray.ids import NIL_ACTOR
+from mray.placement import plain
 from mray.resources import to_float
 from mray.runtime.calls import cancelled, present_work
 from mray.runtime_env import RuntimeEnv
@@ -53,9 +54,18 @@ class RuntimeContext:
         """What the running task or actor holds."""
         spec = current.get().actor_spec
         if spec is not None:
-            return to_float(spec.resources)
+            return to_float(plain(spec.resources))
         work = present_work()
         return to_float(work.template.resources) if work is not None else {}
+
+    def get_placement_group_id(self) -> str | None:
+        """The id of the placement group that the task or actor runs in, None for none."""
+        return current.get().placing.current_group().hex() or None
+
+    @property
+    def should_capture_child_tasks_in_placement_group(self) -> bool:
+        """Whether what is submitted here runs in the same placement group."""
+        return bool(current.get().scope_group)
 
     def is_canceled(self) -> bool:
         """Whether the running task was cancelled: for those that cannot be interrupted, to end

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from mray.exceptions import (
     ActorDiedError,
+    ActorPlacementGroupRemoved,
     ActorUnavailableError,
+    ActorUnschedulableError,
     RayError,
     RayTaskError,
     RuntimeEnvSetupError,
@@ -469,8 +471,13 @@ def died(calls: ActorCalls, state: ActorState) -> RayError:
         if isinstance(cause, RayError):
             return cause
     reason = state.cause or DeathCause("unknown", "no cause was reported")
+    text = f"the actor {state.class_name or calls.class_name}: {reason.text}"
     if reason.kind == "env_failed":
         return RuntimeEnvSetupError(reason.text)
+    if reason.kind == "unschedulable":
+        return ActorUnschedulableError(text)
+    if reason.kind == "group_removed":
+        return ActorPlacementGroupRemoved(text)
     return ActorDiedError(
         actor_id=calls.actor_id,
         class_name=state.class_name or calls.class_name,

@@ -75,5 +75,5 @@ class Creation:
             spec.resources, spec.placement_resources, spec.max_restarts, spec.max_task_retries,
             spec.max_concurrency, spec.name, spec.namespace, spec.detached, spec.runtime_env,
             spec.is_async, spec.handle, spec.options, spec.serializers,
-            spec.max_oom_restarts,
+            spec.max_oom_restarts, spec.group, spec.captures, spec.where,
         )  # fmt: skip

@@ -124,6 +124,8 @@ class Executor:
         if template is not self._titled:
             self._titled = template
             self._rename(template.name, template.retriable)
+            if self.actor_spec is None:
+                self.rt.placing.enter(template.group if template.captures else b"")
         # The monotonic clock, on Linux: the node daemon compares it with its own.
         begun_at = time.perf_counter_ns()
         if self._progress is not None:
@@ -257,6 +259,7 @@ class Executor:
     def make_actor(self, spec: ActorSpec, borrowed: list[Entry]) -> bytes:
         """Make the actor's instance; the envelope of its constructor's error, b"" if none."""
         self.actor_spec = self.results.actor_spec = spec
+        self.rt.placing.enter(spec.group if spec.captures else b"")
         self._rename(spec.class_name, False)
         actor_class: Any = None
         args: Sequence[Any] = ()

@@ -32,6 +32,9 @@ def reason_of(tasks: TasksPart, task: Task) -> str:
             first = next(iter(lease.inflight)) == task.task_id
             state = "runs" if first else "is queued behind another task"
             return f"{state} in worker pid {lease.pid} (last progress {age_s:.1f} s ago)"
+    placed = tasks.rt.placing.reason_of(sclass)
+    if placed:
+        return placed
     infeasible = tasks.infeasible.get(class_id)
     if infeasible:
         return f"infeasible: {infeasible}"

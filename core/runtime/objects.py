@@ -418,7 +418,9 @@ class ObjectsPart:
         """Why an entry of ours is not ready."""
         if entry.ready:
             return "ready"
-        return self.rt.tasks.explain(entry) or self.rt.actors.explain(entry) or "being made"
+        rt = self.rt
+        known = rt.tasks.explain(entry) or rt.actors.explain(entry) or rt.placing.reason(entry)
+        return known or "being made"
 
 
 def _explain(object_ids: list[bytes], rid: int) -> Message:

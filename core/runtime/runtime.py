@@ -36,6 +36,7 @@ from mray.runtime.cancels import CancelsPart
 from mray.runtime.freeing import FreeingPart
 from mray.runtime.mailbox import Mailbox
 from mray.runtime.objects import ObjectsPart
+from mray.runtime.placing import PlacingPart
 from mray.runtime.pressure import PressurePart
 from mray.runtime.reference_report import ReferenceReports
 from mray.runtime.serializers import SerializersPart
@@ -105,6 +106,11 @@ class Runtime:
         #: What makes the ObjectRefs of a pickle.
         self.ref_maker = self.borrowing.ref_maker
         self.tasks = TasksPart(self)
+        self.placing = PlacingPart(self)
+        #: What templates of functions belong to: this runtime, or the placement group that captures
+        #: what is submitted here; and that group, b"" for none.
+        self.scope: object = self
+        self.scope_group = b""
         self.streams = StreamsPart(self)
         self.actors = ActorsPart(self)
         self.cancels = CancelsPart(self)

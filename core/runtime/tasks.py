@@ -16,17 +16,13 @@ from typing import TYPE_CHECKING, Any
 import cloudpickle
 
 from mray.call_sites import capture
-from mray.exceptions import (
-    RayError,
-    RuntimeEnvSetupError,
-    WorkerCrashedError,
-)
 from mray.ids import object_id
 from mray.object_ref import ObjectRef
 from mray.ownership.references import Entry
 from mray.rpc.pump import RequestFailed
 from mray.runtime.arguments import pack_arguments, spec_of, unknown_templates
 from mray.runtime.explaining import reason_of
+from mray.runtime.failing import failure_of
 from mray.runtime.oom import facts_of, oom_error
 from mray.serialization.context import collector
 from mray.serialization.error_names import error_of
@@ -44,6 +40,7 @@ from mray.tasks.dispatch import (
 from mray.tasks.events import TaskRecorder
 from mray.tasks.lease import Lease
 from mray.tasks.oom_retries import OomRetries, OomRetryRules, OutOfMemory, Retry, retemplate
+from mray.tasks.placing import ANYWHERE, Placing
 from mray.tasks.task import Task, Template
 from mray.wire.messages import (
     DeathCause,
@@ -189,15 +186,20 @@ class TasksPart:
         options: bytes = b"",
         for_actor: bool = False,
         backpressure: int = 0,
+        placing: Placing | None = None,
     ) -> Template:
         """What calls of one function with these options share."""
+        place = placing or ANYWHERE
         wire = TaskTemplate(
             next(self._numbers), function_key, name, num_returns, self.rt.job_id, resources,
             method, retry_exceptions, max_calls, options, max_retries != 0, backpressure,
+            place.group, place.captures,
         )  # fmt: skip
         class_id = -1
         if not for_actor:
-            class_id = self.dispatcher.class_of(resources, self.rt.job_id, runtime_env)
+            class_id = self.dispatcher.class_of(
+                place.needs(resources), self.rt.job_id, runtime_env, where=place.where
+            )
         return Template(wire, class_id, max_retries, self.target_us)
 
     def call(
@@ -295,7 +297,7 @@ class TasksPart:
             for lease in touched.values():
                 if lease.out:
                     self._push(lease)
-        if dispatcher.effects:
+        while dispatcher.effects:
             self._perform()
 
     def _push(self, lease: Lease) -> None:
@@ -317,6 +319,8 @@ class TasksPart:
             match effect:
                 case Demand(class_id, count):
                     sclass = self.dispatcher.classes[class_id]
+                    if sclass.placed and count and not rt.placing.may_have_workers(sclass):
+                        continue
                     rt.tell(
                         rt.node.address,
                         LeaseDemand(
@@ -337,22 +341,7 @@ class TasksPart:
                 case OutOfMemory(task, oom):
                     self._out_of_memory(task, oom)
                 case Fail(task, kind, text, cause):
-                    if cause is not None:
-                        error: RayError = WorkerCrashedError(
-                            task_name=task.template.name,
-                            pid=cause.pid or None,
-                            node=cause.node_id.hex()[:8],
-                            exit_code=cause.exit_code,
-                            signal=cause.signal,
-                            cause_text=cause.text,
-                            stderr_tail=cause.stderr_tail,
-                        )
-                    elif kind == "env_failed":
-                        error = RuntimeEnvSetupError(text)
-                    else:
-                        error = WorkerCrashedError(
-                            text, task_name=task.template.name, cause_text=text
-                        )
+                    error = failure_of(task.template.name, kind, text, cause)
                     self.fail(task, error_envelope(error))
 
     def _out_of_memory(self, task: Task, cause: DeathCause) -> None:
@@ -367,8 +356,10 @@ class TasksPart:
             self.recorder.failed(task, error_of(cause), self.rt.pump.clock())
         former = self.dispatcher.classes[task.template.class_id]
         class_id = self.dispatcher.class_of(
-            verdict.resources, former.job_id, former.runtime_env, verdict.exclusive
-        )
+            # A bundle has no more memory than it has.
+            former.resources if former.placed else verdict.resources,
+            former.job_id, former.runtime_env, verdict.exclusive, former.where,
+        )  # fmt: skip
         retemplate(task, verdict, next(self._numbers), class_id)
         self.oom.wait(task, verdict.at)
         self.rt.pump.at(verdict.at, self._retry_paused)

@@ -99,15 +99,16 @@ class Dispatcher:
         self._class_numbers: dict[tuple[object, ...], int] = {}
 
     def class_of(
-        self, resources: dict[str, int], job_id: bytes, runtime_env: bytes, exclusive: bool = False
-    ) -> int:
+        self, resources: dict[str, int], job_id: bytes, runtime_env: bytes,
+        exclusive: bool = False, where: bytes = b"",
+    ) -> int:  # fmt: skip
         """The number of the scheduling class with these needs; made at first use."""
-        key = (tuple(sorted(resources.items())), job_id, runtime_env, exclusive)
+        key = (tuple(sorted(resources.items())), job_id, runtime_env, exclusive, where)
         number = self._class_numbers.get(key)
         if number is None:
             number = len(self._class_numbers)
             self.classes[number] = SchedulingClass(
-                number, resources, job_id, runtime_env, exclusive
+                number, resources, job_id, runtime_env, exclusive, where
             )
             # Last: other threads look the number up without a lock.
             self._class_numbers[key] = number

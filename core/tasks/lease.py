@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 
+from mray.placement import group_in
 from mray.tasks.task import Task
 from mray.wire.messages import Address
 
@@ -69,19 +70,23 @@ class SchedulingClass:
     """Tasks that any of the same leases can run."""
 
     __slots__ = (
-        "class_id", "demand", "exclusive", "job_id", "leases", "queue", "refused", "resources",
-        "runtime_env",
+        "class_id", "demand", "exclusive", "job_id", "leases", "placed", "queue", "refused",
+        "resources", "runtime_env", "where",
     )  # fmt: skip
 
     def __init__(
         self, class_id: int, resources: dict[str, int], job_id: bytes, runtime_env: bytes,
-        exclusive: bool = False,
+        exclusive: bool = False, where: bytes = b"",
     ) -> None:  # fmt: skip
         self.class_id = class_id
         self.resources = resources
         self.job_id = job_id
         self.runtime_env = runtime_env
         self.exclusive = exclusive  # Its tasks want a node to themselves.
+        #: mray.placement.Where as msgpack.
+        self.where = where
+        #: In a placement group, or with conditions on the node.
+        self.placed = bool(where) or group_in(resources) is not None
         self.queue: deque[Task] = deque()
         self.leases: list[Lease] = []
         #: What the node daemon believes we want.

@@ -27,8 +27,12 @@ _NAMES = {
     "get_node_ip_address": "mray.util.node_address",
     "inspect_serializability": "mray.serialization.inspection",
     "list_named_actors": "mray.util.named_actors",
+    "get_current_placement_group": "mray.util.placement_group",
+    "get_placement_group": "mray.util.placement_group",
     "map_unordered": "mray.util.completion",
+    "placement_group_table": "mray.util.placement_group",
     "register_serializer": "mray.util.serialization",
+    "remove_placement_group": "mray.util.placement_group",
 }
 _MODULES = frozenset(
     (
@@ -39,6 +43,7 @@ _MODULES = frozenset(
         "joblib",
         "multiprocessing",
         "queue",
+        "scheduling_strategies",
         "serialization",
         "state",
     )

@@ -211,8 +211,13 @@ class ActorTable:
         self._ended_groups[group_id] = None
         if len(self._ended_groups) > _DEATHS_MAX:
             del self._ended_groups[next(iter(self._ended_groups))]
-        mine = [actor for actor in self._registry.living() if actor.spec.group == group_id]
-        return self._end_all(mine, _group_removed(group_id))
+        cause = _group_removed(group_id)
+        killed = msgspec.structs.replace(cause, kind="killed")
+        effects: list[Effect] = []
+        for actor in list(self._registry.living()):
+            if actor.spec.group == group_id:
+                effects += self._end(actor, cause if actor.state == "PENDING" else killed)
+        return effects
 
     def _started(self, message: ActorStarted, now: float) -> list[Effect]:
         actor = self._registry.get(message.actor_id)

@@ -262,6 +262,8 @@ class GroupTable:
         if not never:
             return f"waits for room: {asked}; free now: {have}"
         text = f"infeasible: {asked} does not fit, even when all is idle: {have}"
+        if spec.strategy == "STRICT_SPREAD":
+            text = f"infeasible: {asked} needs {len(spec.bundles)} nodes: {have}"
         if self._own_node_only:
             others = len(self._rooms) - len(rooms)
             text += (

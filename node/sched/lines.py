@@ -55,7 +55,9 @@ class Line:
         #: Of a line that waits for room for bundles: it needs no worker.
         self.reserve: ReserveBundles | None = None
         #: The placement group that it is in, and the bundle; -1: any.
-        self.group, self.index = group_in(need) or (None, -1)
+        found = group_in(need)
+        self.group: bytes | None = found[0] if found is not None else None
+        self.index = found[1] if found is not None else -1
         #: Of a line that wants the node to itself: the CPUs that its task asked for. Else None.
         self.own_cpu: int | None = None
         #: Asks for more than the node has, and its owner was told.
