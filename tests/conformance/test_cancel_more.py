@@ -74,6 +74,7 @@ def test_grandchildren_are_cancelled_too(ray, hold, tally, cancelled):
         time.sleep(0.01)
 
 
+@pytest.mark.mray_only("Ray loses a task in such a race now and then: its get() hangs")
 def test_races_with_completion_end_with_the_value_or_the_error(ray):
     @ray.remote
     def task(number):
