@@ -136,6 +136,8 @@ def _package(uri: str) -> Part:
 
 
 def _pip(field: dict[str, Any]) -> Part:
+    if not isinstance(field, dict) or not isinstance(field.get("packages"), list):
+        raise TypeError(f"pip is {field!r}")
     detail = msgspec.json.encode(field, order="deterministic")
     return Part("pip", f"pip_{_digest(detail)}", detail=detail.decode())
 
