@@ -25,12 +25,15 @@ from mray.wire.messages import (
     Address,
     GetJobs,
     GetNodes,
+    GetPlacementGroups,
     JobDetails,
     Jobs,
     ListActors,
     Message,
     Nodes,
     NodeView,
+    PlacementGroups,
+    PlacementGroupState,
 )
 
 ReplyT = TypeVar("ReplyT", bound=Message)
@@ -126,6 +129,10 @@ class Cluster:
     def actors(self) -> list[ActorState]:
         """All actors that the head knows."""
         return self.ask_head(ListActors, ActorList).actors
+
+    def groups(self) -> list[PlacementGroupState]:
+        """All placement groups that the head knows, the oldest first."""
+        return self.ask_head(GetPlacementGroups, PlacementGroups).groups
 
     def node_of(self, node_id: bytes) -> NodeView:
         """The node with this id, asked anew. Failure where the head knows none."""

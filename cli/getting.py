@@ -23,6 +23,7 @@ _IDS: Final = {
     "workers": ("worker_id", "pid"),
     "jobs": ("submission_id", "job_id"),
     "objects": ("object_id",),
+    "placement-groups": ("placement_group_id", "name"),
 }
 _ATTEMPTS_MAX: Final = 1000
 #: So many are named where a beginning fits several.

@@ -1,4 +1,4 @@
-"""`mray list`: tasks, actors, nodes, workers, jobs and objects."""
+"""`mray list`: tasks, actors, nodes, workers, jobs, objects and placement groups."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from mray.cli import arguments, job, status, tasks
 from mray.cli.cluster import Cluster, connect
 from mray.cli.failure import WrongUsage
 from mray.cli.options import Address, AsJson
-from mray.cli.render import ID_DIGITS, note, print_json, print_table, print_yaml
-from mray.resources import to_float
+from mray.cli.render import ID_DIGITS, amounts, note, print_json, print_table, print_yaml
+from mray.resources import to_fixed, to_float
 from mray.units import format_bytes, format_count, format_duration
 from mray.wire.messages import (
     ActorState,
     GetStoreStats,
     GetWorkers,
     NodeView,
+    PlacementGroupState,
     StoreStats,
     Workers,
     WorkerView,
@@ -37,6 +38,14 @@ _COLUMNS: Final = {
     "workers": ("worker_id", "type", "state", "pid", "node_id", "age_s"),
     "jobs": ("submission_id", "job_id", "status", "exit_code", "entrypoint"),
     "objects": ("object_id", "size_bytes", "state", "pins", "node_id"),
+    "placement-groups": (
+        "placement_group_id",
+        "name",
+        "state",
+        "strategy",
+        "bundles",
+        "waits_for",
+    ),
 }
 _FORMATS: Final = ("table", "json", "yaml")
 _NOUNS: Final = {"tasks": ("task", "tasks")}
@@ -53,7 +62,7 @@ def list_entries(
         str,
         typer.Argument(
             metavar="KIND", show_default=False, autocompletion=_complete_kind,
-            help="tasks, actors, nodes, workers, jobs or objects.",
+            help="tasks, actors, nodes, workers, jobs, objects or placement-groups.",
         ),
     ],
     filter: Annotated[
@@ -192,6 +201,28 @@ def _objects(cluster: Cluster) -> list[Facts]:
     return sorted(entries, key=lambda entry: -int(entry["size_bytes"]))
 
 
+def _groups(cluster: Cluster) -> list[Facts]:
+    return [_group_facts(group) for group in reversed(cluster.groups()) if group.spec is not None]
+
+
+def _group_facts(group: PlacementGroupState) -> Facts:
+    spec = group.spec
+    assert spec is not None
+    return {
+        "placement_group_id": group.group_id.hex(),
+        "name": spec.name or None,
+        "state": group.state,
+        "strategy": spec.strategy,
+        "bundles": [to_float(bundle) for bundle in spec.bundles],
+        "bundle_nodes": [node.hex() or None for node in group.nodes],
+        "job_id": spec.job_id.hex(),
+        "is_detached": spec.detached,
+        "waits_for": (group.reason or None) if group.state != "REMOVED" else None,
+        "is_infeasible": group.infeasible,
+        "removed_because": group.reason if group.state == "REMOVED" else None,
+    }
+
+
 def _alive(cluster: Cluster) -> Sequence[NodeView]:
     """The nodes that can be asked; the others are named, never silently left out."""
     for view in cluster.nodes.nodes:
@@ -206,6 +237,7 @@ FETCH: Final[dict[str, Callable[[Cluster], list[Facts]]]] = {
     "workers": _workers,
     "jobs": _jobs,
     "objects": _objects,
+    "placement-groups": _groups,
 }
 
 
@@ -216,6 +248,8 @@ def _cell(name: str, value: Any) -> str:
         return format_bytes(value)
     if name == "age_s":
         return format_duration(value)
+    if name == "bundles":
+        return "; ".join(amounts(to_fixed(bundle)) for bundle in value)
     if isinstance(value, bool):
         return "yes" if value else "no"
     text = str(value)

@@ -11,9 +11,10 @@ import typer
 from mray.cli.cluster import connect
 from mray.cli.options import Address, AsJson
 from mray.cli.render import amount, amounts, print_json, print_table, short
+from mray.placement import group_in, is_in_group, plain
 from mray.resources import to_float
 from mray.units import GIB, MIB, format_bytes, format_count, format_duration
-from mray.wire.messages import JobDetails, Nodes, NodeView
+from mray.wire.messages import JobDetails, Nodes, NodeView, PlacementGroupState
 
 app = typer.Typer(add_completion=False)
 
@@ -28,9 +29,10 @@ def status(address: Address = None, as_json: AsJson = False) -> None:
     """
     with connect(address) as cluster:
         nodes, jobs, where = cluster.nodes, cluster.jobs(), cluster.address
+        groups = [group for group in cluster.groups() if group.state != "REMOVED"]
         path = cluster.target.session.path if cluster.target.session else ""
     if as_json:
-        print_json(facts(nodes, jobs, where, path))
+        print_json(facts(nodes, jobs, where, path, groups))
         return
     print(f"Cluster {nodes.cluster_id[:12]} at {where}, up {format_duration(nodes.uptime_s)}")
     if path:
@@ -55,6 +57,13 @@ def status(address: Address = None, as_json: AsJson = False) -> None:
         print(f"  {format_count(count, 'task or actor', 'tasks or actors')} for {shape}")
     if not demands:
         print("  nothing waits for resources")
+    if groups:
+        states = Counter(group.state for group in groups)
+        print("\nPlacement groups")
+        print("  " + ", ".join(f"{count} {state}" for state, count in sorted(states.items())))
+        for group in groups:
+            if group.state != "CREATED":
+                print(f"  {short(group.group_id)} {group.reason}")
     counts = Counter(job.status for job in jobs)
     in_words = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
     print(f"\nJobs\n  {in_words or 'none so far'}")
@@ -64,7 +73,11 @@ def status(address: Address = None, as_json: AsJson = False) -> None:
 
 
 def facts(
-    nodes: Nodes, jobs: Sequence[JobDetails], address: str, session_dir: str
+    nodes: Nodes,
+    jobs: Sequence[JobDetails],
+    address: str,
+    session_dir: str,
+    groups: Sequence[PlacementGroupState] = (),
 ) -> dict[str, Any]:  # Any: JSON
     """What --json prints: full ids, bytes, resources in users' units."""
     alive = [view for view in nodes.nodes if view.state == "ALIVE"]
@@ -87,6 +100,12 @@ def facts(
             for shape, count in view.pending
         ],
         "jobs": dict(Counter(job.status for job in jobs)),
+        "placement_groups": dict(Counter(group.state for group in groups)),
+        "placement_groups_waiting": [
+            {"placement_group_id": group.group_id.hex(), "reason": group.reason}
+            for group in groups
+            if group.state != "CREATED"
+        ],
     }
 
 
@@ -101,7 +120,9 @@ def node_facts(view: NodeView) -> dict[str, Any]:  # Any: JSON
         "hostname": node.hostname,
         "pid": node.pid,
         "resources_total": to_float(node.resources),
-        "resources_available": to_float(view.available),
+        "resources_available": {
+            name: n for name, n in to_float(view.available).items() if not is_in_group(name)
+        },
         "labels": node.labels,
         "workers": view.workers,
         "memory_used_bytes": view.memory_used_bytes,
@@ -193,5 +214,7 @@ def _demands(views: Sequence[NodeView]) -> list[tuple[str, int]]:
     counts: Counter[str] = Counter()
     for view in views:
         for shape, count in view.pending:
-            counts[amounts(shape)] += count
+            found = group_in(shape)
+            where = f" in placement group {short(found[0])}" if found is not None else ""
+            counts[amounts(plain(shape)) + where] += count
     return counts.most_common()

@@ -476,11 +476,17 @@ def cluster_resources() -> dict[str, float]:
 
 def available_resources() -> dict[str, float]:
     """The resources nobody holds, as of each node's last report."""
+    from mray.placement import is_in_group
     from mray.wire.messages import GetNodes, Nodes
 
     rt = _connected("available_resources")
     reply = rt.ask(rt.head, GetNodes, Nodes)
-    return _sum(to_float(view.available) for view in reply.nodes if view.state != "DEAD")
+    # What bundles of placement groups offer was taken out of the rest.
+    return _sum(
+        {name: n for name, n in to_float(view.available).items() if not is_in_group(name)}
+        for view in reply.nodes
+        if view.state != "DEAD"
+    )
 
 
 def _connected(what: str) -> Any:

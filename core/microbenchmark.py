@@ -444,6 +444,23 @@ def _actor_life(bench: Bench) -> Work:
     return Work(live_once)
 
 
+@_row("placement group create+remove")
+def _placement_groups(bench: Bench) -> Work:
+    """As Ray's benchmark has it: 100 groups of one bundle, made, waited for, and removed. Its
+    bundles ask for a custom resource; the cluster of these rows has none, so for little CPU."""
+    api, count = bench.api, 100
+    groups = importlib.import_module(f"{api.__name__}.util.placement_group")
+
+    def make_and_remove() -> None:
+        made = [groups.placement_group(bundles=[{"CPU": 0.001}]) for _ in range(count)]
+        for group in made:
+            group.wait(timeout_seconds=30)
+        for group in made:
+            groups.remove_placement_group(group)
+
+    return Work(make_and_remove, count)
+
+
 @_row("1:1 async-actor calls sync")
 def _async_actor_sync(bench: Bench) -> Work:
     api, actor = bench.api, bench.actor(_AsyncServer)

@@ -85,8 +85,10 @@ class _Group(msgspec.Struct):
     watchers: dict[bytes, None] = {}
 
     def view(self) -> PlacementGroupState:
+        # Where it is, not where it is being reserved.
+        nodes = [b"" if i in self.placing else node for i, node in enumerate(self.nodes)]
         return PlacementGroupState(
-            self.spec.group_id, self.spec, self.state, list(self.nodes), self.reason,
+            self.spec.group_id, self.spec, self.state, nodes, self.reason,
             self.infeasible, self.created_after_s, self.attempt,
         )  # fmt: skip
 

@@ -106,9 +106,11 @@ class Line:
 
 
 def sum_needs(lines: Iterable[Line]) -> list[tuple[Resources, int]]:
-    """What waits, summed by needs, oldest first."""
+    """What waits, summed by needs, oldest first; bundles, which the head tells of, are left out."""
     sums: dict[tuple[tuple[str, int], ...], tuple[Resources, int]] = {}
     for line in lines:
+        if line.reserve is not None:
+            continue
         shape = tuple(sorted(line.need.items()))
         _, count = sums.get(shape, (line.need, 0))
         sums[shape] = (line.need, count + line.count)

@@ -51,6 +51,7 @@ GOALS = {
     "n:n actor calls async": Goal(10),
     "n:n actor calls with arg async": Goal(10),
     "actor create + call + kill": Goal(15),
+    "placement group create+remove": Goal(5),
     "1:1 async-actor calls sync": Goal(8),
     "1:1 async-actor calls async": Goal(15),
     "1:1 async-actor calls with args async": Goal(10),

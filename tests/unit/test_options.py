@@ -95,8 +95,8 @@ def test_an_unknown_option_names_the_nearest() -> None:
 
 
 def test_an_option_of_ray_that_is_not_here_yet_is_refused_and_not_ignored() -> None:
-    with pytest.raises(ValueError, match="'label_selector' is not supported by this version"):
-        validate({"label_selector": {}}, TASK_OPTIONS, "f")
+    with pytest.raises(ValueError, match="'accelerator_type' is not supported by this version"):
+        validate({"accelerator_type": "T4"}, TASK_OPTIONS, "f")
 
 
 def test_resources_of_options() -> None:
