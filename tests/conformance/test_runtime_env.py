@@ -47,7 +47,9 @@ def ray(engine: ModuleType, project: Path) -> Iterator[ModuleType]:
         runtime_env={
             "working_dir": str(project),
             "excludes": ["left_out", "*.key"],
-            "env_vars": {"OF_JOB": "job", "BOTH": "job", "CONFORMANCE_FORMER": "${CONFORMANCE_FORMER}+job"},
+            "env_vars": {
+                "OF_JOB": "job", "BOTH": "job", "CONFORMANCE_FORMER": "${CONFORMANCE_FORMER}+job",
+            },
             "worker_process_setup_hook": hook,
         },
     )  # fmt: skip
@@ -332,7 +334,7 @@ def test_the_error_names_the_package_and_quotes_pip(ray: ModuleType) -> None:
     def run() -> None: ...
 
     env = {"pip": ["/nowhere/other-1.0-py3-none-any.whl"]}
-    with pytest.raises(ray.exceptions.RuntimeEnvSetupError, match="ERROR.*other-1.0"):
+    with pytest.raises(ray.exceptions.RuntimeEnvSetupError, match=r"ERROR.*other-1\.0"):
         ray.get(run.options(runtime_env=env).remote())
 
 

@@ -132,8 +132,10 @@ def test_a_zip_that_grows_beyond_the_limit_or_is_none_is_refused(tmp_path: Path)
 
 def test_only_names_of_packages_are_files() -> None:
     assert file_of(uri_of("ab12")) == "_ray_pkg_ab12.zip"
-    assert file_of(uri_of("ab12", "x-1.0-py3-none-any.whl")) == "_ray_pkg_ab12.x-1.0-py3-none-any.whl"
-    for uri in ("gcs://x.zip", "s3://_ray_pkg_a.zip", "gcs://_ray_pkg_../a.zip",
-                "gcs://_ray_pkg_a.zip/..", "gcs://_ray_pkg_a.b/c.whl", "gcs://_ray_pkg_.zip"):  # fmt: skip
+    assert file_of(uri_of("ab12", "x-1-py3-none-any.whl")) == "_ray_pkg_ab12.x-1-py3-none-any.whl"
+    for uri in (
+        "gcs://x.zip", "s3://_ray_pkg_a.zip", "gcs://_ray_pkg_../a.zip", "gcs://_ray_pkg_a.zip/..",
+        "gcs://_ray_pkg_a.b/c.whl", "gcs://_ray_pkg_.zip",
+    ):  # fmt: skip
         with pytest.raises(ValueError, match="names no package"):
             file_of(uri)
