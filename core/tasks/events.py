@@ -38,8 +38,8 @@ Explain = Callable[[bytes, bool], tuple[str, str]]
 Place = tuple[bytes, bytes, int]
 _NOWHERE: Place = (b"", b"", 0)
 RING_MAX = 100_000
-#: So many are worth a message before the interval is over. Batches ten times as big were measured at
-#: about 1 us more a task: what is kept long is no longer in the cache.
+#: So many are worth a message before the interval is over. Batches ten times as big were measured
+#: at about 1 us more a task: what is kept long is no longer in the cache.
 FLUSH_AT = 2_000
 #: At most so many and those of one reply are dropped at once.
 _PART_MAX = 1000
