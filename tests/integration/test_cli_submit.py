@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -106,7 +107,9 @@ def test_arguments_environment_and_directory_reach_the_driver(
     ended = mray("submit", "--runtime-env-json", env, "--working-dir", "elsewhere", name, "-x", "1")
     assert ended.returncode == 0, ended.stdout + ended.stderr
     path = str(folder / "job.py")
-    assert ended.stdout == f"{[path, '-x', '1']} red {folder / 'elsewhere'} __main__ True\n"
+    words = ended.stdout.removeprefix(f"{[path, '-x', '1']} red ").split()
+    assert words[1:] == ["__main__", "True"]
+    assert "/runtime_resources/" in words[0]
 
 
 def test_environment_and_directory_reach_the_workers(
@@ -128,7 +131,61 @@ def test_environment_and_directory_reach_the_workers(
     env = '{"env_vars": {"COLOUR": "red"}}'
     ended = mray("submit", "--runtime-env-json", env, "--working-dir", "workplace", name)
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert ended.stdout.splitlines()[-1] == f"red {folder / 'workplace'} 7"
+    colour, place, value = ended.stdout.splitlines()[-1].split()
+    assert (colour, value) == ("red", "7")
+    assert "/runtime_resources/" in place
+
+
+def test_a_job_runs_in_a_copy_of_its_zip_with_its_own_packages(mray: Run, folder: Path) -> None:
+    main = """
+        import sys
+        import only_here
+        import mray
+        @mray.remote
+        def look():
+            import only_here
+            return only_here.VALUE, sys.prefix
+        print(only_here.VALUE, open("data.txt").read(), mray.get(look.remote()) == (5, sys.prefix))
+        """
+    info = "only_here-1.0.dist-info"
+    with zipfile.ZipFile(folder / "only_here-1.0-py3-none-any.whl", "w") as archive:
+        archive.writestr("only_here.py", "VALUE = 5\n")
+        archive.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: only_here\nVersion: 1.0\n")
+        archive.writestr(
+            f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        archive.writestr(f"{info}/RECORD", "")
+    with zipfile.ZipFile(folder / "job.zip", "w") as archive:
+        archive.writestr("main.py", textwrap.dedent(main))
+        archive.writestr("data.txt", "zipped")
+    pip = ["--no-index", "--find-links", str(folder), "--no-cache-dir"]
+    env = {"pip": {"packages": ["only_here"], "pip_install_options": pip}, "working_dir": "job.zip"}
+    (folder / "env.json").write_text(json.dumps(env))
+    ended = mray("submit", "--runtime-env", "env.json", "main.py")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert ended.stdout.splitlines()[-1] == "5 zipped True"
+
+
+def test_a_job_whose_environment_cannot_be_made_fails_with_the_reason(
+    mray: Run, script: Callable[[str], str]
+) -> None:
+    env = '{"pip": ["/nowhere/missing-1.0-py3-none-any.whl"]}'
+    ended = mray("submit", "--runtime-env-json", env, script("print('ran')\n"))
+    assert ended.returncode != 0
+    assert "missing-1.0" in ended.stdout + ended.stderr
+    assert "ran" not in ended.stdout.splitlines()
+
+
+def test_a_job_that_waits_for_its_environment_can_be_stopped(
+    mray: Run, script: Callable[[str], str], folder: Path
+) -> None:
+    os.mkfifo(folder / "never.txt")
+    env = json.dumps({"pip": [f"-r {folder}/never.txt"]})
+    words = ["--no-wait", "--submission-id", "waits", "--runtime-env-json", env]
+    assert mray("submit", *words, script("print('ran')\n")).returncode == 0
+    assert mray("job", "status", "waits").stdout.split()[-1:] != ["RUNNING"]
+    assert mray("job", "stop", "waits").returncode == 0
+    assert "STOPPED" in mray("job", "list", "--json").stdout
 
 
 def test_a_command_runs_as_it_is(mray: Run) -> None:
