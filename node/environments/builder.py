@@ -152,6 +152,8 @@ def main() -> int:
     finally:
         if order.package and os.path.exists(order.package):
             os.unlink(order.package)
+            if order.kind == "wheel":
+                os.rmdir(os.path.dirname(order.package))
     os.write(RESULT_FD, str(size).encode())
     return 0
 

@@ -410,6 +410,24 @@ def test_setting_up_has_a_time_limit(ray: ModuleType, tmp_path: Path) -> None:
         ray.get(run.options(runtime_env=env).remote())
 
 
+@pytest.mark.mray_only("Ray says nothing of it")
+def test_a_task_that_waits_for_its_environment_says_so(ray: ModuleType, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "never.txt")
+
+    @ray.remote
+    def run() -> None: ...
+
+    env = {
+        "pip": {"packages": [f"-r {tmp_path}/never.txt"]},
+        "config": {"setup_timeout_seconds": 2},
+    }
+    ref = run.options(runtime_env=env).remote()
+    with pytest.raises(ray.exceptions.GetTimeoutError, match="runtime_env is being made: pip"):
+        ray.get(ref, timeout=0.5)
+    with pytest.raises(ray.exceptions.RuntimeEnvSetupError, match="within 2 s"):
+        ray.get(ref)
+
+
 # -- what may be said
 
 
