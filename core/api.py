@@ -475,18 +475,12 @@ def cluster_resources() -> dict[str, float]:
 
 
 def available_resources() -> dict[str, float]:
-    """The resources nobody holds, as of each node's last report."""
-    from mray.placement import is_in_group
+    """The resources nobody holds or has in a placement group, as of each node's last report."""
     from mray.wire.messages import GetNodes, Nodes
 
     rt = _connected("available_resources")
     reply = rt.ask(rt.head, GetNodes, Nodes)
-    # What bundles of placement groups offer was taken out of the rest.
-    return _sum(
-        {name: n for name, n in to_float(view.available).items() if not is_in_group(name)}
-        for view in reply.nodes
-        if view.state != "DEAD"
-    )
+    return _sum(to_float(view.available) for view in reply.nodes if view.state != "DEAD")
 
 
 def _connected(what: str) -> Any:
@@ -500,4 +494,5 @@ def _sum(parts: Any) -> dict[str, float]:
     for part in parts:
         for name, amount in part.items():
             total[name] = total.get(name, 0.0) + amount
-    return {name: amount for name, amount in total.items() if amount}
+    # What bundles of placement groups offer is no more than what they took.
+    return {name: amount for name, amount in total.items() if amount and "_group_" not in name}

@@ -47,7 +47,7 @@ SHELLS = {
 }
 PURE_FILES = (
     "core/environments.py", "core/ids.py", "core/machine.py", "core/memory/peaks.py",
-    "core/memory/threshold.py", "core/resources.py", "core/task_counts.py",
+    "core/memory/threshold.py", "core/placement.py", "core/resources.py", "core/task_counts.py",
     "core/task_filters.py", "core/units.py",
     "core/wire/codec.py", "core/wire/messages.py", "core/wire/oom.py",
     "node/memory/monitor.py", "node/memory/policy.py",
@@ -90,6 +90,7 @@ LAZY_MODULES = {
     "ctypes": "3 ms, for the few processes that need it",
     "difflib": "only after a mistake in a name",
     "mray.microbenchmark": "only for its command",
+    "mray.scheduling": "strategies and groups, which most programs do without",
     "mray.runtime.async_serving": "asyncio, which workers without async actors do without",
     "pathspec": "20 ms, only to pack a directory",
     "numpy": "60 ms; `import mray` must not pay it",

@@ -58,6 +58,8 @@ class PlacingPart:
         #: Those that the head was asked to tell of.
         self._known: set[bytes] = set()
         self._gone: dict[bytes, None] = {}
+        #: Those that this process removed itself.
+        self._ended: set[bytes] = set()
         #: What ready() gave out, by group, with the value to be.
         self._waiting: dict[bytes, list[tuple[Entry, bytes]]] = {}
         #: For each capturing group an object that stands for it: see Runtime.scope.
@@ -86,9 +88,10 @@ class PlacingPart:
             rt.post(lambda: self._create(spec, 1))
 
     def remove(self, group_id: bytes) -> None:
-        """Have the head remove a group."""
-        rt = self.rt
-        rt.ask(rt.head, lambda rid: RemovePlacementGroup(rid, group_id), Ack, _TIMEOUT_S)
+        """Have the head remove a group. For this process it is gone at once: whatever it asks the
+        head or its node from here on comes after."""
+        self._ended.add(group_id)
+        self.rt.post(lambda: self._remove(group_id))
 
     def find(self, name: str, group_id: bytes) -> list[PlacementGroupState]:
         """What the head knows of a group, or of all."""
@@ -120,6 +123,8 @@ class PlacingPart:
     def wait(self, group_id: bytes, handle: Any, timeout_s: float) -> bool:
         """Whether the group is created within the time. ValueError if it was removed."""
         state = self._states.get(group_id)
+        if group_id in self._ended:
+            raise ValueError(f"placement group {group_id.hex()} is gone: it was removed")
         if state is None or state.state not in ("CREATED", "REMOVED"):
             self.rt.objects.wait([self.ready(group_id, handle)], 1, timeout_s)
             state = self._states.get(group_id)
@@ -145,7 +150,7 @@ class PlacingPart:
         rt = self.rt
 
         def answered(reply: Message) -> None:
-            if isinstance(reply, RequestFailed) and tries < _TRIES:
+            if isinstance(reply, RequestFailed) and tries < _TRIES and not rt.closed:
                 self._create(spec, tries + 1)
             elif isinstance(reply, (RequestFailed, Refused)):
                 text = f"it was not made: {reply.text}"
@@ -158,6 +163,27 @@ class PlacingPart:
             answered,
             _TIMEOUT_S,
         )
+
+    def _remove(self, group_id: bytes, tries: int = 1) -> None:
+        rt = self.rt
+
+        def answered(reply: Message) -> None:
+            if isinstance(reply, RequestFailed) and tries < _TRIES and not rt.closed:
+                self._remove(group_id, tries + 1)
+            elif isinstance(reply, (RequestFailed, Refused)):
+                log.error("removing placement group %s failed: %s", group_id.hex(), reply.text)
+
+        rt.reach(rt.head)
+        rt.pump.request(
+            rt.head.process_id,
+            lambda rid: RemovePlacementGroup(rid, group_id),
+            answered,
+            _TIMEOUT_S,
+        )
+        state = self._states.get(group_id)
+        if state is None or state.state != "REMOVED":
+            gone = PlacementGroupState(group_id, None, "REMOVED", reason="it was removed")
+            self._state(b"", gone)
 
     def _await(self, group_id: bytes, entry: Entry, data: bytes) -> None:
         self._waiting.setdefault(group_id, []).append((entry, data))
@@ -181,6 +207,7 @@ class PlacingPart:
             oldest = next(iter(self._gone))
             del self._gone[oldest], self._states[oldest]
             self._known.discard(oldest)
+            self._ended.discard(oldest)
         dispatcher = self.rt.tasks.dispatcher
         for sclass in dispatcher.classes.values():
             found = group_in(sclass.resources)

@@ -175,8 +175,8 @@ def _selectors(given: Sequence[Mapping[str, str]] | None, count: int) -> list[di
 
 
 def remove_placement_group(placement_group: PlacementGroup) -> None:
-    """End the group, and what runs in it; its resources are free when that is gone. Of one that
-    was removed: nothing."""
+    """End the group, and what runs in it; its resources are free when that is gone. Returns at
+    once. Of one that was removed: nothing."""
     if not isinstance(placement_group, PlacementGroup):
         raise TypeError(f"remove_placement_group() takes a group, not {placement_group!r}")
     current.get().placing.remove(placement_group.id.binary())

@@ -1513,7 +1513,6 @@ class ReserveBundles(Message, frozen=True, tag=236):
     #: Grows with each try to place the group: an answer to a former one is void.
     attempt: int
     bundles: dict[int, dict[str, int]]
-    job_id: bytes
     commit: bool = False
 
 

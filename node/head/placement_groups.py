@@ -153,8 +153,10 @@ class GroupTable:
                 return self._create(sender, rid, spec, now)
             case RemovePlacementGroup(rid, group_id):
                 group = self._groups.get(group_id)
-                removed = [] if group is None else self._remove(group, "it was removed")
-                return [*removed, Send(sender, Ack(rid))]
+                if group is None:
+                    return [Send(sender, Ack(rid))]
+                group.watchers.pop(sender, None)  # It knows.
+                return [Send(sender, Ack(rid)), *self._remove(group, "it was removed")]
             case WatchPlacementGroup(group_id):
                 return self._watch(sender, group_id, now)
             case GetPlacementGroups():
@@ -215,8 +217,8 @@ class GroupTable:
                 selectors=spec.selectors, idle=idle,
             )  # fmt: skip
 
-        could_be = plan(idle=True)
         places = plan(idle=False)
+        could_be = plan(idle=True) if places is None else places
         if places is None and could_be is not None and len(set(could_be.values())) == 1:
             # A single node knows best when it has room.
             places = could_be
@@ -241,7 +243,7 @@ class GroupTable:
         alone = len(parts) == 1
         self._due(group, None if alone else now + group.reserve_s)
         effects: list[Effect] = [
-            Send(node, ReserveBundles(spec.group_id, group.attempt, part, spec.job_id, alone))
+            Send(node, ReserveBundles(spec.group_id, group.attempt, part, alone))
             for node, part in parts.items()
         ]
         return effects
@@ -323,7 +325,8 @@ class GroupTable:
     def _remove_all(self, groups: list[_Group], why: str) -> list[Effect]:
         effects: list[Effect] = []
         for group in groups:
-            effects += self._remove(group, why)
+            name = group.spec.name or group.spec.group_id.hex()
+            effects += [*self._remove(group, why), Note(f"placement group {name} ends: {why}")]
         return effects
 
     def _remove(self, group: _Group, why: str) -> list[Effect]:
@@ -342,9 +345,8 @@ class GroupTable:
         if len(self._removed) > REMOVED_MAX:
             oldest = next(iter(self._removed))
             del self._removed[oldest], self._groups[oldest]
-        note = Note(f"placement group {spec.name or spec.group_id.hex()} is removed: {why}")
         # To all: those without bundles may have tasks that wait for it.
-        return [ToNodes(ReturnBundles(spec.group_id)), GroupEnded(spec.group_id), *told, note]
+        return [ToNodes(ReturnBundles(spec.group_id)), GroupEnded(spec.group_id), *told]
 
     # -- nodes and time
 
