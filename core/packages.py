@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import shutil
 import stat
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
@@ -22,8 +21,10 @@ from mray.units import format_bytes
 
 log = logging.getLogger("mray")
 
-#: A package may be so big (Ray's limit, which is of the sum of the files there).
+#: A package may be so big (Ray's limit).
 PACKAGE_BYTES_MAX: Final = 500 * 1024 * 1024
+#: What is in it may be so big.
+UNPACKED_BYTES_MAX: Final = 10 * 1024 * 1024 * 1024
 #: Whoever uploads a bigger file is warned.
 FILE_BYTES_WARNING: Final = 10 * 1024 * 1024
 #: What no package has: nobody means to send these.
@@ -75,27 +76,25 @@ def items_of(directory: str, excludes: Sequence[str] = (), prefix: str = "") -> 
     ``excludes`` are patterns as in .gitignore, relative to the directory; .gitignore and .rayignore
     of each directory hold below it. ``prefix`` comes before all names. Links are followed, except
     one that leads to a directory it lies in. Raises ValueError where it is more than
-    PACKAGE_BYTES_MAX in all.
+    UNPACKED_BYTES_MAX in all.
     """
     found: list[Item] = []
     own = _matcher([*DEFAULT_EXCLUDES, *excludes], "")
     total = 0
     for item in _walk(directory, "", [own], {os.path.realpath(directory)}):
         total += item.size
-        if total > PACKAGE_BYTES_MAX:
-            raise ValueError(
-                f"the files of {directory} are more than {format_bytes(PACKAGE_BYTES_MAX)}, the "
-                f"most that a runtime_env may upload ({item.name} went beyond it): leave out what "
-                "workers do not need with runtime_env['excludes'] or a .rayignore file, and read "
-                "big data from where it is"
-            )
-        if item.size > FILE_BYTES_WARNING:
-            log.warning(
-                "%s (%s) is uploaded with a runtime_env: exclude it where workers do not need it",
-                item.path, format_bytes(item.size),
-            )  # fmt: skip
+        if total > UNPACKED_BYTES_MAX:
+            raise _too_big(f"the files of {directory}", UNPACKED_BYTES_MAX, item)
         found.append(item._replace(name=prefix + item.name))
     return sorted(found)
+
+
+def _too_big(what: str, limit: int, item: Item) -> ValueError:
+    return ValueError(
+        f"{what} are more than {format_bytes(limit)}, the most that a runtime_env may upload "
+        f"({item.path} went beyond it): leave out what workers do not need with "
+        "runtime_env['excludes'] or a .rayignore file, and read big data from where it is"
+    )
 
 
 def _matcher(patterns: Sequence[str], base: str) -> Ignored:
@@ -154,7 +153,8 @@ def digest_of_file(path: str) -> str:
 
 
 def write_zip(items: Sequence[Item], path: str) -> None:
-    """Write the zip to ``path``, of mode 0600."""
+    """Write the zip to ``path``, of mode 0600; warns of big files. ValueError where it becomes
+    bigger than PACKAGE_BYTES_MAX."""
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with (
         os.fdopen(fd, "wb") as target,
@@ -166,9 +166,17 @@ def write_zip(items: Sequence[Item], path: str) -> None:
             if item.name.endswith("/"):
                 archive.writestr(entry, b"")
                 continue
+            if item.size > FILE_BYTES_WARNING:
+                log.warning(
+                    "%s (%s) is uploaded with a runtime_env: exclude it where workers do not need "
+                    "it", item.path, format_bytes(item.size),
+                )  # fmt: skip
             entry.compress_type = zipfile.ZIP_DEFLATED
             with open(item.path, "rb") as source, archive.open(entry, "w") as sink:
-                shutil.copyfileobj(source, sink, _COPY_BYTES)
+                while data := source.read(_COPY_BYTES):
+                    sink.write(data)
+                    if target.tell() > PACKAGE_BYTES_MAX:
+                        raise _too_big("the packed files", PACKAGE_BYTES_MAX, item)
 
 
 # -- unpacking

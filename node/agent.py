@@ -360,7 +360,7 @@ class Node:
             self._over_jobs[job_id] = self._jobs[job_id]
             self._tailer.remove_job(job_id)
             self._act(self._leases.job_over(job_id, self._now()))
-            self._forget_job(job_id)
+        self._forget_job(job_id)
         cause = m.DeathCause("intended", "its job is over", node_id=self._node_id)
         for peer in self._peers:
             # The driver's process may live on, and even begin another job under another id.

@@ -20,13 +20,11 @@ import msgspec
 
 from mray.node.environments.parts import RESULT_FD, Order
 from mray.node.workers.child import die_with_parent
-from mray.packages import unpack_zip
+from mray.packages import UNPACKED_BYTES_MAX, unpack_zip
 from mray.version import VERSION
 
 #: Of Ray: what is given to pip unless the field pip_install_options says otherwise.
 _PIP_OPTIONS: Final = ("--disable-pip-version-check", "--no-cache-dir")
-#: What a package of the largest size may unpack to.
-_UNPACKED_BYTES_MAX: Final = 10 * 1024 * 1024 * 1024
 _PROBE: Final = (
     "import sys, mray; from mray.version import VERSION as v; "
     "print('mray probe', *sys.version_info[:2], v)"
@@ -40,7 +38,7 @@ class Unmakeable(Exception):
 def make(order: Order) -> int:
     """Make the part; the bytes it takes. Unmakeable, ValueError, OSError."""
     if order.kind == "package":
-        return unpack_zip(order.package, order.target, _UNPACKED_BYTES_MAX)
+        return unpack_zip(order.package, order.target, UNPACKED_BYTES_MAX)
     if order.kind == "hook":
         os.replace(order.package, order.target)
         return os.path.getsize(order.target)

@@ -88,17 +88,25 @@ def test_a_package_comes_out_as_it_went_in(project: Path, tmp_path: Path) -> Non
     assert stat.S_IMODE((target / "inner/data/b.txt").stat().st_mode) == 0o600
 
 
-def test_too_much_is_refused_and_big_files_are_warned_of(
-    project: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_big_files_are_warned_of(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(packages, "FILE_BYTES_WARNING", 12)
-    items_of(str(project))
+    write_zip(items_of(str(project)), str(tmp_path / "p.zip"))
     assert "c.log" in caplog.text
     assert "a.py" not in caplog.text
-    monkeypatch.setattr(packages, "PACKAGE_BYTES_MAX", 20)
+
+
+def test_too_much_is_refused_before_and_after_packing(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packages, "UNPACKED_BYTES_MAX", 20)
     with pytest.raises(ValueError, match="excludes"):
         items_of(str(project))
-    assert names(project, "data", "left")
+    few = items_of(str(project), ["data", "left"])
+    monkeypatch.setattr(packages, "PACKAGE_BYTES_MAX", 20)
+    with pytest.raises(ValueError, match="excludes"):
+        write_zip(few, str(tmp_path / "p.zip"))
 
 
 @pytest.mark.parametrize("name", ["../evil", "a/../../evil", "/evil", "C:evil", "a\\evil"])
