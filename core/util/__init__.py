@@ -16,6 +16,13 @@ if TYPE_CHECKING:
     from mray.util.executor import Executor
     from mray.util.named_actors import list_named_actors
     from mray.util.node_address import get_node_ip_address
+    from mray.util.placement_group import (
+        get_current_placement_group,
+        get_placement_group,
+        placement_group,
+        placement_group_table,
+        remove_placement_group,
+    )
     from mray.util.serialization import deregister_serializer, register_serializer
 
 #: Public name -> the module that has it.
@@ -30,6 +37,7 @@ _NAMES = {
     "get_current_placement_group": "mray.util.placement_group",
     "get_placement_group": "mray.util.placement_group",
     "map_unordered": "mray.util.completion",
+    "placement_group": "mray.util.placement_group",
     "placement_group_table": "mray.util.placement_group",
     "register_serializer": "mray.util.serialization",
     "remove_placement_group": "mray.util.placement_group",
@@ -69,9 +77,14 @@ __all__ = [
     "Executor",
     "as_completed",
     "deregister_serializer",
+    "get_current_placement_group",
     "get_node_ip_address",
+    "get_placement_group",
     "inspect_serializability",
     "list_named_actors",
     "map_unordered",
+    "placement_group",
+    "placement_group_table",
     "register_serializer",
+    "remove_placement_group",
 ]

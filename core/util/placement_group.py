@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from collections.abc import Mapping, Sequence
+from types import ModuleType
 from typing import Any
 
 from mray import current
@@ -224,6 +226,17 @@ def check_placement_group_index(placement_group: PlacementGroup, bundle_index: i
             f"placement group bundle index {bundle_index!r} is invalid: the group has bundles 0 "
             f"to {count - 1}, and -1 is any"
         )
+
+
+class _CallableModule(ModuleType):
+    """`mray.util.placement_group` names this module and, as in Ray, the function: whichever of the
+    two somebody has imported can be called."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> PlacementGroup:
+        return placement_group(*args, **kwargs)
+
+
+sys.modules[__name__].__class__ = _CallableModule
 
 
 def _find(name: str = "", group_id: bytes = b"") -> list[Any]:
