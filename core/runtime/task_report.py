@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from mray.placement import plain
 from mray.runtime.explaining import reason_of
 from mray.serialization.error_names import explain_error
 from mray.task_counts import Counter
@@ -242,7 +243,7 @@ class Survey:
             yield TaskView(
                 spec.task_id, creation.incarnation + 1, f"{spec.class_name}.__init__",
                 ACTOR_CREATION_TASK, state, self._rt.job_id, creation.parent, spec.actor_id,
-                self._rt.process_id, b"", b"", 0, spec.resources, creation.born + wall,
+                self._rt.process_id, b"", b"", 0, plain(spec.resources), creation.born + wall,
                 sent + wall if sent else 0.0, 0.0, 0.0, 0.0,
             )  # fmt: skip
 

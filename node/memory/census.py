@@ -22,6 +22,7 @@ from mray.node.workers.death import Begun, read_begun
 from mray.node.workers.peers import Peers
 from mray.node.workers.pool import Pool, Worker
 from mray.node.workers.processes import Process, Processes
+from mray.placement import plain
 from mray.resources import UNIT
 from mray.wire.messages import FunctionPeak, PeakMemory
 from mray.wire.oom import OomProcess
@@ -117,7 +118,7 @@ class Census:
                 worker_id=worker.process_id, pid=tree.pid, kind="idle",
                 started_at=worker.idle_since, private_bytes=tree.private_bytes,
             )  # fmt: skip
-        asked = hold.resources.get("memory", 0) // UNIT
+        asked = _memory(hold) // UNIT
         if hold.actor is not None:
             spec, incarnation = hold.actor.spec, hold.actor.incarnation
             begun = read_begun(process.params.progress_path)
@@ -183,4 +184,4 @@ def _actors(holds: Iterable[Hold]) -> Iterable[Hold]:
 
 
 def _memory(hold: Hold) -> int:
-    return hold.resources.get("memory", 0)
+    return plain(hold.resources).get("memory", 0)

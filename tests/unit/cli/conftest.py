@@ -16,12 +16,14 @@ from mray.wire.messages import (
     Address,
     GetJobs,
     GetNodes,
+    GetPlacementGroups,
     JobDetails,
     Jobs,
     Message,
     NodeInfo,
     Nodes,
     NodeView,
+    PlacementGroups,
 )
 
 NODE_ID = b"\x6d" + b"\x11" * 27
@@ -164,7 +166,9 @@ def make_job(make_node) -> Callable[..., JobDetails]:
 def cluster(monkeypatch, make_node) -> FakeClient:
     """A cluster of one node without jobs; change ``answers`` to make it another."""
     nodes = Nodes(7, "c" * 32, HEAD, [make_node()], uptime_s=90.0)
-    client = FakeClient({GetNodes: nodes, GetJobs: Jobs(7, [])})
+    client = FakeClient(
+        {GetNodes: nodes, GetJobs: Jobs(7, []), GetPlacementGroups: PlacementGroups(7, [])}
+    )
     target = Target(kind="session", endpoint="ipc:///run/gcs", why="a test")
     monkeypatch.setattr("mray.cli.cluster.find", lambda address, resolved: target)
     monkeypatch.setattr("mray.cli.cluster.Client", lambda keys, node_id: client)

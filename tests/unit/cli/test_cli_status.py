@@ -11,13 +11,18 @@ from mray.rpc.client import AskError
 from mray.wire.messages import (
     ActorList,
     ActorState,
+    Address,
     DeathCause,
     GetJobs,
     GetNodes,
+    GetPlacementGroups,
     GetStoreStats,
     GetWorkers,
+    GroupSpec,
     Jobs,
     ListActors,
+    PlacementGroups,
+    PlacementGroupState,
     SpillFigures,
     StoreStats,
     Workers,
@@ -192,3 +197,16 @@ def test_status_says_what_is_on_disk_and_which_disks_fail(mray, cluster, make_no
     assert spilling["spilled_objects_total"] == 5
     assert spilling["restored_bytes_total"] == 6 * 2**20
     assert spilling["spill_troubles"] == ["/disk: it is full"]
+
+
+def test_status_tells_of_placement_groups_and_what_they_wait_for(mray, cluster) -> None:
+    spec = GroupSpec(b"g" * 18, b"job1", Address(b"d", b"n"), "PACK", [{"CPU": 10_000}])
+    waits = PlacementGroupState(b"g" * 18, spec, "PENDING", [b""], "waits for room: 1 CPU")
+    there = PlacementGroupState(b"h" * 18, spec, "CREATED", [b"n" * 28])
+    cluster.answers[GetPlacementGroups] = PlacementGroups(7, [waits, there])
+    done = mray("status")
+    assert "1 CREATED, 1 PENDING" in done.out
+    assert "676767676767 waits for room: 1 CPU" in done.out
+    done = mray("list", "placement-groups", "-f", "state=PENDING")
+    assert "waits for room: 1 CPU" in done.out
+    assert "CREATED" not in done.out
