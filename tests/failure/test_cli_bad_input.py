@@ -153,7 +153,7 @@ def test_a_script_that_does_not_exist_is_found_out_before_the_cluster_is(mray: R
     assert "missing.py does not exist" in ended.stderr
 
 
-def test_wrong_token_for_a_real_head(mray: Run) -> None:
+def test_wrong_token_for_a_real_head(mray: Run, tmp_path: Path) -> None:
     started = mray("start", "--head", "--port", "0", "--num-cpus", "1")
     assert started.returncode == 0, started.stderr
     try:
@@ -161,7 +161,10 @@ def test_wrong_token_for_a_real_head(mray: Run) -> None:
         address = line.split()[-1]
         begun = time.monotonic()
         # As somebody else would come: not by the session, but by its port.
-        ended = mray("status", "--address", address, RAY_AUTH_TOKEN="b" * 64, MRAY_TMPDIR="/tmp/x")
+        elsewhere = str(tmp_path / "elsewhere")
+        ended = mray(
+            "status", "--address", address, RAY_AUTH_TOKEN="b" * 64, MRAY_TMPDIR=elsewhere
+        )
         assert time.monotonic() - begun < _SOON_S
         assert (ended.returncode, ended.stdout) == (1, "")
         assert "is the token the cluster's" in ended.stderr

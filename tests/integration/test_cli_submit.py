@@ -150,7 +150,9 @@ def test_a_job_runs_in_a_copy_of_its_zip_with_its_own_packages(mray: Run, folder
     info = "only_here-1.0.dist-info"
     with zipfile.ZipFile(folder / "only_here-1.0-py3-none-any.whl", "w") as archive:
         archive.writestr("only_here.py", "VALUE = 5\n")
-        archive.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: only_here\nVersion: 1.0\n")
+        archive.writestr(
+            f"{info}/METADATA", "Metadata-Version: 2.1\nName: only_here\nVersion: 1.0\n"
+        )
         archive.writestr(
             f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
         )

@@ -34,7 +34,8 @@ def script(home):
 def stored(message):
     """A head that has a package once it was sent whole."""
     end = message.offset + len(message.data)
-    return PackageState(message.rid, end, complete=bool(message.data) and end == message.total_bytes)
+    complete = bool(message.data) and end == message.total_bytes
+    return PackageState(message.rid, end, complete=complete)
 
 
 class Job:
