@@ -70,6 +70,8 @@ class DispatchLife(RuleBasedStateMachine):
         touched, self.machine.touched = self.machine.touched, {}
         for lease in touched.values():
             out, lease.out = lease.out, []
+            # What was sent before may begin before the worker hears of it.
+            assert not any(self.tasks[task.task_id].cancelled for task in out)
             self.worker_of(lease.worker).inbox.append([self.sent(task) for task in out])
         for effect in self.machine.take():
             match effect:
@@ -249,8 +251,6 @@ class DispatchLife(RuleBasedStateMachine):
         self.begun[task_id] = self.begun.get(task_id, 0) + 1
         assert self.begun[task_id] <= self.limit[task_id], "a task runs more often than it may"
         assert task_id not in self.ended, "a task runs that is over"
-        if self.begun[task_id] > 1:
-            assert not self.tasks[task_id].cancelled, "a cancelled task runs again"
 
     def finish(self, worker: Worker, run_us: int, exiting: bool) -> None:
         assert worker.running is not None
