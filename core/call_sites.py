@@ -21,6 +21,10 @@ from typing import Final
 CallSite = tuple[CodeType, int]
 
 UNKNOWN: Final = ""
+#: One tuple a place: a new one for each reference would be work for the cyclic collector. Keyed by the
+#: identity of the code, which its entry keeps alive, for codes are hashed by all they contain.
+_sites: dict[tuple[int, int], CallSite] = {}
+_SITES_MAX: Final = 10_000
 _getframe = sys._getframe
 
 
@@ -35,7 +39,14 @@ def capture(depth: int) -> CallSite | None:
         if frame.f_back is None:
             return None
         frame = frame.f_back
-    return frame.f_code, frame.f_lasti
+    code = frame.f_code
+    key = (id(code), frame.f_lasti)
+    site = _sites.get(key)
+    if site is None:
+        if len(_sites) >= _SITES_MAX:
+            _sites.clear()
+        site = _sites[key] = (code, frame.f_lasti)
+    return site
 
 
 def describe(site: CallSite | None) -> str:
