@@ -21,8 +21,8 @@ from typing import Final
 CallSite = tuple[CodeType, int]
 
 UNKNOWN: Final = ""
-#: One tuple a place: a new one for each reference would be work for the cyclic collector. Keyed by the
-#: identity of the code, which its entry keeps alive, for codes are hashed by all they contain.
+#: One tuple a place: a new one for each reference would be work for the cyclic collector. Keyed by
+#: the identity of the code, which its entry keeps alive, for codes are hashed by all they contain.
 _sites: dict[tuple[int, int], CallSite] = {}
 _SITES_MAX: Final = 10_000
 _getframe = sys._getframe
