@@ -14,8 +14,8 @@ from mray.cli.failure import WrongUsage
 from mray.cli.memory import ask
 from mray.cli.options import Address, AsJson
 from mray.cli.render import amounts, print_json, print_table
-from mray.resources import to_fixed, to_float
-from mray.state_facts import Facts
+from mray.resources import to_fixed
+from mray.state_facts import Facts, function_facts
 from mray.units import format_bytes, format_count, format_duration
 
 app = typer.Typer(add_completion=False)
@@ -69,24 +69,7 @@ def summary(
 
 def _tasks(cluster: Cluster) -> list[Facts]:
     counts = tasks.count(cluster)
-    peaks: dict[str, tuple[int, int]] = {}
-    for peak in counts.peaks:
-        p50, most = peaks.get(peak.name, (0, 0))
-        peaks[peak.name] = max(p50, peak.p50_bytes), max(most, peak.max_bytes)
-    rows = [
-        {
-            "func_or_class_name": row.name,
-            "type": row.type,
-            "state_counts": row.states,
-            "mean_s": row.mean_us / 1e6 if row.max_us else None,
-            "p50_s": row.p50_us / 1e6 if row.max_us else None,
-            "max_s": row.max_us / 1e6 if row.max_us else None,
-            "peak_memory_p50_bytes": peaks.get(row.name, (0, 0))[0] or None,
-            "peak_memory_max_bytes": peaks.get(row.name, (0, 0))[1] or None,
-            "required_resources": to_float(row.resources),
-        }
-        for row in counts.rows
-    ]
+    rows = function_facts(counts.rows, counts.peaks)
     return sorted(rows, key=lambda row: -_sum(row["state_counts"]))
 
 

@@ -1,12 +1,16 @@
-"""A task as plain facts under Ray's names: for JSON, `mray get`, and mray.util.state. Pure."""
+"""Tasks, and functions with all their tasks, as plain facts under Ray's names.
+
+For JSON, `mray get`, `mray summary` and `mray.util.state`. Pure.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 from mray.resources import to_float
 from mray.task_filters import parent_of
-from mray.wire.messages import TaskView
+from mray.wire.messages import FunctionPeak, TaskCount, TaskView
 
 #: Entries as JSON has them. Any: JSON.
 Facts = dict[str, Any]
@@ -49,6 +53,29 @@ def task_facts(view: TaskView, now_unix_s: float, detail: bool = True) -> Facts:
             "peak_memory_bytes": view.peak_bytes or None,
         }
     return facts
+
+
+def function_facts(rows: Iterable[TaskCount], peaks: Iterable[FunctionPeak]) -> list[Facts]:
+    """What is known of each function's tasks. ``peaks`` of several nodes: the most of them counts.
+    Unknown is None."""
+    memory: dict[str, tuple[int, int]] = {}
+    for peak in peaks:
+        p50, most = memory.get(peak.name, (0, 0))
+        memory[peak.name] = max(p50, peak.p50_bytes), max(most, peak.max_bytes)
+    return [
+        {
+            "func_or_class_name": row.name,
+            "type": row.type,
+            "state_counts": row.states,
+            "mean_s": row.mean_us / 1e6 if row.max_us else None,
+            "p50_s": row.p50_us / 1e6 if row.max_us else None,
+            "max_s": row.max_us / 1e6 if row.max_us else None,
+            "peak_memory_p50_bytes": memory.get(row.name, (0, 0))[0] or None,
+            "peak_memory_max_bytes": memory.get(row.name, (0, 0))[1] or None,
+            "required_resources": to_float(row.resources),
+        }
+        for row in rows
+    ]
 
 
 def duration_s(view: TaskView, now_unix_s: float) -> float | None:

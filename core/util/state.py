@@ -29,7 +29,7 @@ from mray.state_answers import (
     tell_missing,
 )
 from mray.state_collect import counts, tasks
-from mray.state_facts import task_facts
+from mray.state_facts import function_facts, task_facts
 from mray.state_logs import find_log, read_log
 from mray.state_records import (
     ActorState,
@@ -114,24 +114,15 @@ def summarize_tasks(
     tell_missing(found.silent, found.forgotten, raise_on_missing_output, _explain)
     totals = {"NORMAL_TASK": 0, "ACTOR_TASK": 0, "ACTOR_CREATION_TASK": 0}
     summary: dict[str, Any] = {}
-    for row in found.rows:
-        count = sum(row.states.values())
-        totals[row.type] = totals.get(row.type, 0) + count
-        entry = {
-            "func_or_class_name": row.name,
-            "type": row.type,
-            "state_counts": row.states,
-            "mean_s": row.mean_us / 1e6 if row.max_us else None,
-            "p50_s": row.p50_us / 1e6 if row.max_us else None,
-            "max_s": row.max_us / 1e6 if row.max_us else None,
-            "required_resources": to_float(row.resources),
-        }
-        for peak in found.peaks:
-            if peak.name == row.name:
-                entry["peak_memory_p50_bytes"] = peak.p50_bytes
-                entry["peak_memory_max_bytes"] = peak.max_bytes
-        key = row.name if row.name not in summary else f"{row.name} ({row.type})"
-        summary[key] = entry
+    for entry in function_facts(found.rows, found.peaks):
+        name, kind, states = (
+            entry["func_or_class_name"], entry["type"], entry["state_counts"]
+        )  # fmt: skip
+        totals[kind] = totals.get(kind, 0) + sum(states.values())
+        for peak in ("peak_memory_p50_bytes", "peak_memory_max_bytes"):
+            if entry[peak] is None:
+                del entry[peak]
+        summary[name if name not in summary else f"{name} ({kind})"] = entry
     told = {
         "summary": summary,
         "total_tasks": totals["NORMAL_TASK"],
