@@ -30,13 +30,16 @@ from mray.object_ref_generator import DynamicObjectRefGenerator, ObjectRefGenera
 from mray.remote_function import RemoteFunction
 from mray.version import RAY_VERSION, VERSION
 
-#: What scripts that compare ray.__version__ expect; mray's own version is the local part.
-__version__ = f"{RAY_VERSION}+mray{VERSION}"
+#: What scripts that compare ray.__version__ expect; mray's own version is the local part. The first
+#: three parts between dots are numbers: scripts split there.
+__version__ = f"{RAY_VERSION}.post0+mray{VERSION}"
 
 #: Ray's old name of ObjectRef.
 ObjectID = ObjectRef
 
 _LAZY = {
+    "_private": "mray._private",
+    "_raylet": "mray._raylet",
     "actor": "mray.actor",
     "cloudpickle": "mray.cloudpickle",
     "experimental": "mray.experimental",

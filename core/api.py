@@ -43,14 +43,15 @@ _WITHOUT_MEANING: dict[str, tuple[Any, ...]] = {
     "enable_resource_isolation": (False,),
     "system_reserved_cpu": (None,),
     "system_reserved_memory": (None,),
-    "_redis_username": (None, "default"),
-    "_redis_password": (None, ""),
     "_enable_object_reconstruction": (None, False),
     "_plasma_directory": (None,),
     "_metrics_export_port": (None,),
     "_tracing_startup_hook": (None,),
     "_node_name": (None,),
 }
+
+#: Arguments that say how Ray reaches its Redis, whatever they are. Without one, Ray ignores them.
+_FOR_REDIS = frozenset(("_redis_username", "_redis_password"))
 
 
 class _Connection:
@@ -221,6 +222,10 @@ def _check_rest(other: dict[str, Any]) -> None:
         if name in ("_temp_dir", "_memory", "_node_ip_address"):
             continue
         value = other.pop(name)
+        if name in _FOR_REDIS:
+            if value:
+                log.info("init(%s=...) changes nothing: there is no Redis to be reached", name)
+            continue
         if name not in _WITHOUT_MEANING:
             raise RuntimeError(f"init() got an unknown keyword argument: {name!r}")
         if value not in _WITHOUT_MEANING[name]:

@@ -40,7 +40,7 @@ class _Alias:
         if first != "ray":
             return None
         part = rest.partition(".")[0]
-        if part in _BEYOND_CORE:
+        if part in _BEYOND_CORE and rest != "data":  # mray.data says why it is there.
             raise ModuleNotFoundError(
                 f"mray provides Ray Core only: there is no ray.{part}; "
                 "to use it, install Ray and run the script without the alias",

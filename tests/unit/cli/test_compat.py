@@ -7,6 +7,7 @@ import importlib.util
 import sys
 
 import pytest
+from packaging.version import Version
 
 from mray import compat
 from mray.version import VERSION
@@ -60,6 +61,24 @@ def test_find_spec_sees_ray_without_importing():
     assert importlib.util.find_spec("ray.config") is not None
 
 
+@pytest.mark.usefixtures("aliased")
+def test_what_libraries_import_of_ray_data_refuses_when_it_is_called():
+    from ray.data import from_pandas_refs
+
+    with pytest.raises(NotImplementedError, match=r"ray\.data\.from_pandas_refs\(\)"):
+        from_pandas_refs([])
+    with pytest.raises(ModuleNotFoundError, match="there is no ray.data.Dataset"):
+        from ray.data import Dataset  # noqa: F401
+
+
+@pytest.mark.usefixtures("aliased")
+def test_parts_that_libraries_name_are_attributes():
+    import ray
+
+    assert ray._raylet.ObjectRef is ray.ObjectRef
+    assert ray._private.__name__ == "mray._private"
+
+
 @pytest.mark.parametrize("part", ["data", "train", "tune", "serve", "rllib", "air", "workflow"])
 @pytest.mark.usefixtures("aliased")
 def test_what_is_beyond_ray_core_says_so(part):
@@ -72,8 +91,9 @@ def test_what_is_beyond_ray_core_says_so(part):
 def test_the_version_is_comparable_with_rays_and_names_mray():
     import ray
 
-    assert ray.__version__ == f"2.60.0+mray{VERSION}"
-    assert tuple(map(int, ray.__version__.partition("+")[0].split("."))) >= (2, 9)
+    assert ray.__version__ == f"2.60.0.post0+mray{VERSION}"
+    assert tuple(int(part) for part in ray.__version__.split(".")[:3]) == (2, 60, 0)
+    assert Version("2.60.0") <= Version(ray.__version__) < Version("2.60.1")
 
 
 @pytest.mark.usefixtures("aliased")
