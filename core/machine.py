@@ -7,8 +7,7 @@ that raises has changed nothing. Shells feed machines and carry out what they re
 
 from __future__ import annotations
 
-from collections import deque
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 EventT = TypeVar("EventT", contravariant=True)
 EffectT = TypeVar("EffectT")
@@ -29,20 +28,3 @@ class Machine(Protocol[EventT, EffectT]):
 
 class InvariantError(AssertionError):
     """A machine's state contradicts itself: a bug of ours, never of the world."""
-
-
-class Story:
-    """The last events of a machine, for the text of an error. Bounded; costs an append."""
-
-    __slots__ = ("_lines",)
-
-    def __init__(self, length: int = 50) -> None:
-        self._lines: deque[tuple[float, str, Any]] = deque(maxlen=length)
-
-    def note(self, now: float, what: str, about: object = None) -> None:
-        """Remember one event; ``about`` is printed only if the story is ever told."""
-        self._lines.append((now, what, about))
-
-    def tell(self) -> str:
-        """The story, oldest first, one event a line."""
-        return "\n".join(f"  {now:.6f} {what} {about!r}" for now, what, about in self._lines)

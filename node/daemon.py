@@ -175,30 +175,6 @@ class Daemon:
 
         self.pump.door.watch(pidfd, ended)
 
-    def watch_child(self, pid: int, on_exit: Callable[[DeathCause], None]) -> Callable[[], None]:
-        """Call ``on_exit`` with the cause when our child ends, reaping it; returns the undo.
-
-        The undo leaves the child unreaped. ChildProcessError where it is not our child.
-        """
-        pidfd = os.pidfd_open(pid)
-
-        def forget() -> None:
-            self.pump.door.unwatch(pidfd)
-            os.close(pidfd)
-
-        def ended() -> None:
-            found = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
-            if found is None:
-                return
-            forget()
-            if found.si_code == os.CLD_EXITED:
-                on_exit(DeathCause("exit", exit_code=found.si_status, pid=pid))
-            else:
-                on_exit(DeathCause("signal", signal=found.si_status, pid=pid))
-
-        self.pump.door.watch(pidfd, ended)
-        return forget
-
     # -- the end
 
     def stop(self, reason: str, grace_s: float = SIGNAL_GRACE_S) -> None:

@@ -9,6 +9,7 @@ its own, `Config.from_bytes` and `load_secrets(os.environ)` for one that is sent
 """
 
 from mray.config.errors import ConfigError
+from mray.config.key import Scope
 from mray.config.load import (
     Resolved,
     Setting,
@@ -20,7 +21,7 @@ from mray.config.load import (
     load_secrets,
 )
 from mray.config.registry import KEYS, KeyInfo, describe
-from mray.config.sections import OBJECT_STORE_MEMORY_MIN_BYTES, Config, Scope, Secrets
+from mray.config.sections import OBJECT_STORE_MEMORY_MIN_BYTES, Config, Secrets
 from mray.config.sources import Source
 
 __all__ = [

@@ -80,7 +80,7 @@ UNSUPPORTED: Final = _names(
     BACKEND_LOG_JSON LOGGING_CONFIG_ENCODING LOG_MONITOR_MAX_OPEN_FILES
     LOG_MONITOR_NUM_LINES_TO_READ ENABLE_RECORD_ACTOR_TASK_LOGGING
     debug_dump_period_milliseconds MAX_LIMIT_FROM_API_SERVER MAX_LIMIT_FROM_DATA_SOURCE
-    enable_timeline metrics_report_interval_ms metric_cardinality_level
+    enable_timeline metric_cardinality_level
     enable_metrics_collection emit_event_to_log_file event_level
     enable_output_error_log_if_still_retry DASHBOARD_MAX_EVENTS_TO_CACHE
     """

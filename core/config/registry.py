@@ -10,8 +10,9 @@ from typing import Any, Final, Literal, get_args, get_origin
 from msgspec import Meta, Struct
 
 from mray.config.errors import ConfigError
+from mray.config.key import Key, Scope
 from mray.config.ray_names import UNSUPPORTED
-from mray.config.sections import Config, Key, Scope, Secrets
+from mray.config.sections import Config, Secrets
 from mray.units import DurationUnit, format_bytes, format_duration
 
 Kind = Literal["bytes", "duration", "integer", "number", "boolean", "choice", "path", "text"]

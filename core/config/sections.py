@@ -1,8 +1,8 @@
 """Every setting of mray: name, type, default, bounds, and what turning it does.
 
 One frozen struct a section; the annotation of a field is the whole truth about it: `Meta` holds
-the bounds (msgspec checks them in a file, a variable and a message alike), `Key` the rest. Only
-settings that are in effect stand here; a Ray setting that mray lacks is in ray_names.py.
+the bounds (msgspec checks them in a file, a variable and a message alike), `Key` (key.py) the rest.
+Only settings that are in effect stand here; a Ray setting that mray lacks is in ray_names.py.
 
 A key is called as in Ray where Ray has it, so names are unique over all sections and `MRAY_<key>`
 is unambiguous. Never name a key so that `MRAY_<key>` ends in _PORT after a word a Kubernetes
@@ -17,11 +17,10 @@ import msgspec
 from msgspec import Meta, Struct
 
 from mray.config.errors import ConfigError
+from mray.config.key import Key
+from mray.config.key import Section as _Section
+from mray.config.metrics_section import Metrics
 from mray.units import GIB, KIB, MIB
-
-#: cluster: the head's value holds everywhere. node: each node has its own. process: each driver,
-#: worker or command has its own.
-Scope: TypeAlias = Literal["cluster", "node", "process"]
 
 #: The smallest object store that is of use, as in Ray.
 OBJECT_STORE_MEMORY_MIN_BYTES: Final = 75 * MIB
@@ -32,34 +31,6 @@ _StoreBytes: TypeAlias = Annotated[int, Meta(ge=OBJECT_STORE_MEMORY_MIN_BYTES, l
 _StopSignal: TypeAlias = Literal[
     "SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGKILL"
 ]
-
-
-class Key(Struct, frozen=True):
-    """What an annotation says of its field beside type and bounds."""
-
-    #: What the value is, one sentence.
-    about: str
-    #: What turning it does, one sentence.
-    effect: str
-    scope: Scope
-    #: "bytes" and "ms"/"s" take "2GiB" and "250ms"; "path" takes "~/"; else only printed.
-    unit: str = ""
-    #: Ray's variables for it, in Ray's exact spelling, strongest first.
-    ray: tuple[str, ...] = ()
-    #: Former names of the key (Ray's), taken with a warning.
-    historic: tuple[str, ...] = ()
-    #: Variables that belong to the system: they count only where nothing else sets the key.
-    fallback: tuple[str, ...] = ()
-    #: For a choice: what 1/true/on/yes and 0/false/off/no mean.
-    switch: tuple[str, str] | None = None
-    #: May change while the cluster runs.
-    live: bool = False
-    #: Never shown, never in a file, never in Config.
-    secret: bool = False
-
-
-class _Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    pass
 
 
 # One key is four lines here: name, type, bounds; what it is; what turning it does; the rest.
@@ -459,6 +430,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     serialization: Serialization = Serialization()
     references: References = References()
     logs: Logs = Logs()
+    metrics: Metrics = Metrics()
     jobs: Jobs = Jobs()
     auth: Auth = Auth()
     driver: Driver = Driver()

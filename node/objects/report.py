@@ -15,7 +15,8 @@ import msgspec
 
 from mray.node.objects.server import StoreServer
 from mray.node.sched.holds import Holds
-from mray.node.workers.peers import Peers
+from mray.node.workers.asking import Asking
+from mray.node.workers.peers import Peer, Peers
 from mray.node.workers.pool import Worker
 from mray.rpc.pump import Pump
 from mray.wire.messages import (
@@ -32,7 +33,6 @@ from mray.wire.messages import (
 
 #: Views asked of one process at most: about 300 bytes each.
 _LIMIT_MAX = 20_000
-_WAIT_MAX_S = 30.0
 
 
 class MemoryReports:
@@ -58,50 +58,30 @@ class MemoryReports:
             GetMemory: self.get_memory,
             CollectGarbage: self.collect_garbage,
         }
-        #: Questions that are being answered; asked again they are not begun again.
-        self._open: set[tuple[bytes, int]] = set()
+        self._asking = Asking(pump)
 
     def get_memory(self, sender: bytes, message: GetMemory) -> None:
         """Ask all processes at once; the answer leaves when the last has answered or run late."""
-        key = sender, message.rid
-        if key in self._open:
-            return
-        self._open.add(key)
         limit = max(0, min(message.limit, _LIMIT_MAX))
-        wait_s = max(0.0, min(message.wait_s, _WAIT_MAX_S))
-        processes = self._processes()
-        answers: dict[bytes, ReferenceViews | None] = {}
+        peers = self._holders()
+        processes = [self._process(peer) for peer in peers]
 
-        def arrived(process_id: bytes, reply: Message) -> None:
-            answers[process_id] = reply if isinstance(reply, ReferenceViews) else None
-            if len(answers) == len(processes):
-                finish()
-
-        def finish() -> None:
-            self._open.discard(key)
-            told = [_with_views(process, answers.get(process.process_id)) for process in processes]
+        def finish(answers: dict[bytes, Message], silent: list[int]) -> None:
             report = MemoryReport(
                 message.rid,
                 self._store.stats(message.rid, objects=False),
                 self._stored(limit),
-                told,
+                [_with_views(process, answers.get(process.process_id)) for process in processes],
             )
             self._pump.send(sender, report)
 
-        if not processes:
-            finish()
-        for process in processes:
-            self._pump.request(
-                process.process_id,
-                lambda rid: GetReferences(rid, limit),
-                lambda reply, asked=process.process_id: arrived(asked, reply),  # type: ignore[misc]
-                wait_s,
-            )
+        question = GetReferences(0, limit)
+        self._asking.ask(sender, message.rid, peers, question, message.wait_s, finish)
 
     def collect_garbage(self, sender: bytes, message: CollectGarbage) -> None:
         """Hand on to all processes; answered by Ack."""
-        for process in self._processes():
-            self._pump.send(process.process_id, message)
+        for peer in self._holders():
+            self._pump.send(peer.process_id, message)
         self._pump.send(sender, Ack(message.rid))
 
     def _stored(self, limit: int) -> list[StoredView]:
@@ -113,26 +93,25 @@ class MemoryReports:
             for copy in biggest
         ]
 
-    def _processes(self) -> list[ProcessReferences]:
+    def _holders(self) -> list[Peer]:
         """The drivers and workers that live here: clients hold no references."""
-        found = []
-        for peer in self._peers:
-            if peer.kind not in ("driver", "worker"):
-                continue
-            hold = self._holds.by_worker.get(peer.process_id)
-            spec = hold.actor.spec if hold is not None and hold.actor is not None else None
-            title = self._title_of(peer.process_id) or (spec.class_name if spec else "")
-            actor_id = spec.actor_id if spec is not None else b""
-            worker = self._workers.get(peer.process_id)
-            job_id = peer.job_id if worker is None else worker.key.job_id
-            found.append(
-                ProcessReferences(
-                    peer.process_id, peer.pid, peer.kind, job_id, title, actor_id, None
-                )
-            )
-        return found
+        return [peer for peer in self._peers if peer.kind in ("driver", "worker")]
+
+    def _process(self, peer: Peer) -> ProcessReferences:
+        """What is known here of a process."""
+        hold = self._holds.by_worker.get(peer.process_id)
+        spec = hold.actor.spec if hold is not None and hold.actor is not None else None
+        title = self._title_of(peer.process_id) or (spec.class_name if spec else "")
+        actor_id = spec.actor_id if spec is not None else b""
+        worker = self._workers.get(peer.process_id)
+        job_id = peer.job_id if worker is None else worker.key.job_id
+        return ProcessReferences(
+            peer.process_id, peer.pid, peer.kind, job_id, title, actor_id, None
+        )
 
 
-def _with_views(process: ProcessReferences, views: ReferenceViews | None) -> ProcessReferences:
-    title = views.title if views is not None and views.title else process.title
-    return msgspec.structs.replace(process, title=title, views=views)
+def _with_views(process: ProcessReferences, answer: Message | None) -> ProcessReferences:
+    """With what it told, if it did."""
+    if not isinstance(answer, ReferenceViews):
+        return process
+    return msgspec.structs.replace(process, title=answer.title or process.title, views=answer)

@@ -156,10 +156,6 @@ class Pool:
         """Workers of a key that are on their way."""
         return sum(w.state == "starting" and w.key == key for w in self.workers.values())
 
-    def knows_job(self, job_id: bytes) -> bool:
-        """Whether workers of the job can be started."""
-        return job_id in self._jobs
-
     def may_start(self, key: Key, now: float) -> bool:
         """Whether asking for a worker of this key leads to one soon."""
         trouble = self._trouble.get(key)

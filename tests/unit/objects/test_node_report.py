@@ -30,6 +30,10 @@ class FakePump:
     def __init__(self) -> None:
         self.asked: dict[bytes, tuple[Any, Any, float]] = {}
         self.sent: list[tuple[bytes, Any]] = []
+        self.now = 0.0
+
+    def clock(self):
+        return self.now
 
     def request(self, process_id, make, on_reply, timeout_s):
         self.asked[process_id] = make(9), on_reply, timeout_s
