@@ -61,6 +61,10 @@ def __getattr__(name: str) -> object:
         from mray.trace import timeline
 
         return timeline
+    if name in ("SCRIPT_MODE", "WORKER_MODE", "LOCAL_MODE"):
+        from mray._private import worker
+
+        return getattr(worker, name)
     if name in _LAZY:
         import importlib
 
@@ -69,6 +73,9 @@ def __getattr__(name: str) -> object:
 
 
 __all__ = [
+    "LOCAL_MODE",
+    "SCRIPT_MODE",
+    "WORKER_MODE",
     "ActorClass",
     "ActorHandle",
     "DynamicObjectRefGenerator",

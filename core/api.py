@@ -17,7 +17,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from mray import config as config_module
-from mray import current, init_defaults
+from mray import current, init_arguments, init_defaults
 from mray.object_ref import ObjectRef
 from mray.object_ref_generator import ObjectRefGenerator
 from mray.resources import to_float
@@ -30,28 +30,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("mray")
 _entry_of = attrgetter("_entry")
 T = TypeVar("T")
-
-#: Arguments of Ray's init() that mean nothing here when they have these values, and are refused
-#: with any other.
-_WITHOUT_MEANING: dict[str, tuple[Any, ...]] = {
-    "local_mode": (False,),
-    "include_dashboard": (None, False),
-    "dashboard_host": (None, "127.0.0.1"),
-    "dashboard_port": (None,),
-    "job_config": (None,),
-    "logging_config": (None,),
-    "enable_resource_isolation": (False,),
-    "system_reserved_cpu": (None,),
-    "system_reserved_memory": (None,),
-    "_enable_object_reconstruction": (None, False),
-    "_plasma_directory": (None,),
-    "_metrics_export_port": (None,),
-    "_tracing_startup_hook": (None,),
-    "_node_name": (None,),
-}
-
-#: Arguments that say how Ray reaches its Redis, whatever they are. Without one, Ray ignores them.
-_FOR_REDIS = frozenset(("_redis_username", "_redis_password"))
 
 
 class _Connection:
@@ -139,13 +117,14 @@ def init(
                 "init() was called twice: this process is connected already. Call shutdown() "
                 "first, or pass ignore_reinit_error=True"
             )
-        flags = _settings(other)
+        flags = init_arguments.settings(other)
         spill_to = other.pop("object_spilling_directory", None)
         spill_to = other.pop("_object_spilling_directory", None) or spill_to
         if spill_to is not None:
             flags["object_spilling_directory"] = spill_to
-        _check_rest(other)
-        amounts = _node_amounts(num_cpus, num_gpus, resources, other.pop("_memory", None))
+        init_arguments.check_rest(other)
+        memory = other.pop("_memory", None)
+        amounts = init_arguments.node_amounts(num_cpus, num_gpus, resources, memory)
         if object_store_memory is None:
             object_store_memory = init_defaults.values.get("object_store_memory")
         if object_store_memory is not None:
@@ -206,52 +185,6 @@ def init(
         _connection.pid = os.getpid()
         current.runtime = driver.runtime
         return _context()
-
-
-def _settings(other: dict[str, Any]) -> dict[str, object]:
-    given = other.pop("_system_config", None)
-    if given is None:
-        return {}
-    if not isinstance(given, Mapping):
-        raise TypeError(f"_system_config must be a dict, not {type(given).__name__}")
-    return dict(given)
-
-
-def _check_rest(other: dict[str, Any]) -> None:
-    for name in list(other):
-        if name in ("_temp_dir", "_memory", "_node_ip_address"):
-            continue
-        value = other.pop(name)
-        if name in _FOR_REDIS:
-            if value:
-                log.info("init(%s=...) changes nothing: there is no Redis to be reached", name)
-            continue
-        if name not in _WITHOUT_MEANING:
-            raise RuntimeError(f"init() got an unknown keyword argument: {name!r}")
-        if value not in _WITHOUT_MEANING[name]:
-            raise ValueError(f"init({name}={value!r}) is not supported by this version of mray")
-
-
-def _node_amounts(
-    num_cpus: float | None,
-    num_gpus: float | None,
-    resources: dict[str, float] | None,
-    memory: float | None,
-) -> dict[str, float]:
-    defaults = init_defaults.values
-    amounts = dict(resources or defaults.get("resources") or {})
-    for name, value, key in (
-        ("CPU", num_cpus, "num_cpus"),
-        ("GPU", num_gpus, "num_gpus"),
-        ("memory", memory, "memory"),
-    ):
-        if value is None:
-            value = defaults.get(key)
-        if value is not None:
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0:
-                raise ValueError(f"{key} must be a number of 0 or more, not {value!r}")
-            amounts[name] = value
-    return amounts
 
 
 def _configure_logging(level: int | str, form: str | None) -> None:

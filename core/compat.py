@@ -44,7 +44,7 @@ class _Alias:
             raise ModuleNotFoundError(
                 f"mray provides Ray Core only: there is no ray.{part}; "
                 "to use it, install Ray and run the script without the alias",
-                name=name,
+                name=f"ray.{part}",
             )
         found = importlib.util.find_spec(_own_name(name))
         if found is None:
