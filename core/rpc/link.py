@@ -123,7 +123,8 @@ class Link:
         if theirs < self._peer_life:
             return Received([], [], False)
         reset = theirs > self._peer_life > 0
-        if to_stream == self._stream and confirmed >= self._next and not reset:
+        is_ours = ours == self._life and to_stream == self._stream and not reset
+        if is_ours and confirmed >= self._next:
             raise ValueError(f"a frame that confirms {confirmed} of {self._next - 1}")
         if reset:
             self._forget_peer()
@@ -138,7 +139,7 @@ class Link:
         elif stream < self._peer_stream:
             return Received([], [], reset)
         frames: list[bytes] = []
-        if to_stream == self._stream:
+        if is_ours:
             self._confirm(confirmed, now)
             missing = confirmed == self._confirmed if kind == _GAP else number > self._confirmed
             if kind in (_ACK, _GAP) and missing:
