@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mray.runtime.calls import OK, RAISED, Done, Work, async_work, cancelled_error
@@ -28,10 +28,24 @@ class AsyncServing:
         self._tasks: dict[asyncio.Task[None], Work] = {}
         self._ending: asyncio.Task[None] | None = None
 
+    def maker(self, actor_class: Any) -> Callable[..., Any]:
+        """What makes the instance: on the loop, so that the constructor can start tasks there. It
+        may be a coroutine."""
+
+        async def make(*args: Any, **kwargs: Any) -> Any:
+            constructor = actor_class.__init__
+            if not inspect.iscoroutinefunction(constructor):
+                return actor_class(*args, **kwargs)
+            instance = actor_class.__new__(actor_class)
+            await constructor(instance, *args, **kwargs)
+            return instance
+
+        asyncio.set_event_loop(self._loop)
+        return lambda *args, **kwargs: self._loop.run_until_complete(make(*args, **kwargs))
+
     def run(self, max_concurrency: int) -> int:
         """Serve until told to end, at most ``max_concurrency`` calls at a time; the exit code."""
         executor, loop = self.executor, self._loop
-        asyncio.set_event_loop(loop)
         self._limit = asyncio.Semaphore(max_concurrency)
         executor.kick = self._kick
         executor.cancel_async = self._cancel_from_afar

@@ -31,6 +31,7 @@ from mray.runtime.tasks import FUNCTIONS
 from mray.wire.messages import ActorSpec, KvGet, KvValue, TaskTemplate
 
 if TYPE_CHECKING:
+    from mray.runtime.async_serving import AsyncServing
     from mray.runtime.generators import GeneratorsPart
     from mray.runtime.runtime import Runtime
     from mray.runtime.turn import Turn
@@ -77,6 +78,8 @@ class Executor:
         self.made_actor = False
         #: Of an async actor: has the calls that came in begun, from any thread.
         self.kick: Callable[[], None] | None = None
+        #: Of an async actor: its asyncio loop and what runs there, its constructor first.
+        self._async_serving: AsyncServing | None = None
         self._progress = progress
         self._inputs = Inputs(runtime)
         self.results = Results(runtime)
@@ -273,7 +276,14 @@ class Executor:
                     spec.args, spec.deps, spec.args_in_store, spec.args_located, borrowed,
                     spec.options,
                 )  # fmt: skip
-            self.actor = self.results.actor = actor_class(*args, **kwargs)
+            make = actor_class
+            if spec.is_async:
+                # asyncio is nothing for workers without async actors.
+                from mray.runtime.async_serving import AsyncServing
+
+                self._async_serving = AsyncServing(self)
+                make = self._async_serving.maker(actor_class)
+            self.actor = self.results.actor = make(*args, **kwargs)
         except BaseException as error:
             explain_read_only(error, actor_class, args, kwargs)
             refs: list[Any] = []
@@ -287,11 +297,8 @@ class Executor:
         """Run the actor's calls as its kind demands; the process's exit code."""
         if spec.is_async or spec.max_concurrency > 1:
             self.turn = None
-        if spec.is_async:
-            # asyncio is nothing for workers without async actors.
-            from mray.runtime.async_serving import AsyncServing
-
-            return AsyncServing(self).run(spec.max_concurrency)
+        if self._async_serving is not None:
+            return self._async_serving.run(spec.max_concurrency)
         threads = [
             threading.Thread(target=self.run, name=f"mray-actor-{index}", daemon=True)
             for index in range(spec.max_concurrency - 1)

@@ -438,3 +438,40 @@ def test_a_method_may_be_held_and_called_later(ray):
     adder = Adder.remote()
     add = adder.add
     assert ray.get([add.remote(1, 2), add.remote(3, b=4)]) == [3, 7]
+
+
+def test_the_constructor_of_an_async_actor_runs_on_its_loop(ray):
+    @ray.remote
+    class Ticking:
+        def __init__(self):
+            import asyncio
+
+            self.loop = asyncio.get_running_loop()
+            self.ticked = asyncio.Event()
+            self.ticker = asyncio.create_task(self.tick())
+
+        async def tick(self):
+            self.ticked.set()
+
+        async def same_loop(self):
+            import asyncio
+
+            await self.ticked.wait()
+            return asyncio.get_running_loop() is self.loop
+
+    assert ray.get(Ticking.remote().same_loop.remote(), timeout=60)
+
+
+def test_the_constructor_of_an_async_actor_may_be_a_coroutine(ray):
+    @ray.remote
+    class Waits:
+        async def __init__(self, value):
+            import asyncio
+
+            await asyncio.sleep(0)
+            self.value = value
+
+        async def read(self):
+            return self.value
+
+    assert ray.get(Waits.remote(value=7).read.remote(), timeout=60) == 7
