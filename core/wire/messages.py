@@ -47,6 +47,7 @@ memory      anyone: GetMemory / node: MemoryReport; node: GetReferences / proces
 task events owner: TaskEvents / head: Ack; anyone: GetTaskEvents / head: TaskViews
             anyone: GetRunning / node: Running; anyone: GetTasks / node: TaskViews (the node asks
             its processes the same); CountTasks / TaskCounts; anyone: GetStacks / node: Stacks
+metrics     process: ReportMetrics (what changed; again and again); anyone: GetMetrics / NodeMetrics
 """
 
 from __future__ import annotations
@@ -1537,6 +1538,51 @@ class ReturnBundles(Message, frozen=True, tag=239):
     attempt: int = -1
 
 
+# ------------------------------------------------------------------------------------- metrics
+
+
+class MetricPoint(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """One series of a family: its tags and how much. ``values``: one, or of a histogram the
+    number of values in each bucket, the last without an upper end, and the sum of all values."""
+
+    tags: dict[str, str]
+    values: list[float]
+
+
+class MetricFamily(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Series of one name. ``kind``: counter, gauge or histogram, whose buckets' inclusive upper
+    ends are ``boundaries``, ascending."""
+
+    name: str
+    kind: str
+    about: str
+    boundaries: list[float]
+    points: list[MetricPoint]
+
+
+class ReportMetrics(Message, frozen=True, tag=255):
+    """process -> node: the series that changed since the last report, as they stand: of counters
+    and histograms what this process counted in its life. ``refused``: how many records in all the
+    process threw away because it had too many series."""
+
+    families: list[MetricFamily]
+    refused: int = 0
+
+
+class GetMetrics(Message, frozen=True, tag=256):
+    """anyone -> node: the figures of the node and what its processes reported."""
+
+    rid: int
+
+
+class NodeMetrics(Message, frozen=True, tag=257):
+    """Names are those that Prometheus gets; tags are without those of the node, ``labels``."""
+
+    rid: int
+    labels: dict[str, str]
+    families: list[MetricFamily]
+
+
 AnyMessage = Union[  # noqa: UP007 (a type written with | would need 90 of them)
     Ack, Refused, Ping, Shutdown,
     RegisterNode, NodeRegistered, Heartbeat, NodeJoined, NodeGone, RegisterProcess,
@@ -1561,7 +1607,7 @@ AnyMessage = Union[  # noqa: UP007 (a type written with | would need 90 of them)
     MemoryNews, HandlesPressure, MemoryPressure, PressureHandled, GetPeaks, Peaks,
     GetReferences, ReferenceViews, GetMemory, MemoryReport, FreeValues, CollectGarbage,
     TaskEvents, GetTaskEvents, TaskViews, GetRunning, Running, GetTasks, CountTasks, TaskCounts,
-    GetStacks, Stacks,
+    GetStacks, Stacks, ReportMetrics, GetMetrics, NodeMetrics,
     PlacementGroupState, CreatePlacementGroup, RemovePlacementGroup, WatchPlacementGroup,
     GetPlacementGroups, PlacementGroups, ReserveBundles, BundlesReserved, CommitBundles,
     ReturnBundles,
