@@ -26,6 +26,11 @@ references  anyone: Borrows / peer: BorrowsHeard (again until it comes; one at a
 store       client: CreateObject / node: ObjectCreated; client: SealObject | AbortObject
             client: PinObjects / node: ObjectsPinned; client: UnpinObjects; owner: FreeObjects
             node: GiveUpPlaces / owner: PlacesGivenUp (before an object of its own goes to disk)
+transfer    process: FetchObjects / node: ObjectsFetched (what wait() waits for, as it comes)
+            node: CopyMade … CopyGone ; owner (to a node): PromoteCopies / PromotedCopies
+            node: LocateObjects / owner: ObjectsLocated (no node that was named has it)
+            puller: AskChunks / source: chunks (not messages: node/transfer/chunks.py), or
+            ChunksRefused; puller: EndPull. draining node: AdoptCopies / node: CopiesAdopted
 actors      owner: RegisterActor / head: ActorRegistered; head -> node -> worker: StartActor
             worker -> head: ActorStarted; anyone: WatchActor / head: ActorState (now and on change)
             anyone: KillActor / head: Ack; owner: ActorOutOfScope; worker: ActorExiting
@@ -97,6 +102,8 @@ class NodeInfo(msgspec.Struct, array_like=True, frozen=True, gc=False):
     overflow_path: str = ""
     #: What its memory monitor does: "every 250 ms, ends workers above 0.95 …", or "off (why)".
     memory_monitor: str = ""
+    #: "host:port" that gives other nodes its objects; "" where the node listens on no tcp port.
+    bulk: str = ""
 
 
 class DeathCause(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -613,11 +620,24 @@ class AbortObject(Message, frozen=True, tag=63):
     reason: str = ""
 
 
+class Source(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Where else an object is: nodes that have a copy, and its owner, who knows of more."""
+
+    owner: Address
+    size_bytes: int
+    node_ids: list[bytes]
+
+
 class PinObjects(Message, frozen=True, tag=64):
-    """Pin sealed objects for the sender and tell where they are. Missing ones have offset -1."""
+    """Pin sealed objects for the sender and tell where they are. Missing ones have offset -1.
+
+    ``sources`` are parallel to ``object_ids``, or empty where all are of this node. What is not
+    here is pulled from there first.
+    """
 
     rid: int
     object_ids: list[bytes]
+    sources: list[Source] = []
 
 
 class ObjectsPinned(Message, frozen=True, tag=65):
@@ -681,6 +701,112 @@ class PlacesGivenUp(Message, frozen=True, tag=131):
 
     rid: int
     object_ids: list[bytes]
+
+
+# ------------------------------------------------------------------------------------ transfer
+
+
+class CopyMade(Message, frozen=True, tag=305):
+    """node -> owner: the node has a further copy of these objects, that may go at any time."""
+
+    object_ids: list[bytes]
+    node_id: bytes
+
+
+class CopyGone(Message, frozen=True, tag=306):
+    """node -> owner: the node has these objects no more, or (it drains) will soon not have them."""
+
+    object_ids: list[bytes]
+    node_id: bytes
+    text: str
+
+
+class PromoteCopies(Message, frozen=True, tag=307):
+    """owner -> node: your copies of these are the ones to keep (to spill, not to drop)."""
+
+    rid: int
+    object_ids: list[bytes]
+
+
+class FetchObjects(Message, frozen=True, tag=308):
+    """process -> its node: have copies of these made here, and pin nothing.
+
+    ``priority`` 1: wait() waits, and is told of each by ObjectsFetched; 2: arguments of tasks to
+    come, nobody is told.
+    """
+
+    object_ids: list[bytes]
+    sources: list[Source]
+    priority: int
+
+
+class PromotedCopies(Message, frozen=True, tag=309):
+    """``missing`` are not there any more."""
+
+    rid: int
+    missing: list[bytes]
+
+
+class LocateObjects(Message, frozen=True, tag=310):
+    """node -> owner: which nodes have these?"""
+
+    rid: int
+    object_ids: list[bytes]
+
+
+class ObjectsLocated(Message, frozen=True, tag=311):
+    """The nodes of each, in the order asked; none for one that is freed, lost or being made."""
+
+    rid: int
+    nodes: list[list[bytes]]
+
+
+class ObjectsFetched(Message, frozen=True, tag=312):
+    """node -> process: these are here, or cannot be had (``reasons``, "" for one that is here)."""
+
+    object_ids: list[bytes]
+    reasons: list[str]
+
+
+class AskChunks(Message, frozen=True, tag=313):
+    """puller -> source, by their bulk sockets: send these chunks of an object, by number.
+
+    ``pull`` is the puller's number for what it does. ``received``: chunks of this pull that came
+    from this source so far. ``tried``: nodes that could not give it.
+    """
+
+    pull: int
+    object_id: bytes
+    chunks: list[int]
+    received: int
+    tried: list[bytes] = []
+
+
+class ChunksRefused(Message, frozen=True, tag=314):
+    """source -> puller: ask these nodes, who have or are getting it; or nobody (``text``)."""
+
+    pull: int
+    node_ids: list[bytes]
+    text: str
+
+
+class EndPull(Message, frozen=True, tag=315):
+    """puller -> source: no more of this."""
+
+    pull: int
+
+
+class AdoptCopies(Message, frozen=True, tag=316):
+    """draining node -> node: have copies of these made, to be kept."""
+
+    rid: int
+    object_ids: list[bytes]
+    sources: list[Source]
+
+
+class CopiesAdopted(Message, frozen=True, tag=317):
+    rid: int
+    missing: list[bytes]
 
 
 # -------------------------------------------------------------------------------------- actors
@@ -1596,6 +1722,8 @@ AnyMessage = Union[  # noqa: UP007 (a type written with | would need 90 of them)
     WatchObject, ObjectReady, Borrows, BorrowsHeard, ExplainObjects, ObjectsExplained,
     CreateObject, ObjectCreated, SealObject, AbortObject, PinObjects, ObjectsPinned, UnpinObjects,
     FreeObjects, GetStoreStats, StoreStats, GiveUpPlaces, PlacesGivenUp,
+    CopyMade, CopyGone, PromoteCopies, FetchObjects, PromotedCopies, LocateObjects, ObjectsLocated,
+    ObjectsFetched, AskChunks, ChunksRefused, EndPull, AdoptCopies, CopiesAdopted,
     RegisterActor, ActorRegistered, StartActor, ActorStarted, ActorStartFailed, WatchActor,
     ActorState, KillActor, ActorOutOfScope, StopActor, TerminateActor, ActorExiting, GetActor,
     ActorFound, ListActors, ActorList,
