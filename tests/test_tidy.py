@@ -25,7 +25,7 @@ FOLDERS = {"core": "mray", "cli": "mray.cli", "node": "mray.node"}
 
 # Folders of machines: all in them is pure but the shells.
 PURE_FOLDERS = (
-    "core/ownership", "core/tasks", "node/head", "node/objects", "node/sched",
+    "core/ownership", "core/tasks", "node/head", "node/objects", "node/sched", "node/transfer",
 )  # fmt: skip
 SHELLS = {
     "node/head/packages.py": "files of packages",
@@ -44,6 +44,8 @@ SHELLS = {
     "node/sched/detect.py": "looks at the machine, once",
     "node/sched/head_link.py": "talks to the head",
     "node/sched/identity.py": "opens the store, reads the machine's name",
+    "node/transfer/bulk.py": "a thread and its sockets",
+    "node/transfer/service.py": "tells the time, logs",
 }
 PURE_FILES = (
     "core/environments.py", "core/ids.py", "core/machine.py", "core/memory/peaks.py",

@@ -1,0 +1,1 @@
+"""Copies of objects between nodes: pulling, serving, the bulk connection."""
