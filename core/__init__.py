@@ -40,6 +40,7 @@ ObjectID = ObjectRef
 _LAZY = {
     "_private": "mray._private",
     "_raylet": "mray._raylet",
+    "autoscaler": "mray.autoscaler",
     "actor": "mray.actor",
     "cloudpickle": "mray.cloudpickle",
     "experimental": "mray.experimental",

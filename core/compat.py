@@ -22,7 +22,7 @@ from typing import Final
 SWITCH: Final = "MRAY_AS_RAY"
 #: Parts of Ray beyond Ray Core.
 _BEYOND_CORE: Final = frozenset(
-    ("air", "autoscaler", "dag", "data", "llm", "rllib", "serve", "train", "tune", "workflow")
+    ("air", "dag", "data", "llm", "rllib", "serve", "train", "tune", "workflow")
 )
 
 
