@@ -106,6 +106,7 @@ class Driver:
         if self.printer is not None:
             rt.ask_any(rt.node.address, lambda rid: DrainLogs(rid, rt.job_id), _DRAIN_TIMEOUT_S)
         rt.post(rt.task_reports.flush)
+        rt.post(rt.metrics.end)
         rt.ask_any(rt.head, lambda rid: FinishJob(rid, rt.job_id), _DRAIN_TIMEOUT_S)
         rt.close()
         rt.serializers.end()

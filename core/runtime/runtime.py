@@ -35,6 +35,7 @@ from mray.runtime.borrowing import BorrowingPart, Found
 from mray.runtime.cancels import CancelsPart
 from mray.runtime.freeing import FreeingPart
 from mray.runtime.mailbox import Mailbox
+from mray.runtime.metrics import MetricsPart
 from mray.runtime.objects import ObjectsPart
 from mray.runtime.placing import PlacingPart
 from mray.runtime.pressure import PressurePart
@@ -119,6 +120,7 @@ class Runtime:
         self.freeing = FreeingPart(self)
         self.pressure = PressurePart(self)
         self.task_reports = TaskReports(self)
+        self.metrics = MetricsPart(self)
         #: Called with each ProcessDied, after the parts.
         self.on_death: list[Callable[[ProcessDied], None]] = []
         self._timer: Timer | None = None
@@ -152,6 +154,7 @@ class Runtime:
         target = self._run if self.turn is None else self.turn.stand_in
         self._thread = threading.Thread(target=target, name="mray-loop", daemon=True)
         self._thread.start()
+        self.metrics.start()
 
     def take_turns(self, *, guarded: bool) -> None:
         """Let this thread turn the loop whenever it waits. See turn.py."""

@@ -431,6 +431,7 @@ def _leave_in_order(worker: Worker, code: int) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     worker.rt.post(worker.rt.task_reports.flush)
+    worker.rt.post(worker.rt.metrics.end)
     worker.rt.flush()
     worker.rt.close()
     os._exit(code)
