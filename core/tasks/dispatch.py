@@ -19,7 +19,9 @@ a task that kills its worker must not be run for ever, nor one be run more often
 
 A worker gets one task until the run time of its function is known, then as many as make about
 5 ms of work. A task that turns out long does not hold those behind it: when another worker is idle
-they are taken back (stolen), and when the long one blocks in get the worker hands them back.
+they are taken back (stolen), and when the long one blocks in get the worker hands them back. One that
+is stopped, or computes in C without letting threads run, does: so nothing is sent behind a task
+whose run time is not known.
 """
 
 from __future__ import annotations
@@ -358,6 +360,11 @@ class Dispatcher:
         open_leases = sclass.open_leases()
         while queue and open_leases:
             lease = min(open_leases, key=_load)
+            begun = next(iter(lease.inflight.values()), None)
+            if begun is not None and begun.template.depth <= len(lease.inflight):
+                # Whoever has work of unknown length gets no more: it may never hand any back.
+                open_leases.remove(lease)
+                continue
             room = queue[0].template.depth - len(lease.inflight)
             if room <= 0:
                 return
