@@ -9,9 +9,14 @@ that is sent again after silence does no harm. Times on the wire are durations, 
 Dialogues (A: B: lines name who speaks):
 
 joining     node: RegisterNode / head: NodeRegistered; node: Heartbeat …; head: NodeGone
+            new head: RegisterAgain (to who beats); node -> its processes: HeadAway … HeadBack
+            anyone: GetHeadState / node: HeadState
             driver|worker: RegisterProcess / node: ProcessRegistered
+            head -> nodes: NodeJoined, ClusterNews (what changed on the others)
             driver: RegisterJob / head: JobRegistered … driver: FinishJob
 dying       node -> its processes and head: ProcessDied; head -> other nodes -> theirs: ProcessDied
+            head -> nodes -> their processes: NodeGone
+            process -> node -> that node: CheckProcess / ProcessDied, or nothing if it lives
 leases      owner: LeaseDemand (how many more, absolute) / node: LeaseGranted … LeaseRefused
             node: LeasesWanted (others wait) ; owner: LeaseReturned
             worker: WorkerBlocked … WorkerUnblocked (its CPU goes back while it waits in get)
@@ -180,9 +185,44 @@ class Shutdown(Message, frozen=True, tag=4):
 # ------------------------------------------------------------------------------------- joining
 
 
+class RunningActor(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """An actor that has a worker on a node."""
+
+    actor_id: bytes
+    incarnation: int
+    worker_id: bytes
+
+
+class RunningBundle(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A bundle of a placement group that a node has reserved."""
+
+    group_id: bytes
+    index: int
+    attempt: int
+    committed: bool
+
+
+class NodeContents(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """What a node has when it registers again: for a head that has begun anew."""
+
+    actors: list[RunningActor]
+    bundles: list[RunningBundle]
+    #: Living drivers and workers.
+    processes: list[bytes]
+    #: Jobs that the node knows.
+    jobs: list[bytes]
+    #: Submitted jobs whose drivers it runs, with their pids.
+    submissions: list[tuple[str, int]]
+
+
 class RegisterNode(Message, frozen=True, tag=10):
+    """``cluster_id``, ``epoch``: of the last head that this node obeyed; "" and 0 before."""
+
     rid: int
     node: NodeInfo
+    cluster_id: str = ""
+    epoch: int = 0
+    running: NodeContents | None = None
 
 
 class NodeRegistered(Message, frozen=True, tag=11):
@@ -192,6 +232,8 @@ class NodeRegistered(Message, frozen=True, tag=11):
     config: bytes
     head: Address
     nodes: list[NodeInfo]
+    #: Grows with each start of the cluster's head.
+    epoch: int = 0
 
 
 class SpillFigures(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -220,6 +262,46 @@ class Heartbeat(Message, frozen=True, tag=12):
     memory_limit_bytes: int = 0
     memory_threshold_bytes: int = 0
     spilling: SpillFigures = SpillFigures()
+    #: Of the head that the node obeys.
+    epoch: int = 0
+
+
+class RegisterAgain(Message, frozen=True, tag=272):
+    """head -> node: this head has begun anew, and does not know yet what the node has."""
+
+    epoch: int
+
+
+class HeadAway(Message, frozen=True, tag=270):
+    """node -> its processes: the head does not answer, since ``away_s`` seconds. What they ask it
+    waits for HeadBack. ``final``: it was waited for long enough; the node ends."""
+
+    away_s: float
+    text: str
+    final: bool = False
+
+
+class HeadBack(Message, frozen=True, tag=271):
+    """node -> its processes: the head answers. What it was asked, and asked to tell of, is said
+    again; it may know nothing of that."""
+
+    epoch: int
+
+
+class GetHeadState(Message, frozen=True, tag=273):
+    rid: int
+
+
+class HeadState(Message, frozen=True, tag=274):
+    """How a node finds its head. ``text`` says why it counts as away, ``wait_s`` how long it is
+    waited for from now on; both 0 and "" while it answers."""
+
+    rid: int
+    away: bool
+    away_s: float
+    text: str
+    wait_s: float
+    epoch: int
 
 
 class NodeJoined(Message, frozen=True, tag=13):
@@ -316,6 +398,32 @@ class GetJobInfo(Message, frozen=True, tag=22):
 class JobInfoReply(Message, frozen=True, tag=23):
     rid: int
     job: JobInfo | None
+
+
+class NodeNews(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """What is free on a node now. ``total`` {}: as it was."""
+
+    node_id: bytes
+    available: dict[str, int]
+    total: dict[str, int] = {}
+    #: Requests that wait there for a worker or for room.
+    waiting: int = 0
+    store_used_bytes: int = 0
+    draining: bool = False
+
+
+class ClusterNews(Message, frozen=True, tag=285):
+    """head -> nodes: nodes on which something has changed."""
+
+    nodes: list[NodeNews]
+
+
+class CheckProcess(Message, frozen=True, tag=286):
+    """process -> its node -> that node: does this process live? ProcessDied, or NodeGone, says no;
+    nothing says yes."""
+
+    process_id: bytes
+    node_id: bytes
 
 
 # -------------------------------------------------------------------------------------- leases
@@ -1713,7 +1821,7 @@ AnyMessage = Union[  # noqa: UP007 (a type written with | would need 90 of them)
     Ack, Refused, Ping, Shutdown,
     RegisterNode, NodeRegistered, Heartbeat, NodeJoined, NodeGone, RegisterProcess,
     ProcessRegistered, RegisterJob, JobRegistered, FinishJob, JobGone, ProcessDied, GetJobInfo,
-    JobInfoReply,
+    JobInfoReply, ClusterNews, CheckProcess,
     LeaseDemand, LeaseGranted, LeaseRefused, LeaseReturned, LeasesWanted, WorkerBlocked,
     WorkerUnblocked,
     PushTasks, TaskReplies, StealTasks, SerializersChanged, CancelTask,
@@ -1739,4 +1847,5 @@ AnyMessage = Union[  # noqa: UP007 (a type written with | would need 90 of them)
     PlacementGroupState, CreatePlacementGroup, RemovePlacementGroup, WatchPlacementGroup,
     GetPlacementGroups, PlacementGroups, ReserveBundles, BundlesReserved, CommitBundles,
     ReturnBundles,
+    HeadAway, HeadBack, RegisterAgain, GetHeadState, HeadState,
 ]  # fmt: skip
