@@ -136,9 +136,12 @@ def places(sessions: Iterable[Session]) -> list[str]:
     lines = []
     for session in sessions:
         living = {record.name[:8] for record in daemons([session]) if record.kind == "node"}
-        for store in glob.glob(f"{glob.escape(session.store_prefix)}*"):
-            if store.removeprefix(session.store_prefix)[:8] not in living:
-                lines.append(f"{store} has outlived its node")
+        stores = glob.glob(f"{glob.escape(session.store_prefix)}*")
+        lines += [
+            f"{store} has outlived its node"
+            for store in stores
+            if store.removeprefix(session.store_prefix)[:8] not in living
+        ]
         if os.path.isdir(session.sockets):
             for name in sorted(os.listdir(session.sockets)):
                 path = f"{session.sockets}/{name}"

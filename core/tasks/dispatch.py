@@ -19,9 +19,9 @@ a task that kills its worker must not be run for ever, nor one be run more often
 
 A worker gets one task until the run time of its function is known, then as many as make about
 5 ms of work. A task that turns out long does not hold those behind it: when another worker is idle
-they are taken back (stolen), and when the long one blocks in get the worker hands them back. One that
-is stopped, or computes in C without letting threads run, does: so nothing is sent behind a task
-whose run time is not known.
+they are taken back (stolen), and when the long one blocks in get the worker hands them back. Where
+the worker is stopped, or computes in C without letting threads run, nobody can take them back: so
+nothing is sent behind a task whose run time is not known.
 """
 
 from __future__ import annotations
