@@ -59,10 +59,10 @@ UNSUPPORTED: Final = _names(
     raylet_death_check_interval_milliseconds
     raylet_check_for_unexpected_worker_disconnect_interval_ms
     timeout_ms_task_wait_for_death_info health_check_initial_delay_ms
-    gcs_rpc_server_reconnect_timeout_s gcs_server_request_timeout_seconds
+    gcs_server_request_timeout_seconds
     enable_infeasible_task_early_exit actor_scheduling_queue_max_reorder_wait_seconds
     actor_excess_queueing_warn_threshold
-    actor_graceful_shutdown_timeout_ms gcs_storage gcs_storage_path
+    actor_graceful_shutdown_timeout_ms
     """
     # Workers and their children.
     """
@@ -86,7 +86,7 @@ UNSUPPORTED: Final = _names(
     """
     # Addresses, resources, jobs, transport security.
     """
-    API_SERVER_ADDRESS RUNTIME_ENV REDIS_ADDRESS OVERRIDE_RESOURCES OVERRIDE_LABELS
+    API_SERVER_ADDRESS RUNTIME_ENV OVERRIDE_RESOURCES OVERRIDE_LABELS
     USE_MULTIPROCESSING_CPU_COUNT DISABLE_DOCKER_CPU_WARNING ENABLE_AUTO_CONNECT
     ENABLE_WINDOWS_OR_OSX_CLUSTER JOB_START_TIMEOUT_SECONDS JOB_ALLOW_DRIVER_ON_WORKER_NODES
     JOB_HEADERS USE_TLS TLS_SERVER_CERT TLS_SERVER_KEY TLS_CA_CERT

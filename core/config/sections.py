@@ -45,11 +45,37 @@ class Node(_Section, frozen=True):
         "Change it where the port is taken; nodes and drivers join at this port.",
         scope="node", ray=("RAY_GCS_SERVER_PORT",),
     )] = 6379
+    gcs_storage: Annotated[str, Key(
+        "Where the head keeps its state: a file's path, redis://HOST:PORT/DB, or memory; empty: a "
+        "file of the session, or memory for a cluster that ends with its program.",
+        "Name a place that outlives the machine's session to start the head elsewhere.",
+        scope="node", ray=("RAY_gcs_storage_path", "RAY_REDIS_ADDRESS", "RAY_gcs_storage"),
+    )] = ""
+    external_storage_namespace: Annotated[str, Key(
+        "What the keys of this cluster in Redis begin with.",
+        "Set one for each cluster where several keep their state in one Redis.",
+        scope="node", ray=("RAY_external_storage_namespace",),
+    )] = "default"
     tmpdir: Annotated[str, Key(
         "The directory that sessions (sockets, logs, state) are made under.",
         "Point it at a local disk; keep it short, for a socket's path has 107 bytes.",
         scope="node", unit="path", ray=("RAY_TMPDIR",), fallback=("TMPDIR",),
     )] = "/tmp"
+    min_worker_port: Annotated[int, Meta(ge=0, le=65535), Key(
+        "The first TCP port that workers and drivers of a node with a port may listen on.",
+        "Set both where a firewall lets only some ports through; each process needs one.",
+        scope="node",
+    )] = 0
+    max_worker_port: Annotated[int, Meta(ge=0, le=65535), Key(
+        "The last TCP port that workers and drivers may listen on; 0 lets the system choose ports.",
+        "Set both where a firewall lets only some ports through; each process needs one.",
+        scope="node",
+    )] = 0
+    same_machine_ipc: Annotated[bool, Key(
+        "Whether processes of two nodes on one machine talk over unix sockets.",
+        "Turn off to have them use TCP, as nodes on two machines do.",
+        scope="cluster",
+    )] = True
     session_retention_s: Annotated[float, Meta(ge=0, le=3650 * 86400), Key(
         "How long the files of an ended session are kept.",
         "Turn up to read older logs; turn down to free disk sooner.",
@@ -325,6 +351,11 @@ class Liveness(_Section, frozen=True):
         "Turn up to forgive longer silences; turn down to notice a dead node sooner.",
         scope="cluster", unit="checks", ray=("RAY_health_check_failure_threshold",),
     )] = 5
+    gcs_rpc_server_reconnect_timeout_s: Annotated[float, Meta(ge=0, le=86400), Key(
+        "How long nodes go on without their head, and a head begun anew expects its nodes.",
+        "Turn up for slow restarts of the head; turn down to have what is orphaned end sooner.",
+        scope="cluster", unit="s", ray=("RAY_gcs_rpc_server_reconnect_timeout_s",),
+    )] = 60.0
 
 
 class Serialization(_Section, frozen=True):
