@@ -24,10 +24,11 @@ from mray.auth import check_bind, ensure_token, load_token
 from mray.config import Config, Resolved, adopt
 from mray.daemon_params import CONFIG_KEY, CONFIG_NAMESPACE, DaemonParams, NodeOptions
 from mray.daemon_spawn import Spawned, StartError, spawn, wait_ready
-from mray.ids import new_node_id, new_process_id
+from mray.ids import new_head_id, new_node_id
 from mray.process import start_time_of
 from mray.rpc.client import AskError, Client
 from mray.rpc.door import Keys
+from mray.rpc.endpoints import join_host_port
 from mray.session import NodeEntry, Session, SessionInfo, create_session
 from mray.session_end import EndReport, clean_stale, end_session
 from mray.wire.messages import Address, GetNodes, KvGet, KvValue, Nodes
@@ -94,14 +95,17 @@ def start_head(
     node = _completed(node, tcp_host, resolved)
     if tcp_port is None:
         tcp_port = resolved.config.node.gcs_server_port
-    node_id, head_id = new_node_id(), new_process_id()
+    node_id, head_id = new_node_id(), new_head_id()
     head = Address(
         head_id,
         node_id,
         ipc=f"{session.sockets}/gcs",
-        tcp=f"{_shown(tcp_host, node)}:{tcp_port}" if tcp_host else "",
+        tcp=join_host_port(_shown(tcp_host, node), tcp_port) if tcp_host else "",
     )
-    entry = NodeEntry(node_id=node_id.hex(), ipc=_node_ipc(session, node_id))
+    entry = NodeEntry(
+        node_id=node_id.hex(), ipc=_node_ipc(session, node_id),
+        tcp_host=node.tcp_host, tcp_shown=_shown(node.tcp_host, node),
+    )  # fmt: skip
     info = SessionInfo(
         cluster_id=head_id[1:17].hex(),
         role="head",
@@ -153,7 +157,10 @@ def start_node(
         token = load_token(resolved)
     node = _completed(node, node.tcp_host, resolved)
     node_id = new_node_id()
-    entry = NodeEntry(node_id=node_id.hex(), ipc=_node_ipc(session, node_id))
+    entry = NodeEntry(
+        node_id=node_id.hex(), ipc=_node_ipc(session, node_id),
+        tcp_host=node.tcp_host, tcp_shown=_shown(node.tcp_host, node),
+    )  # fmt: skip
     try:
         info = session.info()
         info = msgspec.structs.replace(info, nodes=[*info.nodes, entry])

@@ -36,14 +36,39 @@ NIL_ACTOR = ActorId(b"\xff" * ACTOR_BYTES)
 NIL_OBJECT = ObjectId(b"\xff" * OBJECT_BYTES)
 
 
-def new_process_id() -> ProcessId:
-    """A fresh id. Its first byte is never 0: ZeroMQ keeps such routing ids for itself."""
-    return ProcessId(b"\x6d" + os.urandom(PROCESS_BYTES - 1))
+#: How many last bytes a process's id has in common with its node's id.
+_NODE_TAIL = 8
+_HEAD = b"\x68"
+
+
+def new_process_id(node_id: bytes = b"") -> ProcessId:
+    """A fresh id of a process on a node, b"" for one that belongs to none.
+
+    Its first byte is never 0: ZeroMQ keeps such routing ids for itself. Its last bytes are the
+    node's, so that whoever meets the id anywhere knows what the death of a node means to it.
+    """
+    tail = node_id[-_NODE_TAIL:] or os.urandom(_NODE_TAIL)
+    return ProcessId(b"\x6d" + os.urandom(PROCESS_BYTES - 1 - _NODE_TAIL) + tail)
 
 
 def new_node_id() -> NodeId:
     """A fresh node id; the node daemon's process id is the same bytes."""
     return NodeId(new_process_id())
+
+
+def new_head_id() -> ProcessId:
+    """A fresh id for a head, which is on no node: its first byte tells it from all others."""
+    return ProcessId(_HEAD + os.urandom(PROCESS_BYTES - 1))
+
+
+def is_head(process_id: bytes) -> bool:
+    """Whether it is the id of a head."""
+    return process_id.startswith(_HEAD)
+
+
+def is_on(process_id: bytes, node_id: bytes) -> bool:
+    """Whether a process lives (or lived) on this node, or is its daemon."""
+    return process_id[-_NODE_TAIL:] == node_id[-_NODE_TAIL:]
 
 
 def job_id(number: int) -> JobId:

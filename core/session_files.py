@@ -44,6 +44,9 @@ class NodeEntry(msgspec.Struct, frozen=True, kw_only=True):
 
     node_id: str
     ipc: str
+    #: The host that it listens on by tcp, "" for not at all, and under which others reach it.
+    tcp_host: str = ""
+    tcp_shown: str = ""
 
 
 class SessionInfo(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,20 +10,22 @@ import os
 from collections.abc import Callable
 from typing import Any, Final, assert_never
 
-from mray.ids import new_process_id
+from mray.ids import is_on, new_process_id
 from mray.memory.gauge import Gauge
 from mray.node.daemon import Daemon
 from mray.node.environments.service import Environments
+from mray.node.jobs.book import JobBook
 from mray.node.jobs.runner import JobRunner
 from mray.node.logs.files import LogBook
 from mray.node.logs.service import LogService
 from mray.node.logs.tailer import Tailer
 from mray.node.logs.watch import DirectoryWatch
 from mray.node.memory.service import OomService
+from mray.node.neighbours import Neighbours
 from mray.node.objects.report import MemoryReports
 from mray.node.sched.group_service import GroupService
 from mray.node.sched.head_link import HeadLink
-from mray.node.sched.identity import open_store
+from mray.node.sched.identity import open_store, reach
 from mray.node.sched.leases import Effect, Leases, Send, TellHead, workers_max
 from mray.node.workers.child import log_paths
 from mray.node.workers.children import Children
@@ -40,8 +42,6 @@ from mray.rpc.pump import Timer
 from mray.runtime.params import SETUP_FAILED, WorkerParams
 from mray.wire import messages as m
 
-#: How long the head may take to answer. It answers from memory.
-_HEAD_TIMEOUT_S: Final = 10.0
 #: An old kill by the kernel must not be taken for the cause of a new end.
 _EVIDENCE_S: Final = 1.0
 #: What a process sent last may still be on its way when its end is seen.
@@ -49,7 +49,6 @@ _LAST_MESSAGES_S: Final = 0.01
 #: Shares of the grace of an orderly end: SIGTERM, then what SIGKILL and cleaning up get.
 _TERM_SHARE: Final = 0.6
 _ZYGOTE_GONE_S: Final = 1.0
-_OVER_JOBS_MAX: Final = 1000
 
 
 class Node:
@@ -79,11 +78,6 @@ class Node:
             on_actor=self._begin_actor,
             on_job=lambda message, places, error: self._runner.start_job(message, places, error),
         )  # fmt: skip
-        self._jobs: dict[bytes, m.JobInfo] = {}
-        #: Jobs that the head is being asked about.
-        self._asked_jobs: dict[bytes, None] = {}
-        #: Jobs that have ended; of some, detached actors live on here.
-        self._over_jobs: dict[bytes, m.JobInfo] = {}
         self._store, self.info = open_store(daemon)
         config = daemon.config
         cpus = max(1, -(-self.info.resources.get("CPU", 0) // UNIT))
@@ -94,13 +88,16 @@ class Node:
             config.workers.worker_register_timeout_seconds,
             config.workers.kill_worker_timeout_milliseconds / 1000,
         )
-        self._pool = Pool(rules, new_process_id)
+        self._pool = Pool(rules, lambda: new_process_id(self._node_id))
         self._leases = Leases(
             self.info.resources, self._pool,
             workers_max(cpus, config.workers.num_workers_soft_limit), self._node_id.hex()[:8],
         )  # fmt: skip
         backup_count = config.logs.log_rotation_backup_count
         self._tailer = Tailer(self._pump, self.info.ip, backup_count, self._send_to_driver)
+        self._jobs = JobBook(
+            self._pump, self._head, self._leases, self._environments, self._tailer, self._act
+        )
         self._runner = JobRunner(
             self._pump, self._children, self._processes,
             node_id=self._node_id, log_dir=self.info.log_dir, logs=config.logs,
@@ -126,6 +123,14 @@ class Node:
         NodeTaskReports(self._pump, self._peers)
         NodeStacks(self._pump, self._peers, self._tailer.title_of)
         WorkerViews(self._pump, self._pool, self._processes, self._leases.holds, self._peers)
+        self._neighbours = Neighbours(
+            self._pump, self._peers, self.info,
+            on_process=self._remote_process_died,
+            on_node=self._remote_node_died,
+            on_change=self._changed,
+            on_own_end=lambda text: daemon.stop(text, 0.0),
+        )  # fmt: skip
+        self._reach = reach(daemon)
         self._timers: dict[str, tuple[float, Timer]] = {}
         self._leases_changed = True
         self._stopping = False
@@ -146,15 +151,13 @@ class Node:
             m.StartActor: self._environments.start_actor,
             m.StopActor: self._stop_actor,
             m.ActorExiting: lambda sender, message: self._processes.announce(sender, message.cause),
-            m.JobGone: lambda sender, message: self._job_over(message.job_id),
-            m.ProcessDied: self._remote_process_died,
-            m.NodeGone: self._node_gone,
-            m.NodeJoined: lambda sender, message: None,  # One node: nobody to tell.
+            m.JobGone: self._job_over,
             m.DrainLogs: self._drain_logs,
             m.ListLogs: self._log_service.list_logs,
             m.ReadLog: self._log_service.read_log,
             m.StartJob: self._environments.start_job,
             m.SignalJob: self._runner.signal_job,
+            **self._neighbours.handlers,
             **GroupService(self._leases, self._act).handlers,
             **self._store.handlers,
             **self._memory.handlers,
@@ -168,7 +171,7 @@ class Node:
 
     def join(self) -> None:
         """Register at the head; the daemon is ready when that has answered."""
-        self._head.join(self.info)
+        self._head.join(self.info, lambda reply: self._neighbours.joined(reply.nodes))
 
     # -- the processes of this node
 
@@ -218,8 +221,7 @@ class Node:
         if worker is not None and worker.address is None and cause.exit_code == SETUP_FAILED:
             self._environments.broken(worker.key.runtime_env, words)
             self._act(self._leases.environment_failed(worker.key, words))
-        if job_id in self._over_jobs:
-            self._forget_job(job_id)
+        self._jobs.worker_gone(job_id)
 
     def _driver_gone(self, peer: Peer) -> None:
         """The process of a driver or client has ended."""
@@ -250,12 +252,15 @@ class Node:
         self._environments.owner_died(process_id)
         self._pump.hang_up(process_id)
 
-    def _remote_process_died(self, sender: bytes, message: m.ProcessDied) -> None:
-        """The head tells of the end of another node's process."""
-        for peer in self._peers:
-            self._pump.send(peer.process_id, message)
-        self._store.owner_died(message.process_id)
-        self._act(self._leases.owner_died(message.process_id))
+    def _remote_process_died(self, process_id: bytes) -> None:
+        self._store.owner_died(process_id)
+        self._environments.owner_died(process_id)
+        self._act(self._leases.owner_died(process_id))
+
+    def _remote_node_died(self, node_id: bytes, cause: m.DeathCause) -> None:
+        for owner in self._leases.owners():
+            if is_on(owner, node_id):
+                self._remote_process_died(owner)
 
     # -- leases and actors
 
@@ -268,15 +273,15 @@ class Node:
 
     def _demand(self, sender: bytes, message: m.LeaseDemand) -> None:
         """The environment is there."""
-        self._need_job(message.job_id)
+        self._jobs.need(message.job_id)
         self._act(self._leases.demand(sender, message))
 
     def _begin_actor(self, message: m.StartActor) -> None:
         """The environment is there."""
         spec = message.spec
         if spec.detached:
-            self._recall_job(spec.job_id)
-        self._need_job(spec.job_id)
+            self._jobs.recall(spec.job_id)
+        self._jobs.need(spec.job_id)
         self._act(self._leases.start_actor(message))
 
     def _stop_actor(self, sender: bytes, message: m.StopActor) -> None:
@@ -285,6 +290,9 @@ class Node:
 
     def _blocked(self, sender: bytes, is_blocked: bool) -> None:
         self._leases.blocked(sender, is_blocked)
+        self._changed()
+
+    def _changed(self) -> None:
         self._leases_changed = True
 
     def _act(self, effects: list[Effect]) -> None:
@@ -324,65 +332,19 @@ class Node:
                 out_path="",
                 err_path="",
                 places=self._environments.places(runtime_env),
+                **self._reach,
             )
         )
 
-    # -- jobs
-
-    def _need_job(self, job_id: bytes) -> None:
-        """Ask the head about a job whose workers are wanted."""
-        if job_id in self._jobs or job_id in self._asked_jobs:
-            return
-        self._asked_jobs[job_id] = None
-        self._head.ask(
-            lambda rid: m.GetJobInfo(rid, job_id),
-            lambda reply: self._job_told(job_id, reply),
-            _HEAD_TIMEOUT_S,
-        )
-
-    def _job_told(self, job_id: bytes, reply: m.Message) -> None:
-        del self._asked_jobs[job_id]
-        if not isinstance(reply, m.JobInfoReply):
-            self._log.warning("the head did not tell about job %s: %s", job_id.hex(), reply)
-            if not self._stopping and self._leases.job_in_use(job_id):
-                self._need_job(job_id)
-        elif reply.job is None:
-            text = f"job {job_id.hex()} is over, or was never there"
-            self._act(self._leases.job_unknown(job_id, text))
-        else:
-            self._jobs[job_id] = reply.job
-            self._pool.job_known(job_id)
-            self._leases_changed = True
-
-    def _job_over(self, job_id: bytes) -> None:
-        self._environments.job_over(job_id)
-        if job_id in self._jobs:
-            self._over_jobs[job_id] = self._jobs[job_id]
-            self._tailer.remove_job(job_id)
-            self._act(self._leases.job_over(job_id, self._now()))
-        self._forget_job(job_id)
+    def _job_over(self, sender: bytes, message: m.JobGone) -> None:
+        job_id = message.job_id
+        self._jobs.over(job_id)
         cause = m.DeathCause("intended", "its job is over", node_id=self._node_id)
         for peer in self._peers:
             # The driver's process may live on, and even begin another job under another id.
             if peer.kind == "driver" and peer.job_id == job_id:
                 self._tell_death(peer.process_id, "driver", job_id, cause)
                 self._act(self._leases.owner_died(peer.process_id))
-
-    def _forget_job(self, job_id: bytes) -> None:
-        """Once nothing of a job that is over is left here."""
-        if not self._leases.job_in_use(job_id):
-            self._pool.job_forgotten(job_id)
-            self._environments.job_gone(job_id)
-            self._jobs.pop(job_id, None)
-            ended = [j for j in self._over_jobs if j not in self._jobs]
-            for oldest in ended[: max(0, len(ended) - _OVER_JOBS_MAX)]:
-                del self._over_jobs[oldest]
-
-    def _recall_job(self, job_id: bytes) -> None:
-        """A detached actor is started (again) after the end of its job, which we remember."""
-        if job_id not in self._jobs and job_id in self._over_jobs:
-            self._jobs[job_id] = self._over_jobs[job_id]
-            self._pool.job_known(job_id, over=True)
 
     # -- logs
 
@@ -450,16 +412,11 @@ class Node:
             spilling=self._store.spill_figures(),
         )
 
-    def _node_gone(self, sender: bytes, message: m.NodeGone) -> None:
-        if message.node_id == self._node_id:
-            # Others run our tasks by now: nothing of ours may be heard of again.
-            self._daemon.stop(f"the head declared this node dead: {message.cause.text}", 0.0)
-
     # -- the end
 
     def stop(self, reason: str, grace_s: float) -> None:
         """End jobs and workers, then the zygote, then the store."""
-        self._stopping = True
+        self._stopping = self._jobs.closed = True
         self._oom.stop()
         term_s = grace_s * _TERM_SHARE
         cause = m.DeathCause("intended", f"the node stops: {reason}", node_id=self._node_id)

@@ -24,6 +24,7 @@ from mray.daemon_params import DaemonParams
 from mray.node.daemon_log import open_log
 from mray.process import open_pidfd
 from mray.rpc.door import Door, Keys
+from mray.rpc.endpoints import join_host_port
 from mray.rpc.pump import Pump
 from mray.session import Session
 from mray.wire.messages import Ack, DeathCause, NodeGone, Shutdown
@@ -71,7 +72,8 @@ class Daemon:
         self.log = logging.getLogger(f"mray.{kind}")
         keys = Keys.from_token(params.token) if params.token else None
         own_node = params.head.node_id if kind == "head" else params.process_id
-        self.pump = Pump(Door(params.process_id, keys), own_node)
+        door = Door(params.process_id, keys, self.config.node.same_machine_ipc)
+        self.pump = Pump(door, own_node)
         #: "host:port" of the tcp socket as others reach it; "" where there is none.
         self.tcp = ""
         #: Called once, in the pump's thread, when the daemon is to end: (reason, grace_s). It must
@@ -126,7 +128,7 @@ class Daemon:
                 raise StartFailed("OSError", f"cannot listen on {host}:{port}: {error}") from error
             raise
         shown = self.params.node.ip if host in ("0.0.0.0", "::", "*") else host
-        self.tcp = f"{shown}:{port}"
+        self.tcp = join_host_port(shown, port)
 
     def ready(self, **facts: Any) -> None:
         """Tell the starter: {"ok": true, **facts}. Facts of a head or node: ``tcp``. Call once.

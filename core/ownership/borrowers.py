@@ -42,6 +42,10 @@ class Borrowers:
         self._offers: dict[int, Offer] = {}
         self._offered_by: dict[bytes, dict[int, None]] = {}
 
+    def processes(self) -> list[bytes]:
+        """Those that borrow anything of ours, or made offers."""
+        return [*self._borrowed_by, *self._offered_by]
+
     def knows(self, process_id: bytes) -> bool:
         """Whether a process borrows anything of ours."""
         return process_id in self._borrowed_by

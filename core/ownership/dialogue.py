@@ -79,6 +79,10 @@ class Dialogues:
         self.talkative[peer_id] = line
         return line
 
+    def processes(self) -> list[bytes]:
+        """Those that we say something to."""
+        return list(self._lines)
+
     def busy(self, now: float) -> bool:
         """Whether ``flush`` may have anything to send."""
         return bool(self.talkative) or self._next_at <= now

@@ -146,6 +146,16 @@ class Ledger:
 
     # -- deaths
 
+    def peers(self, node_id: bytes) -> set[bytes]:
+        """Processes that matter here and may not be connected: all borrowers and who is talked
+        to, and the owners on this node."""
+        found = {*self.borrowers.processes(), *self.dialogues.processes()}
+        for entry in list(self.references.entries.values()):
+            owner = entry.owner
+            if owner is not None and owner.node_id == node_id:
+                found.add(owner.process_id)
+        return found
+
     def died(self, process_id: bytes, lost: Callable[[bytes], bytes]) -> None:
         """A process is dead: its borrows go, what it owned is lost (``lost``: the error of one).
         To be told twice does no harm."""

@@ -8,12 +8,18 @@ costs by the socket. A dialled peer gets its process id as routing id on our sid
 (CONNECT_ROUTING_ID), which is unique because process ids are never used twice; we appear under
 ours on its listening side. Replies to a request go back on the connection it came in on.
 
+Over tcp every process but the head shows a key of its own, derived from the token and its process
+id. So a connection to the port of a dead process is refused by whoever has that port by now: a
+message never reaches another process than the one that was meant. The head, which others find by
+host and port alone, shows the key that all know.
+
 ROUTER_MANDATORY turns sending to an unknown peer into a visible False instead of silence. Queues
 are unbounded here: what may be in flight is bounded above, by pipelining and by pending calls.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import hmac
 import os
@@ -25,6 +31,8 @@ from typing import cast
 import zmq
 from zmq.utils import z85
 
+from mray.ids import is_head
+from mray.rpc.endpoints import is_ipv6, join_host_port, split_host_port
 from mray.wire.codec import MESSAGE_BYTES_MAX
 from mray.wire.messages import Address
 
@@ -40,29 +48,60 @@ _RCVMORE = int(zmq.RCVMORE)
 _EVENTS = int(zmq.EVENTS)
 _POLLIN = int(zmq.POLLIN)
 _RECEIVE_BATCH_MAX = 1000
+#: A tcp connection is given up, with what is under way on it, when the peer has been silent for so
+#: long: well after the head has declared its node dead, so that a shorter gap loses nothing.
+_SILENT_MS = 60_000
+_HEARTBEAT_MS = 5_000
+#: A process whose user code holds the interpreter answers no handshake meanwhile.
+_HANDSHAKE_MS = 30_000
 _GONE_MAX = 10_000
 
 
 @dataclass(frozen=True)
 class Keys:
-    """CURVE keys of a cluster, all derived from its token: whoever has the token has both ends."""
+    """CURVE keys of a cluster, all derived from its token: whoever has the token has all ends."""
 
     server_public: bytes
     server_secret: bytes
     client_public: bytes
     client_secret: bytes
+    #: What the keys of single processes are derived from.
+    seed: bytes
 
     @classmethod
     def from_token(cls, token: str) -> Keys:
         """Keys by HMAC-SHA256 of the token, as RFC 26's model of one shared client key."""
         if not zmq.has("curve"):
             raise RuntimeError("this libzmq has no CURVE; install pyzmq's own wheel")
+        seed = hmac.new(token.encode(), b"mray/curve/v1/process", hashlib.sha256).digest()
         pairs = []
         for side in ("server", "client"):
             raw = hmac.new(token.encode(), f"mray/curve/v1/{side}".encode(), hashlib.sha256)
-            secret = z85.encode(raw.digest())
-            pairs.append((zmq.curve_public(secret), secret))
-        return cls(pairs[0][0], pairs[0][1], pairs[1][0], pairs[1][1])
+            pairs.append(_pair(raw.digest()))
+        return cls(*pairs[0], *pairs[1], seed)
+
+    @classmethod
+    def from_parts(cls, parts: tuple[bytes, ...]) -> Keys | None:
+        """What ``parts()`` gave; None for ()."""
+        return cls(*parts) if parts else None
+
+    def parts(self) -> tuple[bytes, ...]:
+        """For another process of the cluster."""
+        return (
+            self.server_public, self.server_secret, self.client_public, self.client_secret,
+            self.seed,
+        )  # fmt: skip
+
+    def server(self, process_id: bytes) -> tuple[bytes, bytes]:
+        """Public and secret key under which a process listens."""
+        if is_head(process_id):
+            return self.server_public, self.server_secret
+        return _pair(hmac.new(self.seed, process_id, hashlib.sha256).digest())
+
+
+def _pair(raw: bytes) -> tuple[bytes, bytes]:
+    secret = z85.encode(raw)
+    return zmq.curve_public(secret), secret
 
 
 def _run(call: Callable[[], None]) -> None:
@@ -72,9 +111,13 @@ def _run(call: Callable[[], None]) -> None:
 class Door:
     """One process's way to all others. Not thread-safe, but for wake()."""
 
-    def __init__(self, process_id: bytes, keys: Keys | None = None) -> None:
+    def __init__(
+        self, process_id: bytes, keys: Keys | None = None, same_machine_ipc: bool = True
+    ) -> None:
         self.process_id = process_id
         self._keys = keys
+        #: Whether other nodes of this machine are dialled by their unix sockets.
+        self._same_machine_ipc = same_machine_ipc
         self._context = zmq.Context()
         self._context.set(zmq.MAX_SOCKETS, 4096)
         self._listening = self._router()
@@ -100,6 +143,8 @@ class Door:
         router = self._context.socket(zmq.ROUTER)
         router.set(zmq.ROUTING_ID, self.process_id)
         router.set(zmq.ROUTER_MANDATORY, 1)
+        # A peer that comes again before we saw its old connection end is heard, not ignored.
+        router.set(zmq.ROUTER_HANDOVER, 1)
         router.set(zmq.LINGER, int(LINGER_S * 1000))
         router.set(zmq.SNDHWM, 0)
         router.set(zmq.RCVHWM, 0)
@@ -131,18 +176,41 @@ class Door:
             raise ValueError("a tcp port needs the cluster token")
         if self._zap is None:
             self._open_zap()
+        public, secret = self._keys.server(self.process_id)
         self._listening.set(zmq.CURVE_SERVER, 1)
-        self._listening.set(zmq.CURVE_SECRETKEY, self._keys.server_secret)
-        self._listening.set(zmq.CURVE_PUBLICKEY, self._keys.server_public)
+        self._listening.set(zmq.CURVE_SECRETKEY, secret)
+        self._listening.set(zmq.CURVE_PUBLICKEY, public)
         self._listening.set_string(zmq.ZAP_DOMAIN, _ZAP_DOMAIN)
         # Without it libzmq lets anyone in who knows the public key while no handler runs.
         self._listening.set(zmq.ZAP_ENFORCE_DOMAIN, 1)
-        self._listening.set(zmq.HANDSHAKE_IVL, 5000)
-        self._listening.set(zmq.HEARTBEAT_IVL, 1000)
-        self._listening.set(zmq.HEARTBEAT_TIMEOUT, 5000)
-        self._listening.bind(f"tcp://{host}:{port or '*'}")
+        self._listening.set(zmq.HANDSHAKE_IVL, _HANDSHAKE_MS)
+        self._listening.set(zmq.HEARTBEAT_IVL, _HEARTBEAT_MS)
+        self._listening.set(zmq.HEARTBEAT_TIMEOUT, _SILENT_MS)
+        self._listening.set(zmq.IPV6, int(is_ipv6(host)))
+        self._listening.bind(f"tcp://{join_host_port(host, port or '*')}")
         endpoint = cast(bytes, self._listening.get(zmq.LAST_ENDPOINT)).rstrip(b"\0").decode()
-        return int(endpoint.rpartition(":")[2])
+        return split_host_port(endpoint.removeprefix("tcp://"))[1]
+
+    def listen_tcp_between(self, host: str, first: int, last: int) -> int:
+        """Listen on a free port of ``first`` to ``last``; any, where ``last`` is 0. The port.
+
+        OSError where all are taken. Processes begin at different ones, so that few collide.
+        """
+        if not last:
+            return self.listen_tcp(host, 0)
+        count = last - first + 1
+        start = int.from_bytes(self.process_id[1:5], "little") % count
+        for step in range(count):
+            try:
+                return self.listen_tcp(host, first + (start + step) % count)
+            except zmq.ZMQError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
+        raise OSError(
+            errno.EADDRINUSE,
+            f"every port from {first} to {last} on {host} is in use: widen min_worker_port to "
+            "max_worker_port, each worker and driver needs one",
+        )
 
     def _open_zap(self) -> None:
         self._zap = self._context.socket(zmq.ROUTER)
@@ -159,23 +227,29 @@ class Door:
         process_id = address.process_id
         if process_id in self._dialled or process_id in self._callers or process_id in self._gone:
             return
-        here = address.node_id == own_node_id or (
-            # Another node on this machine: several may share one.
-            not address.tcp and os.path.exists(address.ipc)
-        )
-        if address.ipc and here:
-            endpoint = f"ipc://{address.ipc}"
-        elif address.tcp:
-            endpoint = f"tcp://{address.tcp}"
-        else:
-            raise ValueError(f"process {process_id.hex()} has no address to dial")
-        self._connect(process_id, endpoint, self.process_id)
+        self._connect(process_id, self._endpoint(address, own_node_id), self.process_id)
 
-    @staticmethod
-    def somebody_listens(address: Address, own_node_id: bytes) -> bool:
-        """False if we would dial a unix socket, and nobody listens there. True says nothing."""
-        if not address.ipc or (address.tcp and address.node_id != own_node_id):
-            return True
+    def _endpoint(self, address: Address, own_node_id: bytes) -> str:
+        if self._by_ipc(address, own_node_id):
+            return f"ipc://{address.ipc}"
+        if not address.tcp:
+            raise ValueError(f"process {address.process_id.hex()} has no address to dial")
+        return f"tcp://{address.tcp}"
+
+    def _by_ipc(self, address: Address, own_node_id: bytes) -> bool:
+        """Whether a process is dialled by its unix socket: on our node, or on another one of this
+        machine, where its socket is seen."""
+        if not address.ipc or address.node_id == own_node_id:
+            return bool(address.ipc)
+        if not address.tcp:
+            return os.path.exists(address.ipc)
+        return self._same_machine_ipc and os.path.exists(address.ipc)
+
+    def somebody_listens(self, address: Address, own_node_id: bytes) -> bool | None:
+        """Whether somebody listens at the unix socket that we would dial; None where we would dial
+        tcp, which nobody can know without waiting."""
+        if not self._by_ipc(address, own_node_id) and address.tcp:
+            return None
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
             try:
                 probe.connect(address.ipc)
@@ -186,22 +260,29 @@ class Door:
         return True
 
     def dial_endpoint(self, process_id: bytes, endpoint: str) -> None:
-        """Connect to an endpoint whose process id is not known: ``process_id`` is made up.
+        """Connect to a head whose process id is not known (or, by unix socket, to any process):
+        ``process_id`` is made up.
 
         The peer knows us by that name too. It may be one that knows us under ours already, and
         would ignore a second connection of the same name.
         """
-        self._connect(process_id, endpoint, process_id)
+        common = self._keys.server_public if self._keys is not None else b""
+        self._connect(process_id, endpoint, process_id, common)
 
-    def _connect(self, process_id: bytes, endpoint: str, own_name: bytes) -> None:
+    def _connect(
+        self, process_id: bytes, endpoint: str, own_name: bytes, server_key: bytes = b""
+    ) -> None:
         if endpoint.startswith("tcp://"):
             if self._keys is None:
                 raise ValueError(f"{endpoint} needs the cluster token")
-            self._dialling.set(zmq.CURVE_SERVERKEY, self._keys.server_public)
+            host, _ = split_host_port(endpoint.removeprefix("tcp://"))
+            server_key = server_key or self._keys.server(process_id)[0]
+            self._dialling.set(zmq.CURVE_SERVERKEY, server_key)
             self._dialling.set(zmq.CURVE_PUBLICKEY, self._keys.client_public)
             self._dialling.set(zmq.CURVE_SECRETKEY, self._keys.client_secret)
-            self._dialling.set(zmq.HEARTBEAT_IVL, 1000)
-            self._dialling.set(zmq.HEARTBEAT_TIMEOUT, 5000)
+            self._dialling.set(zmq.HEARTBEAT_IVL, _HEARTBEAT_MS)
+            self._dialling.set(zmq.HEARTBEAT_TIMEOUT, _SILENT_MS)
+            self._dialling.set(zmq.IPV6, int(is_ipv6(host)))
         else:
             self._dialling.set(zmq.CURVE_SERVER, 0)  # back to no security mechanism
             self._dialling.set(zmq.HEARTBEAT_IVL, 0)
@@ -219,6 +300,10 @@ class Door:
         endpoint = self._dialled.pop(process_id, None)
         if endpoint is not None:
             self._dialling.disconnect(endpoint)
+
+    def peers(self) -> list[bytes]:
+        """The process ids of all connections."""
+        return [*self._dialled, *self._callers]
 
     def knows(self, process_id: bytes) -> bool:
         """Whether there is a connection to the process (it may be away for the moment)."""

@@ -17,12 +17,14 @@ from typing import Any, Final
 import msgspec
 
 from mray import compat
+from mray.auth import load_token
 from mray.config import Config, Resolved, keep_own
 from mray.environments import pack_environment
 from mray.exceptions import RaySystemError
 from mray.experimental import tqdm_ray
 from mray.ids import JobId, new_process_id
-from mray.rpc.door import Door
+from mray.rpc.door import Door, Keys
+from mray.rpc.endpoints import join_host_port
 from mray.rpc.pump import Pump, RequestFailed
 from mray.runtime.runtime import Runtime
 from mray.runtime.stacks import answer_stack_signals
@@ -136,12 +138,21 @@ def connect(
     node_id = bytes.fromhex(entry.node_id)
     node = Address(node_id, node_id, entry.ipc)
     head = Address(bytes.fromhex(info.head_id), node_id, info.head_ipc, info.head_tcp)
-    process_id = new_process_id()
-    door = Door(process_id)
+    process_id = new_process_id(node_id)
+    # Of a cluster with ports, whose nodes may be elsewhere.
+    keys = Keys.from_token(load_token(settings)) if entry.tcp_host else None
+    door = Door(process_id, keys, settings.config.node.same_machine_ipc)
     path = f"{session.sockets}/d-{process_id[1:5].hex()}"
     address = Address(process_id, node_id, path)
     try:
         door.listen_ipc(path)
+        if entry.tcp_host:
+            ports = settings.config.node
+            port = door.listen_tcp_between(
+                entry.tcp_host, ports.min_worker_port, ports.max_worker_port
+            )
+            tcp = join_host_port(entry.tcp_shown, port)
+            address = Address(process_id, node_id, path, tcp)
         registered, job = _register(
             Pump(door, node_id), address, node, head, namespace, runtime_env, log_to_driver, environ
         )

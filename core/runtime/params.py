@@ -43,3 +43,9 @@ class WorkerParams(msgspec.Struct, array_like=True, frozen=True):
     out_path: str
     err_path: str
     places: Places = Places()
+    #: The host to listen on by tcp, "" for not at all; that under which others reach it; the ports
+    #: to choose from (0, 0: any); the parts of mray.rpc.door.Keys.
+    tcp_host: str = ""
+    tcp_shown: str = ""
+    tcp_ports: tuple[int, int] = (0, 0)
+    keys: tuple[bytes, ...] = ()

@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 from mray.config import Config
 from mray.environments import merge_environments, pack_environment
 from mray.exceptions import LocalRayletDiedError, RaySystemError, RpcError
-from mray.ids import IdMaker, JobId
+from mray.ids import IdMaker, JobId, is_head, is_on
 from mray.object_ref import ObjectRef
 from mray.ownership.entry import Entry
 from mray.ownership.ledger import Ledger
@@ -53,8 +53,11 @@ from mray.uploads import PACKAGE_TIMEOUT_S, Uploads
 from mray.wire.messages import (
     ActorSpec,
     Address,
+    CheckProcess,
+    DeathCause,
     GiveUpPlaces,
     Message,
+    NodeGone,
     NodeInfo,
     ProcessDied,
     Refused,
@@ -102,6 +105,7 @@ class Runtime:
             overflow_path=node.overflow_path,
         )  # fmt: skip
         self.dead_processes: dict[bytes, ProcessDied] = {}
+        self.dead_nodes: dict[bytes, NodeGone] = {}
         self.objects = ObjectsPart(self)
         self.borrowing = BorrowingPart(self)
         #: What makes the ObjectRefs of a pickle.
@@ -121,8 +125,10 @@ class Runtime:
         self.pressure = PressurePart(self)
         self.task_reports = TaskReports(self)
         self.metrics = MetricsPart(self)
-        #: Called with each ProcessDied, after the parts.
+        #: Called with each ProcessDied, after the parts; with each NodeGone, after all processes of
+        #: the node are told dead.
         self.on_death: list[Callable[[ProcessDied], None]] = []
+        self.on_node_gone: list[Callable[[NodeGone], None]] = []
         self._timer: Timer | None = None
         self._timer_at = float("inf")
         self._thread: threading.Thread | None = None
@@ -143,6 +149,7 @@ class Runtime:
         self.title = ""
         self.pump.hooks.append(self._round)
         self.pump.on(ProcessDied, self._process_died)
+        self.pump.on(NodeGone, self._node_gone)
         self.pump.on(GiveUpPlaces, self.store.give_up_places)
 
     # -- life
@@ -368,16 +375,21 @@ class Runtime:
 
         A process is told of the deaths that come, not of those before its time. So the first
         connection looks whether anybody is there: sockets listen before their address is known.
+        Of a process that is reached by tcp its node is asked; ProcessDied comes if it is not.
         """
         door = self.pump.door
-        if door.knows(peer.process_id):
+        process_id = peer.process_id
+        if door.knows(process_id):
             return True
-        if peer.process_id in self.dead_processes or not door.somebody_listens(
-            peer, self.node.node_id
-        ):
-            door.hang_up(peer.process_id)
+        own = self.node.node_id
+        is_dead = process_id in self.dead_processes or peer.node_id in self.dead_nodes
+        listens = False if is_dead else door.somebody_listens(peer, own)
+        if listens is False:
+            door.hang_up(process_id)
             return False
-        door.dial(peer, self.node.node_id)
+        door.dial(peer, own)
+        if listens is None and not is_head(process_id):
+            self.pump.send(own, CheckProcess(process_id, peer.node_id))
         return True
 
     def _round(self) -> None:
@@ -451,6 +463,24 @@ class Runtime:
         for call in self.on_death:
             call(message)
         self.pump.hang_up(message.process_id)
+
+    def _node_gone(self, sender: bytes, message: NodeGone) -> None:
+        node_id, cause = message.node_id, message.cause
+        if node_id in self.dead_nodes or node_id == self.node.node_id:
+            return  # Of its own node's end a process learns from the kernel.
+        self.dead_nodes[node_id] = message
+        while len(self.dead_nodes) > 10_000:
+            del self.dead_nodes[next(iter(self.dead_nodes))]
+        text = f"its node {node_id.hex()[:10]} is gone: {cause.text}"
+        ended = DeathCause("node_died", text, node_id=node_id)
+        peers = {
+            *self.pump.door.peers(), *self.ledger.peers(node_id), *self.tasks.dispatcher.by_worker
+        }  # fmt: skip
+        for process_id in peers:
+            if is_on(process_id, node_id):
+                self._process_died(sender, ProcessDied(process_id, "process", b"", ended))
+        for call in self.on_node_gone:
+            call(message)
 
     def now(self) -> float:
         """Monotonic seconds."""

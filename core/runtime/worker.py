@@ -23,7 +23,8 @@ from mray.config import Config, ConfigError, keep_environment
 from mray.ids import JobId
 from mray.ownership.entry import Entry
 from mray.ownership.handover import Parcel
-from mray.rpc.door import Door
+from mray.rpc.door import Door, Keys
+from mray.rpc.endpoints import join_host_port
 from mray.rpc.pump import RequestFailed, Timer
 from mray.runtime.calls import Done, Work, running_task
 from mray.runtime.executor import Executor
@@ -71,9 +72,14 @@ class Worker:
     def __init__(self, params: WorkerParams) -> None:
         self.params = params
         config = _config(params)
-        door = Door(params.process_id)
+        keys = Keys.from_parts(params.keys)
+        door = Door(params.process_id, keys, config.node.same_machine_ipc)
         door.listen_ipc(params.ipc)
-        self.address = Address(params.process_id, params.node.node_id, params.ipc)
+        tcp = ""
+        if params.tcp_host:
+            port = door.listen_tcp_between(params.tcp_host, *params.tcp_ports)
+            tcp = join_host_port(params.tcp_shown, port)
+        self.address = Address(params.process_id, params.node.node_id, params.ipc, tcp)
         self.rt = Runtime(
             mode="worker",
             door=door,

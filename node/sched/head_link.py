@@ -41,6 +41,7 @@ class HeadLink:
         self._last_at = float("-inf")
         self._news_timer: Timer | None = None
         self._silent_count = 0
+        self._on_joined: Callable[[NodeRegistered], None] = lambda reply: None
 
     def tell(self, message: Message) -> None:
         """Send to the head. Lost where it is gone: then so are we, soon."""
@@ -52,8 +53,9 @@ class HeadLink:
         """A request to the head."""
         self._pump.request(self._head_id, make, on_reply, timeout_s)
 
-    def join(self, node: NodeInfo) -> None:
+    def join(self, node: NodeInfo, on_joined: Callable[[NodeRegistered], None]) -> None:
         """Register; the daemon is ready when the head has answered, or fails to start."""
+        self._on_joined = on_joined
         params = self._daemon.params
         self._pump.door.dial(params.head, params.process_id)
         self.ask(lambda rid: RegisterNode(rid, node), self._joined, _REGISTER_TIMEOUT_S)
@@ -67,6 +69,7 @@ class HeadLink:
 
     def _joined(self, reply: Message) -> None:
         if isinstance(reply, NodeRegistered):
+            self._on_joined(reply)
             self._daemon.ready()
             self._pump.every(_HEARTBEAT_S / 2, self._in_time)
             if not self._daemon.params.head_pid:

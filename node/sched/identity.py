@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import socket
+from typing import Any
 
 from mray.config import Config
 from mray.node.daemon import Daemon, StartFailed
@@ -12,6 +13,8 @@ from mray.node.objects.arena import Arena, ArenaError
 from mray.node.objects.opening import open_server
 from mray.node.objects.server import StoreServer
 from mray.node.sched.detect import look, node_resources, store_capacity
+from mray.rpc.door import Keys
+from mray.rpc.endpoints import split_host_port
 from mray.units import format_bytes
 from mray.version import VERSION
 from mray.wire.messages import Address, NodeInfo
@@ -62,6 +65,20 @@ def open_store(daemon: Daemon) -> tuple[StoreServer, NodeInfo]:
         overflow_path=overflow_path,
     )
     return store, info
+
+
+def reach(daemon: Daemon) -> dict[str, Any]:
+    """How workers of this node are reached from others: fields of WorkerParams. None are set on a
+    node that does not listen on tcp itself."""
+    params, node = daemon.params, daemon.config.node
+    if not daemon.tcp:
+        return {}
+    return {
+        "tcp_host": params.tcp_host,
+        "tcp_shown": split_host_port(daemon.tcp)[0],
+        "tcp_ports": (node.min_worker_port, node.max_worker_port),
+        "keys": Keys.from_token(params.token).parts(),
+    }
 
 
 def monitor_words(config: Config) -> str:

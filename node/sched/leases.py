@@ -276,6 +276,11 @@ class Leases:
                 effects += self._end(hold, cause, self.pool.rules.grace_s)
         return effects
 
+    def owners(self) -> set[bytes]:
+        """The processes that wait here or hold something."""
+        holders = {hold.owner for hold in self.holds.by_worker.values()}
+        return holders | {line.owner for line in self._lines.values()}
+
     def job_in_use(self, job_id: bytes) -> bool:
         """Whether a worker or a line of the job is there."""
         return any(worker.key.job_id == job_id for worker in self.pool.workers.values()) or any(

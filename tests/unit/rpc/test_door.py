@@ -13,7 +13,7 @@ import pytest
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
-from mray.ids import new_process_id
+from mray.ids import new_head_id, new_process_id
 from mray.rpc.door import IPC_PATH_BYTES_MAX, Door, Keys
 from mray.wire.codec import MESSAGE_BYTES_MAX
 from mray.wire.messages import Address
@@ -270,7 +270,10 @@ def test_another_token_does_not_get_in(make_door: MakeDoor) -> None:
 
 def test_knowing_the_servers_public_key_is_not_enough(make_door: MakeDoor) -> None:
     right, wrong = Keys.from_token("secret"), Keys.from_token("guess")
-    half = Keys(right.server_public, wrong.server_secret, wrong.client_public, wrong.client_secret)
+    half = Keys(
+        right.server_public, wrong.server_secret, wrong.client_public, wrong.client_secret,
+        right.seed,
+    )  # fmt: skip
     server, client = make_door(right), Door(b"c" * 13, half)
     address = listen_tcp(server)
     client._dialling.set(zmq.LINGER, 0)
@@ -280,6 +283,74 @@ def test_knowing_the_servers_public_key_is_not_enough(make_door: MakeDoor) -> No
         assert refused_by(server, client._dialling)
     finally:
         client.close()
+
+
+def test_who_has_the_port_of_a_dead_process_does_not_get_its_messages(make_door: MakeDoor) -> None:
+    keys = Keys.from_token("secret")
+    server, client = make_door(keys), make_door(keys)
+    address = listen_tcp(server)
+    client._dialling.set(zmq.LINGER, 0)
+    dead = new_process_id()
+    client.dial(Address(dead, b"other node", tcp=address.tcp), NODE)
+    client.send(dead, b"for the dead")
+    assert refused_by(server, client._dialling)
+
+
+def test_a_head_is_found_by_host_and_port_alone(make_door: MakeDoor) -> None:
+    keys = Keys.from_token("secret")
+    head, client = Door(new_head_id(), keys), make_door(keys)
+    try:
+        client.dial_endpoint(b"somebody", f"tcp://{listen_tcp(head).tcp}")
+        client.send(b"somebody", b"hello")
+        assert deliver(head, client) == [(b"somebody", b"hello")]
+        by_id = make_door(keys)
+        by_id.dial(listen_tcp(head), NODE)
+        by_id.send(head.process_id, b"by id")
+        assert deliver(head, by_id) == [(by_id.process_id, b"by id")]
+    finally:
+        head.close()
+
+
+def test_ports_are_taken_from_a_range_until_it_is_used_up(make_door: MakeDoor) -> None:
+    keys = Keys.from_token("secret")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        first = probe.getsockname()[1]
+    taken = make_door(keys).listen_tcp_between("127.0.0.1", first, first)
+    assert taken == first
+    with pytest.raises(OSError, match="min_worker_port"):
+        make_door(keys).listen_tcp_between("127.0.0.1", first, first)
+
+
+@pytest.mark.skipif(not socket.has_ipv6, reason="no IPv6 here")
+def test_ipv6_hosts_are_listened_on_and_dialled(make_door: MakeDoor) -> None:
+    keys = Keys.from_token("secret")
+    server, client = make_door(keys), make_door(keys)
+    try:
+        port = server.listen_tcp("::1", 0)
+    except zmq.ZMQError:
+        pytest.skip("the loopback has no IPv6 address")
+    client.dial(Address(server.process_id, b"other node", tcp=f"[::1]:{port}"), NODE)
+    client.send(server.process_id, b"hello")
+    assert deliver(server, client) == [(client.process_id, b"hello")]
+
+
+def test_another_node_of_this_machine_is_dialled_by_its_socket_unless_told_not_to(
+    make_door: MakeDoor, ipc: Listen
+) -> None:
+    keys = Keys.from_token("secret")
+    server = make_door(keys)
+    path = ipc(server).ipc
+    both = Address(server.process_id, b"other node", path, listen_tcp(server).tcp)
+    near, far = make_door(keys), Door(new_process_id(), keys, same_machine_ipc=False)
+    try:
+        for client, kind in ((near, "ipc"), (far, "tcp")):
+            client.dial(both, NODE)
+            assert client._dialled[server.process_id].startswith(kind)
+            client.send(server.process_id, b"hello")
+            assert deliver(server, client) == [(client.process_id, b"hello")]
+    finally:
+        far.close()
 
 
 def test_a_client_without_curve_does_not_get_in(make_door: MakeDoor) -> None:
@@ -442,11 +513,13 @@ def test_whether_somebody_listens_is_seen_without_sending_anything(
 ) -> None:
     door = Door(new_process_id())
     address = ipc(door)
-    assert Door.somebody_listens(address, NODE)
+    assert door.somebody_listens(address, NODE)
     assert list(door.poll(0)) == []
     left = tmp_path / "left"
     os.link(address.ipc, left)  # as a killed process leaves it
     door.close()
-    assert not Door.somebody_listens(address, NODE)
-    assert not Door.somebody_listens(Address(b"p", NODE, str(left)), NODE)
-    assert Door.somebody_listens(Address(b"p", b"other", str(left), "127.0.0.1:1"), NODE)
+    assert not door.somebody_listens(address, NODE)
+    assert not door.somebody_listens(Address(b"p", NODE, str(left)), NODE)
+    assert not door.somebody_listens(Address(b"p", b"other", str(left), "127.0.0.1:1"), NODE)
+    gone = Address(b"p", b"other", str(tmp_path / "none"), "127.0.0.1:1")
+    assert door.somebody_listens(gone, NODE) is None

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mray.ids import new_process_id
+from mray.ids import new_head_id
 from mray.rpc.client import AskError, Client
 from mray.rpc.door import Door, Keys
 from mray.rpc.pump import Pump
@@ -21,7 +21,7 @@ class Server:
     """A process that answers, as a thread."""
 
     def __init__(self, path: str) -> None:
-        self.pump = Pump(Door(new_process_id(), KEYS))
+        self.pump = Pump(Door(new_head_id(), KEYS))
         self.pump.door.listen_ipc(path)
         port = self.pump.door.listen_tcp("127.0.0.1", 0)
         self.address = Address(self.pump.door.process_id, b"", path, f"127.0.0.1:{port}")
