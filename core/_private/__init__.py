@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib import import_module
 
-_MODULES = frozenset(("internal_api", "services", "utils", "worker"))
+_MODULES = frozenset(("internal_api", "services", "state", "utils", "worker"))
 
 
 def __getattr__(name: str) -> object:
@@ -13,4 +13,4 @@ def __getattr__(name: str) -> object:
     raise AttributeError(f"module 'mray._private' has no attribute {name!r}")
 
 
-__all__ = ["internal_api", "services", "utils", "worker"]
+__all__ = ["internal_api", "services", "state", "utils", "worker"]
