@@ -35,6 +35,7 @@ MODULES: Final = {
     "stack": "mray.cli.stack",
     "memory": "mray.cli.memory",
     "oom": "mray.cli.oom",
+    "metrics": "mray.cli.metrics",
     "config": "mray.cli.config",
     "health-check": "mray.cli.health",
     "get-auth-token": "mray.cli.token",

@@ -24,6 +24,7 @@ from mray.wire.messages import (
     Workers,
     WorkerView,
 )
+from mray.worker_exits import exit_detail, exit_type
 
 app = typer.Typer(add_completion=False)
 
@@ -35,7 +36,7 @@ _COLUMNS: Final = {
     "tasks": tasks.COLUMNS,
     "actors": ("actor_id", "class_name", "state", "name", "node_id", "pid"),
     "nodes": ("node_id", "state", "ip", "is_head", "workers", "hostname"),
-    "workers": ("worker_id", "type", "state", "pid", "node_id", "age_s"),
+    "workers": ("worker_id", "type", "state", "pid", "node_id", "age_s", "exit_type"),
     "jobs": ("submission_id", "job_id", "status", "exit_code", "entrypoint"),
     "objects": ("object_id", "size_bytes", "state", "pins", "node_id"),
     "placement-groups": (
@@ -158,7 +159,7 @@ def _nodes(cluster: Cluster) -> list[Facts]:
 def _workers(cluster: Cluster) -> list[Facts]:
     entries = []
     for node in _alive(cluster):
-        reply = cluster.ask_node(node, GetWorkers, Workers)
+        reply = cluster.ask_node(node, lambda rid: GetWorkers(rid, ended=True), Workers)
         entries += [_worker_facts(view, node, "worker") for view in reply.workers]
         entries += [_worker_facts(view, node, "driver") for view in reply.drivers]
     return entries
@@ -176,6 +177,8 @@ def _worker_facts(view: WorkerView, node: NodeView, type: str) -> Facts:
         "node_id": node.node.node_id.hex(),
         "resources": to_float(view.resources),
         "age_s": round(view.age_s, 3),
+        "exit_type": None if view.cause is None else exit_type(view.cause),
+        "exit_detail": None if view.cause is None else exit_detail(view.cause),
     }
 
 

@@ -29,7 +29,6 @@ _MISSING: Final[dict[str, dict[str, str]]] = {
         "--redis-shard-ports": "there is no Redis",
         "--gcs-server-port": "use --port",
         "--labels-file": "use --labels",
-        "--metrics-export-port": "there are no metrics yet",
         "--enable-resource-isolation": "cgroups are left alone",
         "--system-reserved-cpu": "cgroups are left alone",
         "--system-reserved-memory": "cgroups are left alone",

@@ -97,6 +97,13 @@ def start(
             "--temp-dir", metavar="DIR", help="Where the session's directory is made."
         ),
     ] = None,
+    metrics_export_port: Annotated[
+        int | None,
+        typer.Option(
+            "--metrics-export-port", min=0, max=65535, metavar="PORT", show_default=False,
+            help="Serve http://127.0.0.1:PORT/metrics for Prometheus. Default: 0, which does not.",
+        ),
+    ] = None,
     config_file: ConfigFile = None,
     block: Annotated[
         bool,
@@ -132,6 +139,7 @@ def start(
         tmpdir=os.path.abspath(os.path.expanduser(temp_dir)) if temp_dir else None,
         object_store_memory=object_store_memory,
         object_spilling_directory=object_spilling_directory,
+        metrics_export_port=metrics_export_port,
     )
     print_warnings(resolved)
     begun = time.monotonic()

@@ -98,7 +98,8 @@ class NodeState(StateSchema):
 
 @dataclass
 class WorkerState(StateSchema):
-    """A worker or driver that lives. ``worker_type``: WORKER or DRIVER."""
+    """A worker or driver. ``worker_type``: WORKER or DRIVER. ``exit_type``: of one that has ended,
+    what mray.worker_exits says."""
 
     worker_id: str
     is_alive: bool
@@ -111,6 +112,7 @@ class WorkerState(StateSchema):
     job_id: str | None = None
     actor_id: str | None = None
     age_s: float | None = None
+    exit_detail: str | None = None
 
 
 @dataclass

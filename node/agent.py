@@ -23,6 +23,7 @@ from mray.node.logs.watch import DirectoryWatch
 from mray.node.memory.service import OomService
 from mray.node.neighbours import Neighbours
 from mray.node.objects.report import MemoryReports
+from mray.node.reports import NodeReports
 from mray.node.sched.group_service import GroupService
 from mray.node.sched.head_link import HeadLink
 from mray.node.sched.identity import open_store, reach
@@ -34,9 +35,6 @@ from mray.node.workers.peers import Peer, Peers
 from mray.node.workers.pool import Key, Kill, Pool, PoolRules, Spawn
 from mray.node.workers.processes import Process, Processes
 from mray.node.workers.spawner import WORKER_MAIN, Spawner
-from mray.node.workers.stacks import NodeStacks
-from mray.node.workers.task_report import NodeTaskReports
-from mray.node.workers.views import WorkerViews
 from mray.resources import UNIT
 from mray.rpc.pump import Timer
 from mray.runtime.params import SETUP_FAILED, WorkerParams
@@ -120,9 +118,10 @@ class Node:
             self._pump, config, self.info, self._leases, self._processes, self._peers, self._store,
             self._tailer.title, self._act,
         )  # fmt: skip
-        NodeTaskReports(self._pump, self._peers)
-        NodeStacks(self._pump, self._peers, self._tailer.title_of)
-        WorkerViews(self._pump, self._pool, self._processes, self._leases.holds, self._peers)
+        NodeReports(
+            daemon, self.info, self._peers, self._processes, self._leases, self._store, self._gauge,
+            self._tailer.title_of,
+        )  # fmt: skip
         self._neighbours = Neighbours(
             self._pump, self._peers, self.info,
             on_process=self._remote_process_died,
@@ -241,7 +240,7 @@ class Node:
 
     def _tell_death(self, process_id: bytes, kind: str, job_id: bytes, cause: m.DeathCause) -> None:
         """Tell everybody of the end of a process of this node."""
-        if self._peers.remove(process_id) is None:
+        if self._peers.remove(process_id, cause) is None:
             return  # A worker that never registered: nobody has heard of it.
         message = m.ProcessDied(process_id, kind, job_id, cause)
         self._head.tell(message)

@@ -49,9 +49,11 @@ from mray.wire.messages import (
     ListLogs,
     LogFiles,
     MemoryReport,
+    Message,
     NodeView,
     Workers,
 )
+from mray.worker_exits import exit_detail, exit_type
 
 _ATTEMPTS_MAX = 1000
 #: Ray's names of states.
@@ -255,27 +257,35 @@ def list_workers(
     *,
     _explain: bool = False,
 ) -> list[WorkerState]:
-    """Workers and drivers that live."""
+    """Workers and drivers that live, then the last that have ended."""
     found = []
     with asking(address, timeout) as ask:
         for node in living(ask):
-            told = ask.ask_node(node, GetWorkers, Workers, timeout)
+            told = ask.ask_node(node, _every_worker, Workers, timeout)
             for kind, views in (("WORKER", told.workers), ("DRIVER", told.drivers)):
                 found += [
                     WorkerState(
-                        view.process_id.hex(), True, kind, None, node.node.node_id.hex(),
+                        view.process_id.hex(), view.cause is None, kind,
+                        None if view.cause is None else exit_type(view.cause),
+                        node.node.node_id.hex(),
                         node.node.ip, view.pid, view.state, view.job_id.hex() or None,
                         view.actor_id.hex() or None, round(view.age_s, 3),
+                        None if view.cause is None else exit_detail(view.cause),
                     )
                     for view in views
                 ]  # fmt: skip
+    found.sort(key=lambda worker: not worker.is_alive)
     return chosen(WorkerState, found, filters)[:limit]
+
+
+def _every_worker(rid: int) -> Message:
+    return GetWorkers(rid, ended=True)
 
 
 def get_worker(
     id: str, address: str | None = None, timeout: int = 30, _explain: bool = False
 ) -> WorkerState | None:
-    """The worker or driver with this id, None where none lives."""
+    """The worker or driver with this id, None where there is none; long dead ones are forgotten."""
     found = list_workers(address, [("worker_id", "=", id)], 2**31, timeout, True)
     return one(found, "worker_id", id)
 

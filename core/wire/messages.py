@@ -1334,7 +1334,7 @@ class Nodes(Message, frozen=True, tag=121):
 
 
 class WorkerView(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """A worker process of a node. ``state``: starting, idle, leased, actor, blocked."""
+    """A worker process of a node. ``state``: starting, idle, leased, actor, blocked, dead."""
 
     process_id: bytes
     pid: int
@@ -1344,10 +1344,16 @@ class WorkerView(msgspec.Struct, array_like=True, frozen=True, gc=False):
     owner_id: bytes
     resources: dict[str, int]
     age_s: float
+    #: Of one that has ended: why, and how long ago.
+    cause: DeathCause | None = None
+    ended_s: float = 0.0
 
 
 class GetWorkers(Message, frozen=True, tag=122):
+    """``ended``: also the last that have ended, after those that live, the newest first."""
+
     rid: int
+    ended: bool = False
 
 
 class Workers(Message, frozen=True, tag=123):

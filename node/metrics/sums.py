@@ -96,6 +96,7 @@ class Sums:
                 continue
             # Made at last with its first series: a refused one leaves no name behind.
             family = family or _Family(told)
+            family.about = family.about or told.about
             for point in told.points:
                 wrong = self._take(process_id, name, family, point)
                 if wrong:

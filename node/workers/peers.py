@@ -12,7 +12,7 @@ from typing import Final
 
 from mray.process import open_pidfd, start_time_of
 from mray.rpc.pump import Pump
-from mray.wire.messages import RegisterProcess
+from mray.wire.messages import DeathCause, RegisterProcess
 
 #: Dead processes that are remembered: a message of theirs may be read after their end was seen.
 _DEAD_MAX: Final = 10_000
@@ -42,6 +42,8 @@ class Peers:
         self._on_gone = on_gone
         self._peers: dict[bytes, Peer] = {}
         self._dead: dict[bytes, None] = {}
+        #: Called with each process that is taken out, and why.
+        self.on_removed: list[Callable[[Peer, DeathCause], None]] = []
 
     def __contains__(self, process_id: bytes) -> bool:
         return process_id in self._peers
@@ -85,11 +87,13 @@ class Peers:
             os.close(peer.pidfd)
             peer.pidfd = -1
 
-    def remove(self, process_id: bytes) -> Peer | None:
+    def remove(self, process_id: bytes, cause: DeathCause) -> Peer | None:
         """It has ended, or ended its job."""
         peer = self._peers.pop(process_id, None)
         if peer is not None:
             self._unwatch(peer)
+            for call in self.on_removed:
+                call(peer, cause)
         self._dead[process_id] = None
         while len(self._dead) > _DEAD_MAX:
             del self._dead[next(iter(self._dead))]
