@@ -230,12 +230,17 @@ def knock(endpoint: str, why: str) -> None:
 
 def _silence(target: Target, error: AskError) -> str:
     where = target.endpoint.partition("://")[2]
+    if error.kind == "AuthenticationError":
+        return (
+            f"the head at {where} refuses the cluster token of this user ({target.why}): "
+            "set RAY_AUTH_TOKEN to the one that `mray get-auth-token` prints on its machine"
+        )
     if error.kind != "RpcError":
         return f"the head at {where} refused: {error.text}"
     if target.kind == "tcp":
         return (
             f"something listens at {where} but does not answer as an mray head ({target.why}): "
-            "is it mray's port, and is the token the cluster's (`mray get-auth-token` there)?"
+            "is it mray's port?"
         )
     return (
         f"the head at {where} does not answer ({target.why}); "

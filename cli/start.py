@@ -18,6 +18,7 @@ from mray.cli.progress import waiting
 from mray.cli.render import amounts, note
 from mray.cli.settings import print_warnings, settings
 from mray.config import Resolved
+from mray.exceptions import AuthenticationError
 from mray.session import Session, all_running, create_session
 from mray.session_end import end_session
 from mray.units import format_bytes, format_duration
@@ -221,7 +222,7 @@ def _explain(error: BaseException) -> NoReturn:
         lines = [line for line in str(error).splitlines() if line.strip()]
         # What a daemon wrote in its last moments may be long; its end says what was wrong.
         raise Failure(" ".join([lines[0], *lines[1:][-2:]])) from error
-    if isinstance(error, TokenError | ConnectionError):
+    if isinstance(error, TokenError | ConnectionError | AuthenticationError):
         raise Failure(str(error)) from error
     if isinstance(error, ValueError):
         raise WrongUsage(str(error)) from error

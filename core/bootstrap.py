@@ -24,6 +24,7 @@ from mray.auth import check_bind, ensure_token, load_token
 from mray.config import Config, Resolved, adopt
 from mray.daemon_params import CONFIG_KEY, CONFIG_NAMESPACE, DaemonParams, NodeOptions
 from mray.daemon_spawn import Spawned, StartError, spawn, wait_ready
+from mray.exceptions import AuthenticationError
 from mray.ids import new_head_id, new_node_id
 from mray.process import start_time_of
 from mray.rpc.client import AskError, Client
@@ -342,7 +343,8 @@ def _undo(session: Session, spawned: list[Spawned], reason: str, *, whole: bool)
 
 
 def _ask_head(address: str, token: str) -> tuple[Nodes, Config]:
-    """Who the head is, and the cluster's configuration. ConnectionError where none answers."""
+    """Who the head is, and the cluster's configuration. ConnectionError where none answers,
+    AuthenticationError where it refuses the token."""
     with Client(Keys.from_token(token)) as client:
         peer = client.reach(f"tcp://{address}")
         try:
@@ -351,10 +353,14 @@ def _ask_head(address: str, token: str) -> tuple[Nodes, Config]:
                 peer, lambda rid: KvGet(rid, CONFIG_NAMESPACE, CONFIG_KEY), KvValue, _JOIN_TIMEOUT_S
             )
         except AskError as error:
+            if error.kind == "AuthenticationError":
+                raise AuthenticationError(
+                    f"the head at {address} refuses the cluster token of this user: set "
+                    "RAY_AUTH_TOKEN to the one that `mray get-auth-token` prints on its machine"
+                ) from error
             raise ConnectionError(
                 f"no mray head answered at {address} within {_JOIN_TIMEOUT_S:.0f} s: either none "
-                "runs there, or it cannot be reached from here, or it has another cluster token "
-                "(the head answers nobody without its token)"
+                "runs there, or it cannot be reached from here"
             ) from error
     if config.value is None:
         raise ConnectionError(f"the head at {address} has no configuration to give: is it ready?")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from mray import config, current, session
 from mray.auth import TokenError, load_token
-from mray.exceptions import RpcError
+from mray.exceptions import AuthenticationError, RpcError
 from mray.rpc.client import AskError, Client
 from mray.rpc.door import Keys
 from mray.state_collect import Asker, ReplyT
@@ -47,7 +47,7 @@ class RuntimeAsker:
 
 
 class ClientAsker:
-    """Another cluster, through a client. Raises RpcError."""
+    """Another cluster, through a client. Raises RpcError, AuthenticationError."""
 
     def __init__(self, client: Client, head: bytes) -> None:
         self._client = client
@@ -64,6 +64,8 @@ class ClientAsker:
         try:
             return self._client.ask(self._head, make, reply, timeout_s)
         except AskError as error:
+            if error.kind == "AuthenticationError":
+                raise AuthenticationError(f"the head: {error.text}") from error
             raise RpcError(f"the head: {error.text}") from error
 
     def ask_node(

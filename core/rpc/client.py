@@ -17,9 +17,13 @@ from mray.wire.messages import Address, Message, Refused
 
 ReplyT = TypeVar("ReplyT", bound=Message)
 
+#: So many handshakes broken off are no accident: a head that ends breaks off one.
+_REFUSALS = 3
+
 
 class AskError(RuntimeError):
-    """A question had no answer. ``kind`` names the reason (an exception's name or RpcError)."""
+    """A question had no answer. ``kind`` names the reason: an exception's name, RpcError for
+    silence, AuthenticationError where the peer does not take the key of our token."""
 
     def __init__(self, kind: str, text: str) -> None:
         super().__init__(text)
@@ -47,6 +51,8 @@ class Client:
     def reach(self, endpoint: str) -> bytes:
         """Dial an endpoint (``ipc://…`` or ``tcp://…``); returns the name to ask it by."""
         name = new_process_id()
+        if endpoint.startswith("tcp://"):
+            self.pump.door.count_refusals()
         self.pump.door.dial_endpoint(name, endpoint)
         return name
 
@@ -72,6 +78,8 @@ class Client:
         try:
             while not box and time.monotonic() < give_up_at:
                 self.pump.run_once(0.5)
+                if self.pump.door.refusals >= _REFUSALS:
+                    raise AskError("AuthenticationError", "the peer refuses our cluster token")
         finally:
             self.pump.forget_request(rid)
         answer = box[0] if box else RequestFailed("RpcError", "no answer in time")

@@ -123,6 +123,9 @@ class Door:
         self._listening = self._router()
         self._dialling = self._router()
         self._zap: zmq.Socket[bytes] | None = None
+        #: Handshakes that tcp peers broke off since count_refusals(): they do not take our key.
+        self.refusals = 0
+        self._refusing: zmq.Socket[bytes] | None = None
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._awake = False
         self._dialled: dict[bytes, str] = {}
@@ -291,6 +294,14 @@ class Door:
         self._dialling.connect(endpoint)
         self._dialled[process_id] = endpoint
 
+    def count_refusals(self) -> None:
+        """Count in ``refusals``: libzmq tries again for ever and tells nobody. Idempotent."""
+        if self._refusing is None:
+            self._refusing = self._dialling.get_monitor_socket(
+                zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+            )
+            self._poller.register(self._refusing, zmq.POLLIN)
+
     def hang_up(self, process_id: bytes) -> None:
         """Drop the connection to a dead peer and what is queued for it, for good."""
         self._callers.discard(process_id)
@@ -342,6 +353,9 @@ class Door:
                 self._drain_wake()
             elif ready is self._zap:
                 self._answer_zap()
+            elif ready is self._refusing:
+                self._refusing.recv_multipart()
+                self.refusals += 1
             else:
                 # One called before it in this round may have stopped the watch.
                 call = self._watched.get(ready)
@@ -431,7 +445,9 @@ class Door:
 
     def close(self) -> None:
         """Send what is queued (for LINGER_S at most), close all sockets, remove the socket file."""
-        for each in (self._listening, self._dialling, self._zap):
+        if self._refusing is not None:
+            self._dialling.disable_monitor()
+        for each in (self._listening, self._dialling, self._zap, self._refusing):
             if each is not None:
                 each.close()
         self._context.term()

@@ -167,6 +167,14 @@ def test_wrong_token_for_a_real_head(mray: Run, tmp_path: Path) -> None:
         )
         assert time.monotonic() - begun < _SOON_S
         assert (ended.returncode, ended.stdout) == (1, "")
-        assert "is the token the cluster's" in ended.stderr
+        assert "refuses the cluster token" in ended.stderr
+        for stale in ("b" * 64, "c" * 32):
+            begun = time.monotonic()
+            ended = mray("start", "--address", address, RAY_AUTH_TOKEN=stale,
+                         MRAY_TMPDIR=elsewhere)  # fmt: skip
+            assert time.monotonic() - begun < _SOON_S
+            assert (ended.returncode, ended.stdout) == (1, "")
+            assert "refuses the cluster token" in ended.stderr
+            assert stale not in ended.stderr
     finally:
         assert mray("stop").returncode == 0
