@@ -41,6 +41,13 @@ class Seal(msgspec.Struct, frozen=True):
     pull: int
 
 
+class Drop(msgspec.Struct, frozen=True):
+    """Take the place of a pull back; it begins anew under another number."""
+
+    object_id: bytes
+    pull: int
+
+
 class Fail(msgspec.Struct, frozen=True):
     """A pull has ended without a copy: take its place back and tell who waits. ``why``: the
     store's own reason, where it had no room."""
@@ -90,5 +97,5 @@ class Release(msgspec.Struct, frozen=True):
     object_id: bytes
 
 
-PullEffect = Ask | End | Place | Seal | Fail | Verify | AskOwner
+PullEffect = Ask | End | Place | Seal | Drop | Fail | Verify | AskOwner
 PushEffect = SendChunk | Refuse | Release

@@ -33,8 +33,8 @@ class PullSource:
         self.in_flight: dict[int, None] = {}
         #: Chunks that came from it.
         self.received = 0
-        #: When it was last asked while nothing was in flight, or last sent a chunk.
-        self.asked_at = 0.0
+        #: When it was last asked while nothing was in flight, or last sent a chunk; -1: never.
+        self.asked_at = -1.0
         #: How often it was silent since its last chunk.
         self.strikes = 0
         self.times_aside = 0
