@@ -26,13 +26,15 @@ nothing is sent behind a task whose run time is not known.
 
 from __future__ import annotations
 
-import msgspec
-
 from mray.machine import InvariantError
+from mray.tasks.asked import HOME
+from mray.tasks.effects import Cancelled, Demand, Effect, Fail, ReturnLease, Steal
 from mray.tasks.lease import Lease, SchedulingClass
 from mray.tasks.oom_retries import OutOfMemory
 from mray.tasks.task import Task
 from mray.wire.messages import Address, DeathCause, TaskReply
+
+__all__ = ["Cancelled", "Demand", "Dispatcher", "Effect", "Fail", "ReturnLease", "Steal"]
 
 #: Tasks behind one that has made no progress for so long count as waiting for another worker.
 STUCK_S = 0.02
@@ -44,46 +46,6 @@ _STEAL_BACKLOG_US = 1000
 _STEAL_AFTER_S = 0.002
 
 
-class Demand(msgspec.Struct, frozen=True):
-    """Tell the node daemon how many more leases the class wants."""
-
-    class_id: int
-    count: int
-
-
-class ReturnLease(msgspec.Struct, frozen=True):
-    """Give the lease back."""
-
-    lease_id: int
-    reuse: bool
-
-
-class Steal(msgspec.Struct, frozen=True):
-    """Ask the worker for unstarted tasks."""
-
-    worker: Address
-    count: int
-
-
-class Fail(msgspec.Struct, frozen=True):
-    """The task is over without a reply: no retry is left, or none can help."""
-
-    task: Task
-    #: worker_died, or the kind of LeaseRefused.
-    kind: str
-    text: str
-    cause: DeathCause | None = None
-
-
-class Cancelled(msgspec.Struct, frozen=True):
-    """The task was cancelled, and no worker runs it: it is over."""
-
-    task: Task
-
-
-Effect = Demand | ReturnLease | Steal | Fail | OutOfMemory | Cancelled
-
-
 class Dispatcher:
     """See the module. All times are monotonic seconds given by the caller."""
 
@@ -93,8 +55,8 @@ class Dispatcher:
         self.classes: dict[int, SchedulingClass] = {}
         #: Every lease, those that are leaving too.
         self.by_worker: dict[bytes, Lease] = {}
-        #: Leases with something in ``out``.
-        self.touched: dict[int, Lease] = {}
+        #: Leases with something in ``out``, by worker.
+        self.touched: dict[bytes, Lease] = {}
         self._dirty: dict[int, SchedulingClass] = {}
         #: Classes with cancelled tasks in their queues.
         self._littered: dict[int, SchedulingClass] = {}
@@ -129,15 +91,18 @@ class Dispatcher:
         sclass.queue.append(task)
         self._dirty[sclass.class_id] = sclass
 
-    def granted(self, class_id: int, lease_id: int, worker: Address, pid: int, now: float) -> None:
-        """The node daemon lends a worker."""
+    def granted(
+        self, class_id: int, lease_id: int, worker: Address, pid: int, now: float,
+        node: bytes = HOME,
+    ) -> None:  # fmt: skip
+        """A node daemon lends a worker."""
         sclass = self.classes[class_id]
-        sclass.demand = max(0, sclass.demand - 1)
+        sclass.asked.granted(node)
         sclass.refused = False
         if not sclass.queue and not _stuck(sclass):
-            self.effects.append(ReturnLease(lease_id, True))
+            self.effects.append(ReturnLease(lease_id, True, node))
             return
-        lease = Lease(lease_id, worker, pid, sclass)
+        lease = Lease(lease_id, worker, pid, sclass, node)
         lease.idle_since = now
         sclass.leases.append(lease)
         self.by_worker[worker.process_id] = lease
@@ -147,7 +112,7 @@ class Dispatcher:
         """The node daemon cannot lend (more) for this class: its tasks fail, unless a worker that
         we have can run them. Then more are asked for when no worker of ours takes tasks."""
         sclass = self.classes[class_id]
-        sclass.demand = 0
+        sclass.asked.clear()
         if sclass.open_leases():
             sclass.refused = True
             return
@@ -207,7 +172,7 @@ class Dispatcher:
         if not lease.inflight:
             if lease.leaving:
                 self.by_worker.pop(lease.worker.process_id, None)
-                self.effects.append(ReturnLease(lease.lease_id, False))
+                self.effects.append(ReturnLease(lease.lease_id, False, lease.node))
             else:
                 lease.idle_since = now
         self._dirty[lease.sclass.class_id] = lease.sclass
@@ -288,12 +253,35 @@ class Dispatcher:
         lease.inflight.clear()
         self._dirty[lease.sclass.class_id] = lease.sclass
 
-    def wanted(self, waiting: int, now: float) -> None:
-        """Others wait for what we hold: idle leases go now, busy ones when they drain."""
-        going = [lease for lease in self.by_worker.values() if lease.draining or lease.leaving]
+    def moved(self, class_id: int, node: bytes, count: int, stay: bool) -> None:
+        """Our own node names another one that serves so much of our demand."""
+        self._say(class_id, self.classes[class_id].asked.moved(node, count, stay))
+
+    def busy(self, class_id: int, node: bytes, now: float) -> None:
+        """Another node has no room for us."""
+        sclass = self.classes[class_id]
+        sclass.asked.refused(node, now)
+        self._dirty[class_id] = sclass
+
+    def retarget(self, class_id: int, nodes: list[bytes]) -> None:
+        """Workers of the class can be on these nodes only."""
+        sclass = self.classes[class_id]
+        sclass.asked.targets = nodes
+        self._dirty[class_id] = sclass
+
+    def node_gone(self, node: bytes) -> None:
+        """A node is dead: what it owed us is wanted elsewhere. Its workers are told dead apart."""
+        for sclass in self.classes.values():
+            if sclass.asked.gone(node):
+                self._dirty[sclass.class_id] = sclass
+
+    def wanted(self, waiting: int, now: float, node: bytes = HOME) -> None:
+        """Others wait for what we hold of a node: idle leases go now, busy ones when they drain."""
+        held = [lease for lease in self.by_worker.values() if lease.node == node]
+        going = [lease for lease in held if lease.draining or lease.leaving]
         staying = [
             lease
-            for lease in self.by_worker.values()
+            for lease in held
             if not (lease.draining or lease.leaving or (lease.blocked and lease.inflight))
         ]
         # Stable: the idle ones first, each kind in the order of their granting.
@@ -384,7 +372,7 @@ class Dispatcher:
                 if queue and queue[0].template.depth <= len(inflight):
                     break
             lease.seq = seq
-            self.touched[lease.lease_id] = lease
+            self.touched[lease.worker.process_id] = lease
 
     def _steal_for(self, sclass: SchedulingClass, now: float) -> None:
         """Some worker is idle and nothing queued: take half of the longest backlog."""
@@ -410,22 +398,20 @@ class Dispatcher:
                 want = 0
             else:
                 sclass.refused = False
-        have = sclass.demand
-        # The daemon needs the order of magnitude only: a message a task would cost more.
-        if (want == 0) == (have == 0) and have <= want * 2 and want <= have * 2:
-            return
-        sclass.demand = want
-        self.effects.append(Demand(sclass.class_id, want))
+        self._say(sclass.class_id, sclass.asked.revise(want))
+
+    def _say(self, class_id: int, said: list[tuple[bytes, int]]) -> None:
+        self.effects += [Demand(class_id, count, node) for node, count in said]
 
     def _give_back(self, lease: Lease) -> None:
         self._drop(lease)
-        self.effects.append(ReturnLease(lease.lease_id, True))
+        self.effects.append(ReturnLease(lease.lease_id, True, lease.node))
 
     def _drop(self, lease: Lease) -> None:
         if not lease.leaving:
             lease.sclass.leases.remove(lease)
         self.by_worker.pop(lease.worker.process_id, None)
-        self.touched.pop(lease.lease_id, None)
+        self.touched.pop(lease.worker.process_id, None)
         lease.out.clear()
 
     def check(self) -> None:
@@ -442,8 +428,7 @@ class Dispatcher:
                 raise InvariantError(f"class {sclass.class_id} has a task in its queue twice")
             for task in sclass.queue:
                 seen(task, "queued")
-            if sclass.demand < 0:
-                raise InvariantError(f"class {sclass.class_id}: a demand of {sclass.demand}")
+            sclass.asked.check()
             for lease in sclass.leases:
                 if self.by_worker.get(lease.worker.process_id) is not lease or lease.leaving:
                     raise InvariantError(f"lease {lease.lease_id} is not filed by its worker")
@@ -460,7 +445,7 @@ class Dispatcher:
                 seen(task, where)
             if any(task.task_id not in lease.inflight for task in lease.out):
                 raise InvariantError(f"lease {lease.lease_id} sends what is not in flight")
-            if lease.out and lease.lease_id not in self.touched:
+            if lease.out and lease.worker.process_id not in self.touched:
                 raise InvariantError(f"lease {lease.lease_id} has tasks that nobody sends")
             if lease.leaving and not lease.inflight:
                 raise InvariantError(f"lease {lease.lease_id} is over and was not returned")

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import deque
 
 from mray.placement import group_in
+from mray.tasks.asked import HOME, Asked
 from mray.tasks.task import Task
 from mray.wire.messages import Address
 
@@ -27,6 +28,7 @@ class Lease:
         "known",
         "lease_id",
         "leaving",
+        "node",
         "out",
         "pid",
         "progress_at",
@@ -37,8 +39,12 @@ class Lease:
         "worker",
     )
 
-    def __init__(self, lease_id: int, worker: Address, pid: int, sclass: SchedulingClass) -> None:
+    def __init__(
+        self, lease_id: int, worker: Address, pid: int, sclass: SchedulingClass, node: bytes = HOME
+    ) -> None:
+        #: Unique at the node that lends the worker.
         self.lease_id = lease_id
+        self.node = node
         self.worker = worker
         self.pid = pid
         self.sclass = sclass
@@ -70,7 +76,7 @@ class SchedulingClass:
     """Tasks that any of the same leases can run."""
 
     __slots__ = (
-        "class_id", "demand", "exclusive", "job_id", "leases", "placed", "queue", "refused",
+        "asked", "class_id", "exclusive", "job_id", "leases", "placed", "queue", "refused",
         "resources", "runtime_env", "where",
     )  # fmt: skip
 
@@ -89,8 +95,8 @@ class SchedulingClass:
         self.placed = bool(where) or group_in(resources) is not None
         self.queue: deque[Task] = deque()
         self.leases: list[Lease] = []
-        #: What the node daemon believes we want.
-        self.demand = 0
+        #: What the node daemons believe we want.
+        self.asked = Asked()
         #: No more workers can be had: not asked for again while one of ours takes tasks.
         self.refused = False
 

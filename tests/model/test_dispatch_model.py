@@ -331,9 +331,9 @@ class DispatchLife(RuleBasedStateMachine):
     @invariant()
     def the_daemon_knows_what_we_want(self) -> None:
         for class_id, sclass in self.machine.classes.items():
-            assert self.demand[class_id] == sclass.demand
+            assert self.demand[class_id] == sclass.asked.home == sclass.asked.total
             if sclass.queue and not sclass.leases:
-                assert sclass.demand, "tasks wait and nobody is asked for a worker"
+                assert sclass.asked.total, "tasks wait and nobody is asked for a worker"
 
     @invariant()
     def leases_are_those_that_were_lent(self) -> None:

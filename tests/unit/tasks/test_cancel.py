@@ -61,7 +61,7 @@ def test_a_queued_task_is_taken_back_and_no_worker_is_asked_for_it():
         assert owner.cancel(task) is None
     assert owner.turn() == []
     assert owner.queued() == []
-    assert owner.machine.classes[owner.class_id].demand == 0
+    assert owner.machine.classes[owner.class_id].asked.home == 0
     assert owner.machine.take() == []
 
 
