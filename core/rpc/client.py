@@ -36,7 +36,7 @@ class Client:
 
     def __init__(self, keys: Keys | None = None, node_id: bytes = b"") -> None:
         self.process_id = new_process_id()
-        self.pump = Pump(Door(self.process_id, keys), node_id)
+        self.pump = Pump(Door(self.process_id, keys), node_id, linked=False)
 
     def __enter__(self) -> Self:
         return self

@@ -135,6 +135,8 @@ class Door:
         #: The last ones hung up on. Nobody dials them again: their processes are dead, and libzmq
         #: aborts on a routing id whose former connection still has messages to get rid of.
         self._gone: dict[bytes, None] = {}
+        #: Told of each process that dial() connects to by tcp.
+        self.on_tcp: Callable[[bytes], None] = lambda process_id: None
         self._ipc_path = ""
         self._watched: dict[int, Callable[[], None]] = {}
         self._poller = zmq.Poller()
@@ -230,7 +232,14 @@ class Door:
         process_id = address.process_id
         if process_id in self._dialled or process_id in self._callers or process_id in self._gone:
             return
-        self._connect(process_id, self._endpoint(address, own_node_id), self.process_id)
+        endpoint = self._endpoint(address, own_node_id)
+        self._connect(process_id, endpoint, self.process_id)
+        if endpoint.startswith("tcp:"):
+            self.on_tcp(process_id)
+
+    def dialled_by_tcp(self) -> list[bytes]:
+        """The processes that dial() has connected to by tcp."""
+        return [peer for peer, endpoint in self._dialled.items() if endpoint.startswith("tcp:")]
 
     def _endpoint(self, address: Address, own_node_id: bytes) -> str:
         if self._by_ipc(address, own_node_id):

@@ -225,8 +225,3 @@ class Link:
             raise InvariantError("something is unconfirmed and nobody will ask")
         if self._told < self._received and self._ack_at is None:
             raise InvariantError("something is to be confirmed and nobody will")
-
-
-def is_frame(data: bytes) -> bool:
-    """Whether bytes that came from a peer are a link's frame."""
-    return bool(data) and data[0] == LINK_BYTE

@@ -4,6 +4,9 @@ Owns dispatch by message type, pending requests with their deadlines, timers and
 threads. Decides nothing about the domain. One pump a process, run by one thread; ``call_soon``
 and ``wake`` are the only doors for others.
 
+What goes over tcp goes by a link (link.py), one for each peer, so that handlers see all messages of
+a living peer once and in order. ``life`` is this process's, for links.
+
 A handler that raises ends the request, not the process: the sender gets Refused with the reason
 and the log gets the traceback. Junk from a peer is counted and complained about at most every ten
 seconds.
@@ -20,6 +23,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from mray.rpc.door import Door
+from mray.rpc.link import LINK_BYTE, Link
 from mray.wire.codec import ProtocolError, decode, encode
 from mray.wire.messages import Ack, Address, Message, Ping, Refused
 
@@ -62,7 +66,11 @@ class Pump:
     """See the module. ``node_id`` decides whether peers are dialled by unix socket or tcp."""
 
     def __init__(
-        self, door: Door, node_id: bytes = b"", clock: Callable[[], float] = time.monotonic
+        self,
+        door: Door,
+        node_id: bytes = b"",
+        clock: Callable[[], float] = time.monotonic,
+        linked: bool = True,
     ) -> None:
         self.door = door
         self.node_id = node_id
@@ -82,6 +90,16 @@ class Pump:
         self._timer_numbers = itertools.count()
         self._next_expiry = float("inf")
         self._complained_at = float("-inf")
+        self.life = 1
+        #: Called when a peer has lost its memory: what it was told before is lost.
+        self.on_reset: Callable[[bytes], None] = lambda process_id: None
+        self._links: dict[bytes, Link] = {}
+        #: When each link wants its tick, and by which timer.
+        self._link_timers: dict[bytes, tuple[float, Timer]] = {}
+        if linked:
+            door.on_tcp = self._new_link
+            for process_id in door.dialled_by_tcp():
+                self._new_link(process_id)
 
     # -- wiring
 
@@ -114,13 +132,19 @@ class Pump:
 
     def send(self, process_id: bytes, message: Message) -> bool:
         """Send to a peer that we dialled or that dialled us. False if it is gone."""
-        return self.door.send(process_id, encode(message))
+        link = self._links.get(process_id)
+        if link is None:
+            return self.door.send(process_id, encode(message))
+        # Away for the moment or not: the link sends it again.
+        self.door.send(process_id, link.send(encode(message), self.clock()))
+        self._arm_link(process_id, link)
+        return True
 
     def send_to(self, address: Address, message: Message) -> bool:
         """Send, dialling first if need be."""
         if not self.door.knows(address.process_id):
             self.door.dial(address, self.node_id)
-        return self.door.send(address.process_id, encode(message))
+        return self.send(address.process_id, message)
 
     def request(
         self,
@@ -148,6 +172,7 @@ class Pump:
     def hang_up(self, process_id: bytes) -> None:
         """A process is dead: drop its connection; what it was asked fails in the next round."""
         self.door.hang_up(process_id)
+        self._links.pop(process_id, None)
         for rid, (on_reply, _, peer, what) in list(self._requests.items()):
             if peer == process_id:
                 del self._requests[rid]
@@ -156,6 +181,52 @@ class Pump:
     def _fail_soon(self, on_reply: OnReply, what: str) -> None:
         failure = RequestFailed("RpcError", f"{what}: the peer is gone")
         self.call_soon(lambda: on_reply(failure))
+
+    # -- links
+
+    def _new_link(self, process_id: bytes) -> Link:
+        link = self._links.get(process_id)
+        if link is None:
+            link = self._links[process_id] = Link(self.life)
+        return link
+
+    def _receive_frame(self, sender: bytes, data: bytes) -> None:
+        link = self._links.get(sender)
+        if link is None:
+            if not self.door.knows(sender):
+                return  # It was hung up on.
+            link = self._new_link(sender)
+        try:
+            received = link.receive(data, self.clock())
+        except ValueError as error:
+            self._complain(sender, ProtocolError(str(error)))
+            return
+        for frame in received.frames:
+            self.door.send(sender, frame)
+        self._arm_link(sender, link)
+        if received.reset:
+            self._guard(lambda: self.on_reset(sender))
+        for payload in received.payloads:
+            self._dispatch_one(sender, payload)
+
+    def _arm_link(self, process_id: bytes, link: Link) -> None:
+        due = link.deadline()
+        armed = self._link_timers.get(process_id)
+        if due is None or (armed is not None and armed[0] <= due):
+            return
+        if armed is not None:
+            armed[1].cancel()
+        timer = self.at(due, lambda: self._tick_link(process_id))
+        self._link_timers[process_id] = (due, timer)
+
+    def _tick_link(self, process_id: bytes) -> None:
+        del self._link_timers[process_id]
+        link = self._links.get(process_id)
+        if link is None:
+            return
+        for frame in link.tick(self.clock()):
+            self.door.send(process_id, frame)
+        self._arm_link(process_id, link)
 
     # -- the loop
 
@@ -237,6 +308,12 @@ class Pump:
         self._next_expiry = min((p[1] for p in self._requests.values()), default=float("inf"))
 
     def _dispatch(self, sender: bytes, data: bytes) -> None:
+        if data and data[0] == LINK_BYTE:
+            self._receive_frame(sender, data)
+        else:
+            self._dispatch_one(sender, data)
+
+    def _dispatch_one(self, sender: bytes, data: bytes) -> None:
         try:
             message = decode(data)
         except ProtocolError as error:

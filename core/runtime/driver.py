@@ -154,7 +154,9 @@ def connect(
             tcp = join_host_port(entry.tcp_shown, port)
             address = Address(process_id, node_id, path, tcp)
         registered, job = _register(
-            Pump(door, node_id), address, node, head, namespace, runtime_env, log_to_driver, environ
+            # What is asked before the runtime is there has its own time limits.
+            Pump(door, node_id, linked=False),
+            address, node, head, namespace, runtime_env, log_to_driver, environ,
         )
     except BaseException:
         door.close()
