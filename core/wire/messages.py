@@ -19,6 +19,9 @@ dying       node -> its processes and head: ProcessDied; head -> other nodes -> 
             process -> node -> that node: CheckProcess / ProcessDied, or nothing if it lives
 leases      owner: LeaseDemand (how many more, absolute) / node: LeaseGranted … LeaseRefused
             node: LeasesWanted (others wait) ; owner: LeaseReturned
+            own node: LeaseElsewhere / owner to that node: LeaseDemand / LeaseGranted, or
+            LeaseRefused "busy": the own node has that part of the demand again
+            process: FindNode / own node: NodeFound
             worker: WorkerBlocked … WorkerUnblocked (its CPU goes back while it waits in get)
 tasks       owner: PushTasks / worker: TaskReplies (finished and handed-back tasks, batched)
             owner: StealTasks / worker: TaskReplies with `returned`
@@ -27,6 +30,7 @@ tasks       owner: PushTasks / worker: TaskReplies (finished and handed-back tas
             worker: ItemsYielded (of generators) ; owner: ItemsConsumed (backpressure)
             worker: SerializersChanged / driver: Ack (it has fetched them, or cannot)
 objects     borrower: WatchObject / owner: ObjectReady (at once or when it is)
+            reader: CopyMissing (it could not get the value) / owner: ObjectReady (as for a watch)
 references  anyone: Borrows / peer: BorrowsHeard (again until it comes; one at a time to a peer)
 store       client: CreateObject / node: ObjectCreated; client: SealObject | AbortObject
             client: PinObjects / node: ObjectsPinned; client: UnpinObjects; owner: FreeObjects
@@ -443,6 +447,14 @@ class LeaseDemand(Message, frozen=True, tag=30):
     label: str = ""
     #: The worker has the node's CPUs beside actors to itself: of a task that memory ended twice.
     exclusive: bool = False
+    #: Which nodes may serve it: mray.placement.Where as msgpack, b"" for any.
+    where: bytes = b""
+    #: The owner's node, where that is not the one asked.
+    home: bytes = b""
+    #: It is for this node alone: it waits, and is not given back when there is no room.
+    stay: bool = False
+    #: Nodes that had no room for it just now.
+    avoid: list[bytes] = []
 
 
 class LeaseGranted(Message, frozen=True, tag=31):
@@ -454,7 +466,8 @@ class LeaseGranted(Message, frozen=True, tag=31):
 
 class LeaseRefused(Message, frozen=True, tag=32):
     """``kind``: infeasible (stays queued; said once), env_setup (stays queued: its
-    environment is being made), worker_start_failed or env_failed (final)."""
+    environment is being made), busy (of another than the own node: no room, not queued any more),
+    worker_start_failed or env_failed (final)."""
 
     class_id: int
     kind: str
@@ -471,6 +484,28 @@ class LeasesWanted(Message, frozen=True, tag=34):
     """Somebody waits for what you hold: return idle leases now and busy ones when they drain."""
 
     waiting: int
+
+
+class LeaseElsewhere(Message, frozen=True, tag=287):
+    """own node -> owner: ask that node for so many of the leases that you asked me for. ``stay``:
+    only that one can ever serve them."""
+
+    class_id: int
+    count: int
+    node: Address
+    stay: bool = False
+
+
+class FindNode(Message, frozen=True, tag=288):
+    rid: int
+    node_id: bytes
+
+
+class NodeFound(Message, frozen=True, tag=289):
+    """``node`` is None where no such node is in the cluster."""
+
+    rid: int
+    node: NodeInfo | None
 
 
 class WorkerBlocked(Message, frozen=True, tag=35):
@@ -660,6 +695,15 @@ class ObjectReady(Message, frozen=True, tag=51):
     data: bytes | None = None
     located: Located | None = None
     text: str = ""
+
+
+class CopyMissing(Message, frozen=True, tag=325):
+    """The reader's node found the value on none of these nodes, and why: the owner looks, and has
+    it made again if it is lost. Answered like WatchObject."""
+
+    object_id: bytes
+    node_ids: list[bytes]
+    reason: str = ""
 
 
 class Borrows(Message, frozen=True, tag=140):
@@ -1829,11 +1873,11 @@ AnyMessage = Union[  # noqa: UP007 (a type written with | would need 90 of them)
     ProcessRegistered, RegisterJob, JobRegistered, FinishJob, JobGone, ProcessDied, GetJobInfo,
     JobInfoReply, ClusterNews, CheckProcess,
     LeaseDemand, LeaseGranted, LeaseRefused, LeaseReturned, LeasesWanted, WorkerBlocked,
-    WorkerUnblocked,
+    WorkerUnblocked, LeaseElsewhere, FindNode, NodeFound,
     PushTasks, TaskReplies, StealTasks, SerializersChanged, CancelTask,
     CancelObject, NotBegun, EndTask,
     ItemsYielded, ItemsConsumed,
-    WatchObject, ObjectReady, Borrows, BorrowsHeard, ExplainObjects, ObjectsExplained,
+    WatchObject, ObjectReady, CopyMissing, Borrows, BorrowsHeard, ExplainObjects, ObjectsExplained,
     CreateObject, ObjectCreated, SealObject, AbortObject, PinObjects, ObjectsPinned, UnpinObjects,
     FreeObjects, GetStoreStats, StoreStats, GiveUpPlaces, PlacesGivenUp,
     CopyMade, CopyGone, PromoteCopies, FetchObjects, PromotedCopies, LocateObjects, ObjectsLocated,
