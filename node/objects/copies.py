@@ -39,14 +39,16 @@ class Copies:
 
     __slots__ = (
         "_clients", "_current", "_former", "_owned", "_space", "before_drop", "cached",
-        "cached_bytes", "loose", "placed", "slots_gone",
+        "cached_bytes", "evicted", "loose", "placed", "slots_gone", "spare",
     )  # fmt: skip
 
     def __init__(self, space: Space) -> None:
         self._space = space
         #: Current copies in the arena that nobody uses, in the order of their last use, and so the
-        #: order in which they make room: those that are on disk too, those that may be written
-        #: there, and those whose owners have to be asked before.
+        #: order in which they make room: those of which other nodes have the primary copy, those
+        #: that are on disk too, those that may be written there, and those whose owners have to be
+        #: asked before.
+        self.spare: dict[bytes, Copy] = {}
         self.cached: dict[bytes, Copy] = {}
         self.loose: dict[bytes, Copy] = {}
         self.placed: dict[bytes, Copy] = {}
@@ -54,6 +56,8 @@ class Copies:
         self.cached_bytes = 0
         #: Called with a copy that is about to be dropped and has a place on disk.
         self.before_drop: Callable[[Copy], None] = _nothing
+        #: Further copies that have made room, for store.py to tell their owners.
+        self.evicted: list[Copy] = []
         #: Places on disk of copies that have gone, for store.py to release.
         self.slots_gone: list[Slot] = []
         #: None of them is dropped.
@@ -178,10 +182,13 @@ class Copies:
         if left:
             current = self._current[object_id]
             current.unpin(client, left)
-            if not current.pins and current.slot is not None and current.offset >= self._space.base:
+            if current.pins or current.offset < self._space.base:
+                if not current.pins:
+                    self.track(current)
+            elif current.slot is not None:
                 self.vacate(current)  # It is on disk twice.
-            elif not current.pins:
-                self.track(current)
+            elif current.further is not None:
+                self.evict(current)  # To have it on a slow disk is no gain.
         return given
 
     def settle(self, copy: Copy) -> None:
@@ -201,6 +208,16 @@ class Copies:
         copy.restoring = False
         self.track(copy)
 
+    def evict(self, copy: Copy) -> None:
+        """Take a further copy that nobody uses away."""
+        self.drop(copy)
+        self.evicted.append(copy)
+
+    def promote(self, copy: Copy) -> None:
+        """A further copy is the primary one from now on."""
+        copy.further = None
+        self.track(copy)
+
     def track(self, copy: Copy) -> None:
         """Note whether a copy may make room. To be called when that may have changed."""
         group: dict[bytes, Copy] | None = None
@@ -209,7 +226,9 @@ class Copies:
             and not (copy.pins or copy.dropped or copy.spilling or copy.asked)
             and copy.offset < self._space.base
         ):
-            if copy.slot is not None:
+            if copy.further is not None:
+                group = self.spare
+            elif copy.slot is not None:
                 group = self.cached
             else:
                 group = self.placed if copy.by_place else self.loose
@@ -257,7 +276,8 @@ class Copies:
             self.track(copy)
             if copy.group is not before:
                 raise InvariantError(f"{copy.object_id.hex()} is listed wrong for making room")
-        if grouped != len(self.cached) + len(self.loose) + len(self.placed):
+        groups = (self.spare, self.cached, self.loose, self.placed)
+        if grouped != sum(map(len, groups)):
             raise InvariantError("copies that have gone are listed for making room")
         if taken != [arena.used_bytes, self._space.overflow_bytes]:
             raise InvariantError(

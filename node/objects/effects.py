@@ -8,6 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from mray.node.objects.ranges import Range
+from mray.wire.messages import Address
 
 
 class Holder(msgspec.Struct, frozen=True):
@@ -146,6 +147,13 @@ class AskPlaces(msgspec.Struct, frozen=True):
     object_ids: tuple[bytes, ...]
 
 
+class Evicted(msgspec.Struct, frozen=True):
+    """Tell an owner that further copies of its objects have made room."""
+
+    owner: Address
+    object_ids: tuple[bytes, ...]
+
+
 class Tell(msgspec.Struct, frozen=True):
     """A disk has changed its state. For the log."""
 
@@ -155,5 +163,5 @@ class Tell(msgspec.Struct, frozen=True):
 
 Effect = (
     Created | Refuse | AnswerPins | Punch | Complain
-    | WriteSpill | ReadSpill | DeleteSpill | PunchSpill | AskPlaces | Tell
+    | WriteSpill | ReadSpill | DeleteSpill | PunchSpill | AskPlaces | Evicted | Tell
 )  # fmt: skip

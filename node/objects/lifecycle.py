@@ -10,6 +10,9 @@ Owns the states of a copy and its pins. Does not own places, tables or queues: s
     sealed --chosen--> spilling --written, no pins--> spilled --wanted--> restoring --read--> sealed
                           +--failed, or pinned meanwhile--> sealed            +--failed--> gone
 
+A further copy is one of an object whose primary copy is on another node: nothing is lost with it.
+So it is never spilled; unused, it is the first to make room.
+
 Dropped: freed by its owner, its owner died, or a retry of its task writes a new copy. A copy that
 somebody writes or reads keeps its range whatever happens to the object. A copy keeps its place on
 disk once it has one, so that to make room again costs nothing.
@@ -19,13 +22,14 @@ from __future__ import annotations
 
 from mray.machine import InvariantError
 from mray.node.objects.files import Slot
+from mray.wire.messages import Address
 
 
 class Copy:
     """One object's bytes: a range of the arena, a place on disk, or both."""
 
     __slots__ = (
-        "ask_after", "ask_wait_s", "asked", "by_place", "dropped", "group", "object_id",
+        "ask_after", "ask_wait_s", "asked", "by_place", "dropped", "further", "group", "object_id",
         "offset", "owner_id", "pins", "restoring", "sealed", "size", "slot", "spilling", "writer",
     )  # fmt: skip
 
@@ -62,6 +66,8 @@ class Copy:
         self.ask_after = 0.0
         #: How long it was left alone after it was asked last: longer each time.
         self.ask_wait_s = 0.0
+        #: Of a further copy: the owner, to be told when it goes. None for the primary copy.
+        self.further: Address | None = None
         #: The table of copies.py that lists it as one that may make room.
         self.group: dict[bytes, Copy] | None = None
 
@@ -115,6 +121,8 @@ class Copy:
             raise InvariantError(f"{name} has an empty pin: {self.pins}")
         if self.offset < 0 and (self.slot is None or self.restoring or not self.sealed):
             raise InvariantError(f"{name} has neither a range nor a place on disk")
+        if self.further is not None and (self.slot is not None or self.spilling or self.by_place):
+            raise InvariantError(f"{name} is a further copy and goes to disk")
         if self.by_place and (self.offset < 0 or self.slot is not None or self.spilling):
             raise InvariantError(f"{name} moves while its owner reads it by its place")
         if self.restoring and (self.slot is None or self.offset < 0 or self.spilling):

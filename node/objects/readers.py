@@ -76,6 +76,10 @@ class Readers:
         """Whether this very request waits already."""
         return (client, rid) in self._requests or (client, rid) in self._patient
 
+    def has(self, object_id: bytes) -> bool:
+        """Whether anybody waits for an object."""
+        return object_id in self._by_object
+
     def answered(self, client: bytes, rid: int) -> AnswerPins | None:
         """What this very request was answered with, if that was lately."""
         answers = self._answers.get(client)

@@ -12,11 +12,21 @@ from mray.node.objects.admission import Admission, Waiting
 from mray.node.objects.allocator import Allocator
 from mray.node.objects.cooling import Cooling, CoolingRules
 from mray.node.objects.copies import Copies
-from mray.node.objects.effects import Created, Effect, Full, Holder, OutOfDisk, Punch, Refuse
+from mray.node.objects.effects import (
+    Created,
+    Effect,
+    Evicted,
+    Full,
+    Holder,
+    OutOfDisk,
+    Punch,
+    Refuse,
+)
 from mray.node.objects.lifecycle import Copy
 from mray.node.objects.readers import Readers
 from mray.node.objects.space import Space
 from mray.node.objects.spilling import Restore, Spilling, SpillRules
+from mray.wire.messages import Address
 
 _HOLDERS_SHOWN = 5
 
@@ -81,6 +91,13 @@ class Room:
         if self._copies.slots_gone:
             effects += [spilling.files.release(slot) for slot in self._copies.slots_gone]
             self._copies.slots_gone.clear()
+        if self._copies.evicted:
+            by_owner: dict[Address, list[bytes]] = {}
+            for copy in self._copies.evicted:
+                assert copy.further is not None
+                by_owner.setdefault(copy.further, []).append(copy.object_id)
+            self._copies.evicted.clear()
+            effects += [Evicted(owner, tuple(ids)) for owner, ids in by_owner.items()]
         if self.space.overflow_stale and (holes := self.space.cool_overflow()):
             effects.append(Punch(tuple(holes)))
         return effects
@@ -208,6 +225,7 @@ class Room:
         all disks are full, or all that is there is in use, perhaps by the very reader who waits."""
         copies = self._copies
         movable = self.spilling.coming_bytes or copies.loose or copies.placed or copies.cached
+        movable = movable or copies.spare
         if self.space.overflow is not None and (self.spilling.files.full() or not movable):
             return self._now
         return self._patience(restore.since)

@@ -3,10 +3,11 @@
 Owns writes and restores under way, the questions to owners, the totals. Decides only: effects go
 to the shell, results come back as events. Does not answer clients: store.py does.
 
-Room is made in this order: what is on disk already just leaves memory; what nobody reads by its
-place is written, longest unused first; then owners of what they read by its place are asked to
-forget it. Only a copy that nobody uses is chosen. A pin or a free that comes while it is written is
-served: a pinned copy stays in memory and has a place on disk as well, a freed one is deleted.
+Room is made in this order: further copies of what other nodes keep go; what is on disk already just
+leaves memory; what nobody reads by its place is written, longest unused first; then owners of what
+they read by its place are asked to forget it. Only a copy that nobody uses is chosen. A pin or a
+free that comes while it is written is served: a pinned copy stays in memory and has a place on disk
+as well, a freed one is deleted.
 
 The owner of an object that it wrote itself reads it by its place, without asking. So its bytes may
 leave their range only after the owner has said that it forgot the place. From then on it pins as
@@ -159,6 +160,7 @@ class Spilling:
 
         Some are free on return; others when writes and answers have come.
         """
+        wanted = self._evict(wanted)
         for copy in list(self._copies.cached.values()) if wanted > 0 else ():
             if wanted <= 0:
                 break
@@ -170,10 +172,22 @@ class Spilling:
             return []
         used = self._space.arena.used_bytes - self._copies.cached_bytes
         demand = max(wanted, used - self.threshold_bytes) - self.coming_bytes
+        demand = self._evict(demand)
         self._again_at = None
         if demand <= 0:
             return []
         return self._start_writes(demand, now)
+
+    def _evict(self, wanted: int) -> int:
+        """Have further copies go; how much of ``wanted`` is left."""
+        for copy in list(self._copies.spare.values()) if wanted > 0 else ():
+            if wanted <= 0:
+                break
+            length = self._space.rounded(copy.size)
+            self._copies.evict(copy)
+            wanted -= length
+            self.shortage = max(0, self.shortage - length)
+        return wanted
 
     def _start_writes(self, demand: int, now: float) -> list[Effect]:
         effects: list[Effect] = []

@@ -19,7 +19,9 @@ from mray.node.objects.effects import (
     AnswerPins,
     Complain,
     Effect,
+    Full,
     Holder,
+    OutOfDisk,
     OwnerGone,
     Refuse,
 )
@@ -27,6 +29,7 @@ from mray.node.objects.files import DiskFailure
 from mray.node.objects.lifecycle import Copy
 from mray.node.objects.readers import NOWHERE, PinRequest
 from mray.node.objects.room import Room, StoreRules
+from mray.wire.messages import Address
 
 __all__ = ["ObjectStore", "StoreRules"]
 
@@ -43,6 +46,8 @@ class ObjectStore(Room):
         super().__init__(allocator, rules)
         #: Processes that have died, oldest first.
         self._dead: OrderedDict[bytes, None] = OrderedDict()
+        #: Objects on their way here from other nodes: who wants to read them waits.
+        self._coming: dict[bytes, None] = {}
 
     # --------------------------------------------------------------------------------- writing
 
@@ -149,6 +154,8 @@ class ObjectStore(Room):
                 missing[object_id] = None
                 if copy.sealed:
                     self.spilling.want(copy, now)
+            elif object_id in self._coming:
+                missing[object_id] = None
             elif object_id in self.spilling.lost:
                 lost[object_id] = self.spilling.lost[object_id]
         deadline = now + self._rules.seal_wait_s
@@ -225,6 +232,65 @@ class ObjectStore(Room):
             effects += self._answer_readers(copy.object_id)
         return self._admit(effects)
 
+    # ------------------------------------------------------------------------------ other nodes
+
+    def has(self, object_id: bytes) -> bool:
+        """Whether the object is here, on disk, or being written."""
+        return self._copies.current(object_id) is not None
+
+    def current(self, object_id: bytes) -> Copy | None:
+        """The copy that new readers get, for looking."""
+        return self._copies.current(object_id)
+
+    def is_awaited(self, object_id: bytes) -> bool:
+        """Whether anybody waits to read it."""
+        return self._readers.has(object_id)
+
+    def expect(self, object_id: bytes) -> None:
+        """An object will come from another node: have readers wait until ``seal_further`` or
+        ``not_coming``."""
+        self._coming[object_id] = None
+
+    def seal_further(
+        self, client: bytes, object_id: bytes, owner: Address, now: float
+    ) -> list[Effect]:
+        """As ``seal``, of a copy of an object whose primary copy is elsewhere."""
+        self._coming.pop(object_id, None)
+        copy = self._copies.written_by(client, object_id)
+        if copy is not None:
+            copy.further = owner
+        return self.seal(client, object_id, now)
+
+    def not_coming(
+        self, object_id: bytes, reason: str, why: Full | OutOfDisk | OwnerGone | None, now: float
+    ) -> list[Effect]:
+        """An object will not come: who waits hears ``reason``, or is refused because of ``why``."""
+        self._now = now
+        self._coming.pop(object_id, None)
+        if self._copies.current(object_id) is not None:
+            return self._admit(self._answer_readers(object_id))
+        if why is not None:
+            refused = self._readers.refused(object_id)
+            return self._admit([Refuse(one.client, one.rid, why) for one in refused])
+        effects: list[Effect] = []
+        for request in self._readers.of_object(object_id):
+            request.lost[object_id] = reason
+            if not request.missing:
+                effects.append(self._answer(request))
+        return self._admit(effects)
+
+    def promote(self, object_ids: Iterable[bytes], now: float) -> tuple[list[Effect], list[bytes]]:
+        """Copies of these are the primary ones from now on; also returns those not here."""
+        self._now = now
+        missing = []
+        for object_id in object_ids:
+            copy = self._copies.current(object_id)
+            if copy is None or not copy.sealed:
+                missing.append(object_id)
+            elif copy.further is not None:
+                self._copies.promote(copy)
+        return self._admit([]), missing
+
     # ------------------------------------------------------------------------------------ disk
 
     def places_given_up(
@@ -282,6 +348,9 @@ class ObjectStore(Room):
         """
         self._now = now
         self._cooling.pressed = True
+        if spill_bytes > 0:
+            for copy in list(self._copies.spare.values()):
+                self._copies.evict(copy)
         if spill_bytes > 0 and self.spilling.enabled:
             for copy in list(self._copies.cached.values()):
                 self._copies.vacate(copy)
@@ -376,6 +445,8 @@ class ObjectStore(Room):
             self._dead.popitem(last=False)
 
     def _is_coming(self, object_id: bytes) -> bool:
+        if object_id in self._coming:
+            return True
         copy = self._copies.current(object_id)
         return copy is not None and copy.sealed and not copy.here
 
