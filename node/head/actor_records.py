@@ -1,20 +1,50 @@
-"""The records of actors, and the indexes by name, worker, owner and node.
+"""The records of actors, the indexes by name, worker, owner and node, and how they are stored.
 
 Holds and finds; decides nothing. Every index is kept by the methods here, so that it cannot
-disagree with the records.
+disagree with the records. The spec, which may be big, and the rest are stored in two tables: a spec
+changes twice in an actor's life.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
 
 from mray.machine import InvariantError
+from mray.node.head.events import Persist
 from mray.wire.messages import ActorSpec, ActorState, Address, DeathCause
 
 #: Dead actors that are remembered, for those who still hold handles and for lists.
 DEAD_ACTORS_MAX: Final = 10_000
+#: Tables of the head's storage; keys are actor ids.
+SPECS: Final = "actor_specs"
+STATES: Final = "actors"
+
+
+class ActorRow(msgspec.Struct, frozen=True):
+    """An actor as it is stored, but for its spec. See Actor."""
+
+    #: Grows: in the order of registering.
+    number: int
+    state: str
+    incarnation: int
+    node_id: bytes
+    worker: Address | None
+    pid: int
+    restarts_left: int
+    cause: DeathCause | None
+    error: bytes
+    fruitless_count: int
+    memory_count: int
+    stopping: bool
+    ending: DeathCause | None
+
+
+_encode: Final = msgspec.msgpack.Encoder().encode
+_row: Final = msgspec.msgpack.Decoder(ActorRow)
+_spec: Final = msgspec.msgpack.Decoder(ActorSpec)
 
 
 class Actor(msgspec.Struct, kw_only=True, eq=False):
@@ -49,6 +79,8 @@ class Actor(msgspec.Struct, kw_only=True, eq=False):
     ending: DeathCause | None = None
     #: Process ids that are told of each change, in the order they asked.
     watchers: dict[bytes, None] = {}
+    #: Grows with each actor that is registered.
+    number: int = 0
 
     @property
     def name_for_people(self) -> str:
@@ -74,11 +106,27 @@ class Actor(msgspec.Struct, kw_only=True, eq=False):
             namespace=self.spec.namespace,
         )
 
+    def row(self) -> bytes:
+        """As it is stored, but for the spec."""
+        row = ActorRow(
+            self.number, self.state, self.incarnation, self.node_id, self.worker, self.pid,
+            self.restarts_left, self.cause, self.error, self.fruitless_count, self.memory_count,
+            self.stopping, self.ending,
+        )  # fmt: skip
+        return _encode(row)
+
+    def spec_row(self) -> bytes:
+        """The spec as it is stored."""
+        return _encode(self.spec)
+
 
 class Registry:
-    """All actors that are known. See the module."""
+    """All actors that are known. See the module. ``kept``: changes are to be persisted."""
 
-    def __init__(self) -> None:
+    def __init__(self, kept: bool = False) -> None:
+        self._kept = kept
+        #: (table, actor id) of the rows that changed.
+        self.changed: dict[tuple[str, bytes], None] = {}
         #: The living in the order of registering.
         self._living: dict[bytes, Actor] = {}
         #: The dead in the order of dying, at most DEAD_ACTORS_MAX. Disjoint from _living.
@@ -89,6 +137,7 @@ class Registry:
         self._nodes: dict[bytes, dict[bytes, Actor]] = {}
         #: Living actors that no node was told to start.
         self._unplaced: dict[bytes, Actor] = {}
+        self._number = 0
 
     def get(self, actor_id: bytes) -> Actor | None:
         """By id, dead or alive."""
@@ -125,6 +174,8 @@ class Registry:
     def add(self, actor: Actor) -> None:
         """Take in a new, unplaced actor, whose name is free."""
         spec = actor.spec
+        self._number += 1
+        actor.number = self._number
         self._living[spec.actor_id] = actor
         self._unplaced[spec.actor_id] = actor
         self._owners.setdefault(spec.owner.process_id, {})[spec.actor_id] = actor
@@ -166,7 +217,64 @@ class Registry:
         del self._living[spec.actor_id]
         self._dead[spec.actor_id] = actor
         if len(self._dead) > DEAD_ACTORS_MAX:
-            del self._dead[next(iter(self._dead))]
+            oldest = next(iter(self._dead))
+            self.touch(self._dead.pop(oldest), SPECS)
+
+    def nodes(self) -> set[bytes]:
+        """Where living actors are, and where the owners are that they end with."""
+        living = self._living.values()
+        owners = {actor.spec.owner.node_id for actor in living if not actor.spec.detached}
+        return {*owners, *(actor.node_id for actor in living)} - {b""}
+
+    # -- what outlives the head
+
+    def touch(self, actor: Actor, table: str = STATES) -> None:
+        """The actor's record is changed, and with SPECS its spec as well."""
+        if self._kept:
+            self.changed[table, actor.spec.actor_id] = None
+            self.changed[STATES, actor.spec.actor_id] = None
+
+    def persist(self) -> list[Persist]:
+        """The rows that changed, as they are now; they have not changed after that."""
+        changed, self.changed = self.changed, {}
+        rows = []
+        for table, actor_id in changed:
+            actor = self.get(actor_id)
+            row = None
+            if actor is not None:
+                row = actor.row() if table == STATES else actor.spec_row()
+            rows.append(Persist(table, actor_id, row))
+        return rows
+
+    def rows(self) -> dict[str, dict[bytes, bytes]]:
+        """What should be stored now, by table."""
+        actors = self.all()
+        return {
+            STATES: {actor.spec.actor_id: actor.row() for actor in actors},
+            SPECS: {actor.spec.actor_id: actor.spec_row() for actor in actors},
+        }
+
+    def restore(self, states: Mapping[bytes, bytes], specs: Mapping[bytes, bytes]) -> None:
+        """Take in what was stored, before anything else."""
+        rows = sorted((_row.decode(data) for data in states.values()), key=lambda row: row.number)
+        by_number = {_row.decode(data).number: actor_id for actor_id, data in states.items()}
+        for row in rows:
+            actor = Actor(
+                spec=_spec.decode(specs[by_number[row.number]]), incarnation=row.incarnation,
+                restarts_left=row.restarts_left, cause=row.cause, error=row.error,
+                fruitless_count=row.fruitless_count, memory_count=row.memory_count,
+                stopping=row.stopping, ending=row.ending,
+            )  # fmt: skip
+            if row.state == "DEAD":
+                actor.state, actor.pid, actor.number = "DEAD", row.pid, row.number
+                self._dead[actor.spec.actor_id] = actor
+                self._number = max(self._number, row.number)
+                continue
+            self._number = row.number - 1
+            self.add(actor)
+            actor.state = row.state
+            self.set_node(actor, row.node_id)
+            self.set_worker(actor, row.worker, row.pid)
 
     def check(self) -> None:
         """Raise InvariantError where an index and the records disagree."""

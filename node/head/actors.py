@@ -12,13 +12,15 @@ workers on them (the node does), and keeps no queue of calls: owners do.
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Final, TypeAlias
 
 import msgspec
 
 from mray.machine import InvariantError
-from mray.node.head.actor_records import Actor, Registry
-from mray.node.head.causes import describe
+from mray.node.head.actor_adoption import compare
+from mray.node.head.actor_records import SPECS, Actor, Registry
+from mray.node.head.causes import KILLED, describe, for_memory, group_removed, owner_died
 from mray.node.head.events import (
     ActorGone,
     Effect,
@@ -50,6 +52,7 @@ from mray.wire.messages import (
     GetActor,
     KillActor,
     ListActors,
+    NodeContents,
     NodeInfo,
     ProcessDied,
     Refused,
@@ -59,6 +62,7 @@ from mray.wire.messages import (
     WatchActor,
 )
 
+_Event: TypeAlias = From | Tick | NodeUp | NodeLost | RoomSeen | JobEnded | GroupPlaced | GroupEnded
 #: Ends that were wanted: no restart follows them.
 _INTENDED: Final = ("intended", "out_of_scope")
 #: Deaths of processes that are remembered, for messages of theirs that were overtaken.
@@ -69,14 +73,15 @@ _REGISTRATION_WAIT_S: Final = 10.0
 _RESTART_DELAY_MAX_S: Final = 30.0
 #: After an end for want of memory 1, 2, 4 … s pass, up to this.
 _MEMORY_DELAY_MAX_S: Final = 60.0
-_KILLED: Final = DeathCause("ray_kill", "it was killed by ray.kill()")
 
 
 class ActorTable:
-    """All actors of the cluster. See the module."""
+    """All actors of the cluster. See the module. ``kept``: what changes is to be persisted."""
 
-    def __init__(self) -> None:
-        self._registry = Registry()
+    def __init__(self, *, kept: bool = False) -> None:
+        self._registry = Registry(kept)
+        #: Nodes of a former life of this head that have not come back.
+        self._expected: dict[bytes, None] = {}
         #: What nodes have free: their last heartbeat, less what was sent to them since.
         self._rooms: dict[bytes, Room] = {}
         #: Process id -> cause, of processes that died lately.
@@ -89,17 +94,19 @@ class ActorTable:
         #: The unplaced actors that have a moment to be tried again at.
         self._delayed: dict[bytes, Actor] = {}
 
-    def handle(
-        self,
-        event: From | Tick | NodeUp | NodeLost | RoomSeen | JobEnded | GroupPlaced | GroupEnded,
-        now: float,
-    ) -> list[Effect]:
+    def handle(self, event: _Event, now: float) -> list[Effect]:
         """Take a message about actors, or what happened to nodes and jobs."""
+        effects = self._handle(event, now)
+        return [*self._registry.persist(), *effects] if self._registry.changed else effects
+
+    def _handle(self, event: _Event, now: float) -> list[Effect]:
         match event:
             case From(sender, message):
                 return self._message(sender, message, now)
-            case NodeUp(node):
-                return self._node_up(node, now)
+            case NodeUp(node, contents):
+                self._room_up(node)
+                adopted = [] if contents is None else self._adopt(node.node_id, contents, now)
+                return adopted + self._place_waiting(now)
             case RoomSeen(node_id, available):
                 return self._room_seen(node_id, available, now)
             case NodeLost(node_id, cause):
@@ -171,12 +178,13 @@ class ActorTable:
         _, early = self._unknown.pop(spec.actor_id, (0.0, []))
         actor.watchers = dict.fromkeys(early)
         self._registry.add(actor)
+        self._registry.touch(actor, SPECS)
         effects: list[Effect] = [Send(sender, ActorRegistered(message.rid))]
         death = self._deaths.get(spec.owner.process_id)
         if death is not None and not spec.detached:
-            return effects + self._end(actor, _owner_died(death))
+            return effects + self._end(actor, owner_died(death))
         if spec.group in self._ended_groups:
-            return effects + self._end(actor, _group_removed(spec.group))
+            return effects + self._end(actor, group_removed(spec.group))
         effects += self._place(actor)
         return effects + [Send(watcher, actor.view()) for watcher in early]
 
@@ -191,6 +199,7 @@ class ActorTable:
         if choice.node_id is None:
             return [] if choice.reason == before else self._tell(actor)
         self._registry.set_node(actor, choice.node_id)
+        self._registry.touch(actor)
         take(spec.placement_resources, self._rooms[choice.node_id].available)
         start = Send(choice.node_id, StartActor(spec, actor.incarnation))
         return [start, *(self._tell(actor) if actor.reason != before else [])]
@@ -211,7 +220,7 @@ class ActorTable:
         self._ended_groups[group_id] = None
         if len(self._ended_groups) > _DEATHS_MAX:
             del self._ended_groups[next(iter(self._ended_groups))]
-        cause = _group_removed(group_id)
+        cause = group_removed(group_id)
         killed = msgspec.structs.replace(cause, kind="killed")
         effects: list[Effect] = []
         for actor in list(self._registry.living()):
@@ -239,9 +248,10 @@ class ActorTable:
             failed = DeathCause("creation_failed", text, pid=message.pid, node_id=worker.node_id)
             actor.error = message.error
             return self._end(actor, failed)
-        room = self._rooms[actor.node_id].available
-        give_back(actor.spec.placement_resources, room)
-        take(actor.spec.resources, room)
+        if (room := self._rooms.get(actor.node_id)) is not None:  # Else it has not come back yet.
+            give_back(actor.spec.placement_resources, room.available)
+            take(actor.spec.resources, room.available)
+        self._registry.touch(actor)
         self._registry.set_worker(actor, worker, message.pid)
         actor.state, actor.reason, actor.fruitless_count = "ALIVE", "", 0
         effects = self._tell(actor)
@@ -249,7 +259,7 @@ class ActorTable:
         if death is not None:  # Its death overtook its birth.
             effects += self._incarnation_ended(actor, death, now)
         elif actor.stopping:  # It was killed while it started.
-            effects.append(self._stop(actor, _KILLED))
+            effects.append(self._stop(actor, KILLED))
         return effects
 
     # -- death
@@ -263,18 +273,19 @@ class ActorTable:
         if actor is not None:
             effects += self._incarnation_ended(actor, cause, now)
         owned = self._registry.owned_by(process_id)
-        effects += self._end_all([a for a in owned if not a.spec.detached], _owner_died(cause))
+        effects += self._end_all([a for a in owned if not a.spec.detached], owner_died(cause))
         for watched in self._registry.living():
             watched.watchers.pop(process_id, None)
         return effects
 
     def _incarnation_ended(self, actor: Actor, cause: DeathCause, now: float) -> list[Effect]:
         """The worker of the present incarnation is gone, or was never had: restart or end."""
+        self._registry.touch(actor)
         self._leave_node(actor)
         if actor.ending is not None:
             return self._end(actor, actor.ending if cause.kind in _INTENDED else cause)
         allowed = actor.spec.max_oom_restarts
-        uncounted = _for_memory(cause) and (allowed < 0 or actor.memory_count < allowed)
+        uncounted = for_memory(cause) and (allowed < 0 or actor.memory_count < allowed)
         if cause.kind in _INTENDED or cause.kind in ("creation_failed", "env_failed"):
             return self._end(actor, cause)
         if not (uncounted or actor.restarts_left):
@@ -291,7 +302,7 @@ class ActorTable:
             f"actor {actor.name_for_people} restarts as incarnation {actor.incarnation}: "
             f"{describe(cause)}"
         )
-        if _for_memory(cause):
+        if for_memory(cause):
             actor.memory_count += 1
             delay_s = min(2.0 ** min(actor.memory_count - 1, 10), _MEMORY_DELAY_MAX_S)
             self._delay(actor, now + delay_s)
@@ -314,14 +325,15 @@ class ActorTable:
         if actor is None or actor.state == "DEAD":
             return [ack]
         if message.no_restart or not actor.restarts_left:
-            return [ack, *self._end(actor, _KILLED)]
+            return [ack, *self._end(actor, KILLED)]
         if not actor.node_id:
             # Between two incarnations: there is nothing to kill, the next one comes anyway.
             return [ack]
         actor.stopping = True
+        self._registry.touch(actor)
         # While it starts there may be no worker yet, whose end would be told: kill it when it is
         # alive.
-        return [ack, self._stop(actor, _KILLED)] if actor.state == "ALIVE" else [ack]
+        return [ack, self._stop(actor, KILLED)] if actor.state == "ALIVE" else [ack]
 
     def _out_of_scope(self, actor_id: bytes) -> list[Effect]:
         actor = self._registry.get(actor_id)
@@ -331,6 +343,7 @@ class ActorTable:
         if actor.state != "ALIVE" or actor.stopping:
             return self._end(actor, cause)
         actor.ending = cause
+        self._registry.touch(actor)
         stop = StopActor(actor_id, actor.incarnation, False, cause)
         return [Send(actor.node_id, stop)]
 
@@ -346,6 +359,7 @@ class ActorTable:
         self._leave_node(actor)
         self._delay(actor, None)
         actor.cause, actor.reason = cause, ""
+        self._registry.touch(actor, SPECS)  # Without its arguments.
         self._registry.end(actor)
         note = Note(f"actor {actor.name_for_people} is dead: {describe(cause)}")
         told = self._tell(actor)
@@ -376,7 +390,8 @@ class ActorTable:
 
     # -- nodes and time
 
-    def _node_up(self, node: NodeInfo, now: float) -> list[Effect]:
+    def _room_up(self, node: NodeInfo) -> None:
+        self._expected.pop(node.node_id, None)
         self._rooms[node.node_id] = Room(
             node_id=node.node_id,
             is_head=node.is_head,
@@ -384,7 +399,6 @@ class ActorTable:
             available=dict(node.resources),
             labels=dict(node.labels),
         )
-        return self._place_waiting(now)
 
     def _room_seen(self, node_id: bytes, available: dict[str, int], now: float) -> list[Effect]:
         room = self._rooms.get(node_id)
@@ -405,12 +419,13 @@ class ActorTable:
 
     def _node_lost(self, node_id: bytes, cause: DeathCause, now: float) -> list[Effect]:
         self._rooms.pop(node_id, None)
+        self._expected.pop(node_id, None)
         effects: list[Effect] = []
         died = DeathCause("node_died", cause.text, node_id=node_id)
         for actor in self._registry.on_node(node_id):
             effects += self._incarnation_ended(actor, died, now)
         owned = [a for a in self._registry.living() if a.spec.owner.node_id == node_id]
-        return effects + self._end_all([a for a in owned if not a.spec.detached], _owner_died(died))
+        return effects + self._end_all([a for a in owned if not a.spec.detached], owner_died(died))
 
     def _tick(self, now: float) -> list[Effect]:
         effects = self._place_waiting(now)
@@ -425,6 +440,36 @@ class ActorTable:
                 state = ActorState(actor_id, "DEAD", 0, None, cause=cause)
                 effects += [Send(watcher, state) for watcher in watchers]
         return effects
+
+    def _adopt(self, node_id: bytes, contents: NodeContents, now: float) -> list[Effect]:
+        """A node that had its actors before this head's life."""
+        compared = compare(self._registry, node_id, contents)
+        for actor in self._registry.on_node(node_id):
+            spec, alive = actor.spec, actor.state == "ALIVE"
+            held = spec.resources if alive else spec.placement_resources
+            take(held, self._rooms[node_id].available)
+        effects: list[Effect] = []
+        for actor, cause in compared.ended:
+            effects += self._incarnation_ended(actor, cause, now)
+        for actor, cause in compared.orphans:
+            if actor.state != "DEAD":
+                effects += self._end(actor, owner_died(cause))
+        return [*effects, *compared.sends]
+
+    # -- what outlives the head
+
+    def restore(self, states: Mapping[bytes, bytes], specs: Mapping[bytes, bytes]) -> None:
+        """Take in what was stored, before anything else."""
+        self._registry.restore(states, specs)
+        self._expected = dict.fromkeys(a.node_id for a in self._registry.living() if a.node_id)
+
+    def rows(self) -> dict[str, dict[bytes, bytes]]:
+        """What should be stored now, by table."""
+        return self._registry.rows()
+
+    def nodes(self) -> set[bytes]:
+        """Where living actors are, and where the owners are that they end with."""
+        return self._registry.nodes()
 
     # -- telling
 
@@ -449,20 +494,7 @@ class ActorTable:
         for actor in self._registry.living():
             if (actor.retry_at is not None) != (actor.spec.actor_id in self._delayed):
                 raise InvariantError(f"{actor.name_for_people} is delayed and is not")
-            if actor.node_id and actor.node_id not in self._rooms:
+            if actor.node_id and actor.node_id not in (*self._rooms, *self._expected):
                 raise InvariantError(f"{actor.name_for_people} is on a node that is gone")
             if actor.spec.actor_id in self._unknown:
                 raise InvariantError(f"{actor.name_for_people} is registered and unknown")
-
-
-def _group_removed(group_id: bytes) -> DeathCause:
-    return DeathCause("group_removed", f"its placement group {group_id.hex()} was removed")
-
-
-def _for_memory(cause: DeathCause) -> bool:
-    return bool(cause.oom) or cause.kind == "kernel_oom"
-
-
-def _owner_died(cause: DeathCause) -> DeathCause:
-    text = f"its owner died: {describe(cause)}"
-    return DeathCause("owner_died", text, pid=cause.pid, node_id=cause.node_id)

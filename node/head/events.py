@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from mray.wire.messages import DeathCause, Message, NodeInfo
+from mray.wire.messages import DeathCause, Message, NodeContents, NodeInfo
 
 
 class Value(msgspec.Struct, frozen=True):
@@ -30,9 +30,11 @@ class Tick(Value, frozen=True):
 
 
 class NodeUp(Value, frozen=True):
-    """A node has registered."""
+    """A node has registered. ``contents``: what it has, of one that had registered at a former
+    life of this head."""
 
     node: NodeInfo
+    contents: NodeContents | None = None
 
 
 class NodeLost(Value, frozen=True):
@@ -94,6 +96,21 @@ class ToNodes(Value, frozen=True):
     but: bytes = b""
 
 
+class Persist(Value, frozen=True):
+    """A row of the head's storage is now this; None: it is no more. What the event leads to
+    besides is done when this is written."""
+
+    table: str
+    key: bytes
+    value: bytes | None
+
+
+class Fence(Value, frozen=True):
+    """A newer head of the cluster rules: this one has to end."""
+
+    text: str
+
+
 class Note(Value, frozen=True):
     """A line for the head's log."""
 
@@ -102,4 +119,4 @@ class Note(Value, frozen=True):
 
 Event: TypeAlias = From | Tick | NodeUp | NodeLost | NodeProcessEnded | RoomSeen | JobEnded
 Told: TypeAlias = NodeUp | NodeLost | RoomSeen | JobEnded | ActorGone | GroupPlaced | GroupEnded
-Effect: TypeAlias = Send | ToNodes | Note | Told
+Effect: TypeAlias = Send | ToNodes | Persist | Fence | Note | Told

@@ -12,6 +12,7 @@ actors.py's business, for workers the nodes'.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Final, TypeVar
 
 import msgspec
@@ -27,10 +28,11 @@ from mray.node.head.events import (
     NodeLost,
     NodeUp,
     Note,
+    Persist,
     Send,
     ToNodes,
 )
-from mray.node.head.job_records import Driver, Submission
+from mray.node.head.job_records import DRIVERS, SUBMISSIONS, Driver, Submission
 from mray.wire.messages import (
     Ack,
     DeathCause,
@@ -46,6 +48,7 @@ from mray.wire.messages import (
     Jobs,
     JobStarted,
     JobSubmitted,
+    NodeContents,
     ProcessDied,
     Refused,
     RegisterJob,
@@ -74,9 +77,13 @@ class JobTable:
     """All jobs of the cluster. See the module.
 
     ``unix_offset_s`` added to a moment of this machine's clock gives the time for people.
+    ``kept``: what changes is to be persisted.
     """
 
-    def __init__(self, *, stop: StopPolicy, unix_offset_s: float) -> None:
+    def __init__(self, *, stop: StopPolicy, unix_offset_s: float, kept: bool = False) -> None:
+        self._kept = kept
+        #: (table, id) of what this event changed.
+        self._changed: dict[tuple[str, bytes | str], None] = {}
         self._stop = stop
         self._unix_offset_s = unix_offset_s
         self._number = 0
@@ -90,9 +97,14 @@ class JobTable:
 
     def handle(self, event: From | NodeUp | NodeLost, now: float) -> list[Effect]:
         """Take a message about jobs, or the coming and going of nodes."""
+        effects = self._handle(event, now)
+        return [*self._persist(), *effects] if self._changed else effects
+
+    def _handle(self, event: From | NodeUp | NodeLost, now: float) -> list[Effect]:
         match event:
-            case NodeUp(node):
-                return self._node_up(node.node_id) if node.is_head else []
+            case NodeUp(node, contents):
+                effects = [] if contents is None else self._adopt(node.node_id, contents, now)
+                return effects + self._node_up(node.node_id) if node.is_head else effects
             case NodeLost(node_id, cause):
                 return self._node_lost(node_id, cause, now)
             case From(sender, RegisterJob() as message):
@@ -152,8 +164,10 @@ class JobTable:
         submission_id = message.submission_id if submission is not None else ""
         self._drivers[job_id] = Driver(info, message.pid, message.entrypoint, submission_id, now)
         self._by_process[sender] = job_id
+        self._touch(DRIVERS, job_id)
         if submission is not None:
             submission.job_ids.append(job_id)
+            self._touch(SUBMISSIONS, submission_id)
         of = f" of {submission_id}" if submission_id else ""
         return [
             Send(sender, JobRegistered(message.rid, job_id, message.namespace, runtime_env)),
@@ -178,10 +192,12 @@ class JobTable:
             return []
         driver.status, driver.message, driver.exit_code = status, message, code
         driver.ended_at = now
+        self._touch(DRIVERS, job_id)
         # Whoever registered for it is the driver's process, whatever address it gave.
         for process_id in [p for p, j in self._by_process.items() if j == job_id]:
             del self._by_process[process_id]
-        _forget_oldest(self._drivers)
+        for forgotten in _forget_oldest(self._drivers):
+            self._touch(DRIVERS, forgotten)
         return [
             ToNodes(JobGone(job_id)),
             Note(f"job {job_id.hex()} {status}{': ' if message else ''}{message}"),
@@ -203,19 +219,21 @@ class JobTable:
             return [Send(sender, Refused(request.rid, "ValueError", text))]
         submission = Submission(request, sender, now)
         self._submissions[request.submission_id] = submission
+        self._touch(SUBMISSIONS, request.submission_id)
         effects: list[Effect] = [
             Send(sender, JobSubmitted(request.rid, request.submission_id)),
             Note(f"{request.submission_id} submitted: {request.display}"),
         ]
         if self._head_node:
-            effects.append(self._start(submission))
+            effects.append(self._start(submission, self._head_node))
         else:
             submission.message = "waiting for the head's node"
         return effects
 
-    def _start(self, submission: Submission) -> Send:
+    def _start(self, submission: Submission, node_id: bytes) -> Send:
         request = submission.request
-        submission.node_id = self._head_node
+        self._touch(SUBMISSIONS, request.submission_id)
+        submission.node_id = node_id
         submission.message = ""
         start = StartJob(
             request.submission_id,
@@ -224,7 +242,7 @@ class JobTable:
             request.environ,
             request.runtime_env,
         )
-        return Send(self._head_node, start)
+        return Send(node_id, start)
 
     def _started(self, submission_id: str, pid: int, error: str, now: float) -> list[Effect]:
         submission = self._submissions.get(submission_id)
@@ -234,6 +252,7 @@ class JobTable:
             text = f"the entrypoint could not be started: {error}"
             return self._end_submission(submission, "FAILED", text, None, now)
         submission.status, submission.pid = "RUNNING", pid
+        self._touch(SUBMISSIONS, submission_id)
         return [Note(f"{submission_id} runs as pid {pid}")]
 
     def _exited(self, submission_id: str, cause: DeathCause, now: float) -> list[Effect]:
@@ -254,11 +273,13 @@ class JobTable:
         submission.status, submission.message = status, message
         submission.exit_code, submission.ended_at = code, now
         name = submission.request.submission_id
+        self._touch(SUBMISSIONS, name)
         effects: list[Effect] = [Note(f"{name} {status}{': ' if message else ''}{message}")]
         for job_id in submission.job_ids:
             driver_message = message or "its entrypoint ended"
             effects += self._end_driver(job_id, status, driver_message, code, now)
-        _forget_oldest(self._submissions)
+        for forgotten in _forget_oldest(self._submissions):
+            self._touch(SUBMISSIONS, forgotten)
         return effects
 
     def _stop_job(self, sender: bytes, message: StopJob, now: float) -> list[Effect]:
@@ -277,6 +298,7 @@ class JobTable:
             return [ack, *self._end_submission(submission, "STOPPED", text, None, now)]
         submission.stopping = True
         name = submission.request.submission_id
+        self._touch(SUBMISSIONS, name)
         signal = SignalJob(name, self._stop.signal, self._stop.wait_s)
         return [ack, Send(submission.node_id, signal), Note(f"{name} is being stopped")]
 
@@ -285,7 +307,7 @@ class JobTable:
     def _node_up(self, node_id: bytes) -> list[Effect]:
         self._head_node = node_id
         return [
-            self._start(submission)
+            self._start(submission, node_id)
             for submission in self._submissions.values()
             if submission.status == "PENDING" and not submission.node_id
         ]
@@ -303,6 +325,82 @@ class JobTable:
                 text = f"the node of the driver is gone: {cause.text}"
                 effects += self._end_driver(job_id, "FAILED", text, None, now)
         return effects
+
+    def _adopt(self, node_id: bytes, contents: NodeContents, now: float) -> list[Effect]:
+        """A node that had its jobs before this head's life: what ended meanwhile, and what did not
+        reach it."""
+        effects: list[Effect] = []
+        processes = set(contents.processes)
+        lost = "it ended while the head was away, and how is not known"
+        for process_id, job_id in list(self._by_process.items()):
+            on_node = self._drivers[job_id].info.driver.node_id == node_id
+            if on_node and process_id not in processes:
+                effects += self._end_driver(job_id, "FAILED", lost, None, now)
+        pids = dict(contents.submissions)
+        for name, submission in list(self._submissions.items()):
+            if submission.node_id != node_id or submission.ended:
+                continue
+            if name in pids:
+                effects += self._started(name, pids[name], "", now) if pids[name] else []
+            elif submission.status == "PENDING":
+                effects.append(self._start(submission, node_id))
+            else:
+                effects += self._end_submission(submission, "FAILED", lost, None, now)
+            if submission.stopping and not submission.ended:
+                effects.append(Send(node_id, SignalJob(name, self._stop.signal, self._stop.wait_s)))
+        for job_id in contents.jobs:
+            known = self._drivers.get(job_id)
+            if known is None or known.status != "RUNNING":
+                effects.append(Send(node_id, JobGone(job_id)))
+        return effects
+
+    # -- what outlives the head
+
+    def _touch(self, table: str, key: bytes | str) -> None:
+        if self._kept:
+            self._changed[table, key] = None
+
+    def _persist(self) -> Iterable[Effect]:
+        changed, self._changed = self._changed, {}
+        for table, key in changed:
+            if isinstance(key, bytes):
+                yield Persist(table, key, self._driver_row(key))
+            else:
+                found = self._submissions.get(key)
+                row = None if found is None else found.row(self._unix_offset_s)
+                yield Persist(table, key.encode(), row)
+
+    def _driver_row(self, job_id: bytes) -> bytes | None:
+        driver = self._drivers.get(job_id)
+        if driver is None:
+            return None
+        by = next((p for p, j in self._by_process.items() if j == job_id), b"")
+        return driver.row(self._unix_offset_s, by)
+
+    def restore(self, drivers: Mapping[bytes, bytes], submissions: Mapping[bytes, bytes]) -> None:
+        """Take in what was stored, before anything else."""
+        found = [Driver.of_row(row, self._unix_offset_s) for row in drivers.values()]
+        for driver, process_id in sorted(found, key=lambda pair: _number_of(pair[0].info.job_id)):
+            job_id = driver.info.job_id
+            self._drivers[job_id] = driver
+            self._number = max(self._number, _number_of(job_id))
+            if driver.status == "RUNNING":
+                self._by_process[process_id] = job_id
+        taken = [Submission.of_row(row, self._unix_offset_s) for row in submissions.values()]
+        for submission in sorted(taken, key=lambda one: one.submitted_at):
+            self._submissions[submission.request.submission_id] = submission
+
+    def rows(self) -> dict[str, dict[bytes, bytes]]:
+        """What should be stored now, by table."""
+        offset_s = self._unix_offset_s
+        drivers = {job_id: self._driver_row(job_id) or b"" for job_id in self._drivers}
+        taken = {name.encode(): one.row(offset_s) for name, one in self._submissions.items()}
+        return {DRIVERS: drivers, SUBMISSIONS: taken}
+
+    def nodes(self) -> set[bytes]:
+        """Where something of ours runs."""
+        running = [d.info.driver.node_id for d in self._drivers.values() if d.status == "RUNNING"]
+        return {*running, *(s.node_id for s in self._submissions.values() if not s.ended)} - {b""}
 
     # -- looking
 
@@ -334,10 +432,16 @@ class JobTable:
                 raise InvariantError(f"{name} runs nowhere")
 
 
-def _forget_oldest(table: dict[_KeyT, _EntryT]) -> None:
-    """Keep at most ENDED_MAX ended entries, dropping those that came first."""
+def _forget_oldest(table: dict[_KeyT, _EntryT]) -> list[_KeyT]:
+    """Keep at most ENDED_MAX ended entries, dropping those that came first; returns these."""
     if len(table) <= ENDED_MAX:
-        return
+        return []
     ended = [key for key, entry in table.items() if entry.ended_at is not None]
-    for key in ended[: max(0, len(ended) - ENDED_MAX)]:
+    forgotten = ended[: max(0, len(ended) - ENDED_MAX)]
+    for key in forgotten:
         del table[key]
+    return forgotten
+
+
+def _number_of(job_id: bytes) -> int:
+    return int.from_bytes(job_id, "little")

@@ -7,12 +7,13 @@ are opaque. Functions and classes of jobs live here, and the configuration for n
 from __future__ import annotations
 
 import heapq
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
 
 from mray.machine import InvariantError
-from mray.node.head.events import Effect, From, Send, Tick
+from mray.node.head.events import Effect, From, Persist, Send, Tick
 from mray.units import format_bytes
 from mray.wire.messages import (
     Ack,
@@ -28,6 +29,9 @@ from mray.wire.messages import (
 
 #: What all keys and values together may take in the head's memory.
 KV_BYTES_MAX: Final = 512 * 1024 * 1024
+#: Its table in the head's storage: the key is (namespace, key) as msgpack.
+TABLE: Final = "kv"
+_SLOT: Final = msgspec.msgpack.Decoder(tuple[str, bytes])
 
 
 class _Waiter(msgspec.Struct, frozen=True):
@@ -37,10 +41,11 @@ class _Waiter(msgspec.Struct, frozen=True):
 
 
 class KeyValues:
-    """The table. See the module."""
+    """The table. See the module. ``kept``: what changes is to be persisted."""
 
-    def __init__(self, bytes_max: int = KV_BYTES_MAX) -> None:
+    def __init__(self, bytes_max: int = KV_BYTES_MAX, *, kept: bool = False) -> None:
         self._bytes_max = bytes_max
+        self._kept = kept
         self._bytes_used = 0
         self._values: dict[str, dict[bytes, bytes]] = {}
         #: Number -> reader of a key that is not there. Numbers grow with time of arrival.
@@ -94,6 +99,8 @@ class KeyValues:
             return [Send(sender, Refused(put.rid, "MemoryError", text))]
         self._store(put.namespace, put.key, put.value)
         effects: list[Effect] = [Send(sender, KvPutDone(put.rid, added=old is None))]
+        if self._kept:
+            effects.append(Persist(TABLE, _row_key(put.namespace, put.key), put.value))
         for number in self._waiting_for.pop((put.namespace, put.key), []):
             waiter = self._waiters.pop(number)
             effects.append(Send(waiter.reader, KvValue(waiter.rid, put.value)))
@@ -139,7 +146,23 @@ class KeyValues:
             self._bytes_used -= len(key) + len(table.pop(key))
         if not table:
             self._values.pop(delete.namespace, None)
-        return [Send(sender, Ack(delete.rid))]
+        rows = [Persist(TABLE, _row_key(delete.namespace, key), None) for key in keys]
+        return [*(rows if self._kept else ()), Send(sender, Ack(delete.rid))]
+
+    # -- what outlives the head
+
+    def restore(self, rows: Mapping[bytes, bytes]) -> None:
+        """Take in what was stored, before anything else."""
+        for key, value in rows.items():
+            self._store(*_SLOT.decode(key), value)
+
+    def rows(self) -> dict[bytes, bytes]:
+        """What should be stored now, for check()s of the storage."""
+        return {
+            _row_key(namespace, key): value
+            for namespace, table in self._values.items()
+            for key, value in table.items()
+        }
 
     def check(self) -> None:
         """See mray.machine."""
@@ -154,3 +177,7 @@ class KeyValues:
         for namespace, key in self._waiting_for:
             if key in self._values.get(namespace, {}):
                 raise InvariantError(f"readers wait for {key!r}, which is there")
+
+
+def _row_key(namespace: str, key: bytes) -> bytes:
+    return msgspec.msgpack.encode((namespace, key))

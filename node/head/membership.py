@@ -6,10 +6,15 @@
 
 A node that was declared dead stays dead: it has to come back under a new id, because its actors
 and tasks may run elsewhere by then. Does not decide what happens to a lost node's processes.
+
+A head that has begun anew *expects* the nodes that it had. Each counts as SUSPECT until it has
+registered again, with what it has; whoever has not in the time is dead. Epochs tell which of two
+heads is the newer one: the older ends when it hears of the newer, a node never obeys an older one.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
@@ -18,11 +23,13 @@ from mray.machine import InvariantError
 from mray.node.head.causes import describe
 from mray.node.head.events import (
     Effect,
+    Fence,
     From,
     NodeLost,
     NodeProcessEnded,
     NodeUp,
     Note,
+    Persist,
     RoomSeen,
     Send,
     Tick,
@@ -34,6 +41,7 @@ from mray.wire.messages import (
     DeathCause,
     GetNodes,
     Heartbeat,
+    NodeContents,
     NodeGone,
     NodeInfo,
     NodeJoined,
@@ -41,6 +49,7 @@ from mray.wire.messages import (
     Nodes,
     NodeView,
     Refused,
+    RegisterAgain,
     RegisterNode,
     SpillFigures,
 )
@@ -49,6 +58,10 @@ from mray.wire.messages import (
 DEAD_NODES_MAX: Final = 1000
 #: A tick that comes so much too late means that the head itself stood still.
 _ASLEEP_S: Final = 1.0
+#: Its table in the head's storage; keys are node ids.
+TABLE: Final = "nodes"
+#: A node that registers again is told of the last deaths of others: it may have missed them.
+_DEATHS_TOLD: Final = 100
 
 
 class Silence(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,6 +69,19 @@ class Silence(msgspec.Struct, frozen=True, kw_only=True):
 
     suspect_after_s: float
     dead_after_s: float
+    #: After the head has begun anew, until its nodes have registered again.
+    return_within_s: float = 60.0
+
+
+class _NodeRow(msgspec.Struct, frozen=True):
+    """A node as it is stored. ``cause``: of a dead one."""
+
+    info: NodeInfo
+    cause: DeathCause | None
+
+
+_encode: Final = msgspec.msgpack.Encoder().encode
+_row: Final = msgspec.msgpack.Decoder(_NodeRow)
 
 
 class _Member(msgspec.Struct):
@@ -74,14 +100,19 @@ class _Member(msgspec.Struct):
     memory_threshold_bytes: int = 0
     #: Set exactly for dead ones.
     cause: DeathCause | None = None
+    #: SUSPECT, and of a former life of this head: has to register again.
+    expected: bool = False
 
 
 class Membership:
-    """The table of nodes. See the module."""
+    """The table of nodes. See the module. ``kept``: what changes is to be persisted."""
 
     def __init__(
-        self, *, cluster_id: str, config: bytes, head: Address, silence: Silence, now: float
-    ) -> None:
+        self, *, cluster_id: str, config: bytes, head: Address, silence: Silence, now: float,
+        epoch: int = 1, kept: bool = False,
+    ) -> None:  # fmt: skip
+        self._epoch = epoch
+        self._kept = kept
         self._cluster_id = cluster_id
         self._config = config
         self._head = head
@@ -124,12 +155,16 @@ class Membership:
         silence = self._silence
         if member.state == "ALIVE":
             return member.heard_at + silence.suspect_after_s
+        if member.expected:
+            return member.heard_at + max(silence.return_within_s, silence.dead_after_s)
         return member.heard_at + silence.dead_after_s
 
     def _register(self, sender: bytes, message: RegisterNode, now: float) -> list[Effect]:
         node = message.node
         known = self._members.get(node.node_id)
-        refusal = self._objection(sender, node, known)
+        if message.cluster_id == self._cluster_id and message.epoch > self._epoch:
+            return [self._fence(node.node_id, message.epoch)]
+        refusal = self._objection(sender, message, known)
         if refusal:
             return [
                 Send(sender, Refused(message.rid, "RuntimeError", refusal)),
@@ -137,23 +172,46 @@ class Membership:
             ]
         others = [info for info in self.living() if info.node_id != node.node_id]
         reply = NodeRegistered(
-            message.rid, self._cluster_id, self._config, self._head, [*others, node]
+            message.rid, self._cluster_id, self._config, self._head, [*others, node], self._epoch
         )
-        if known is not None:
+        if known is not None and not known.expected:
             known.heard_at = now
             return [Send(sender, reply)]
+        if known is not None:
+            deaths = [(key, m.cause) for key, m in self._members.items() if m.cause is not None]
+            known.info, known.state, known.heard_at = node, "ALIVE", now
+            known.expected, known.available = False, dict(node.resources)
+            contents = message.running or NodeContents([], [], [], [], [])
+            return [
+                *self._persist(node.node_id),
+                Send(sender, reply),
+                *(Send(sender, NodeGone(*death)) for death in deaths[-_DEATHS_TOLD:]),
+                ToNodes(NodeJoined(node), but=node.node_id),
+                Note(
+                    f"node {_short(node.node_id)} is back with {len(contents.processes)} processes "
+                    f"and {len(contents.actors)} actors"
+                ),
+                NodeUp(node, contents),
+            ]
         self._members[node.node_id] = _Member(
             node, "ALIVE", heard_at=now, available=dict(node.resources)
         )
         return [
+            *self._persist(node.node_id),
             Send(sender, reply),
             ToNodes(NodeJoined(node), but=node.node_id),
             Note(f"node {_short(node.node_id)} joined: {node.hostname} {node.ip} pid {node.pid}"),
-            NodeUp(node),
+            NodeUp(node, message.running),
         ]
 
-    def _objection(self, sender: bytes, node: NodeInfo, known: _Member | None) -> str:
+    def _objection(self, sender: bytes, message: RegisterNode, known: _Member | None) -> str:
         """Why a node may not register, or ""."""
+        node = message.node
+        if message.cluster_id not in ("", self._cluster_id):
+            return (
+                f"node {_short(node.node_id)} belongs to cluster {message.cluster_id[:12]} and this"
+                f" head is that of {self._cluster_id[:12]}: what the node runs is not known here"
+            )
         if sender != node.node_id:
             return f"process {_short(sender)} cannot register node {_short(node.node_id)}"
         if known is not None and known.state == "DEAD":
@@ -168,11 +226,17 @@ class Membership:
     def _heartbeat(self, sender: bytes, beat: Heartbeat, now: float) -> list[Effect]:
         member = self._members.get(beat.node_id)
         if member is None or member.state == "DEAD":
+            if beat.epoch > self._epoch:
+                return [self._fence(beat.node_id, beat.epoch)]
             cause = member.cause if member is not None else None
             if cause is None:
                 cause = DeathCause("node_died", "this head does not know the node")
             # Whoever hears of its own death has to end itself.
             return [Send(sender, NodeGone(beat.node_id, cause))]
+        if beat.epoch > self._epoch:
+            return [self._fence(beat.node_id, beat.epoch)]
+        if member.expected:
+            return [Send(sender, RegisterAgain(self._epoch))]
         effects: list[Effect] = []
         if member.state == "SUSPECT":
             silent_s = format_duration(now - member.heard_at)
@@ -219,15 +283,45 @@ class Membership:
             return []
         member.state = "DEAD"
         member.cause = cause
-        member.available, member.pending = {}, []
+        member.available, member.pending, member.expected = {}, [], False
+        rows = self._persist(node_id)
         dead = [key for key, m in self._members.items() if m.state == "DEAD"]
         for key in dead[: max(0, len(dead) - DEAD_NODES_MAX)]:
             del self._members[key]
+            rows += self._persist(key)
         return [
+            *rows,
             ToNodes(NodeGone(node_id, cause)),
             Note(f"node {_short(node_id)} is gone: {describe(cause)}"),
             NodeLost(node_id, cause),
         ]
+
+    def _fence(self, node_id: bytes, epoch: int) -> Fence:
+        return Fence(
+            f"node {_short(node_id)} obeys a newer head of this cluster (epoch {epoch}; this "
+            f"head's is {self._epoch})"
+        )
+
+    # -- what outlives the head
+
+    def _persist(self, node_id: bytes) -> list[Effect]:
+        if not self._kept:
+            return []
+        member = self._members.get(node_id)
+        row = None if member is None else _encode(_NodeRow(member.info, member.cause))
+        return [Persist(TABLE, node_id, row)]
+
+    def restore(self, rows: Mapping[bytes, bytes], now: float) -> None:
+        """Take in what was stored, before anything else: the living ones are expected."""
+        for node_id, data in rows.items():
+            row = _row.decode(data)
+            member = self._members[node_id] = _Member(row.info, "DEAD", now, {}, cause=row.cause)
+            if row.cause is None:
+                member.state, member.expected = "SUSPECT", True
+
+    def rows(self) -> dict[bytes, bytes]:
+        """What should be stored now."""
+        return {key: _encode(_NodeRow(m.info, m.cause)) for key, m in self._members.items()}
 
     def _view(self, rid: int, now: float) -> Nodes:
         views = [
@@ -257,6 +351,8 @@ class Membership:
                 raise InvariantError("a node stands under another's id")
             if (member.state == "DEAD") != (member.cause is not None):
                 raise InvariantError(f"node {_short(node_id)}: {member.state}, {member.cause}")
+            if member.expected and member.state != "SUSPECT":
+                raise InvariantError(f"node {_short(node_id)} is expected and {member.state}")
         if sum(m.state == "DEAD" for m in self._members.values()) > DEAD_NODES_MAX:
             raise InvariantError("too many dead nodes are kept")
 

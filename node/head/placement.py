@@ -14,6 +14,7 @@ import msgspec
 
 from mray.placement import (
     Where,
+    choice_of,
     describe_conditions,
     group_in,
     in_bundle,
@@ -85,7 +86,8 @@ def allowed(where: Where, rooms: Sequence[Room]) -> tuple[list[Room], Choice | N
         if named or not where.soft:
             text = f"the node {where.node_id.hex()} that it has to be on is not in the cluster"
             return named, None if named else Choice(None, text, never=True)
-    rooms = [room for room in rooms if matches(where.labels, room.labels)]
+    labels = choice_of(where, (room.labels for room in rooms))
+    rooms = [room for room in rooms if matches(labels, room.labels)]
     if where.labels and not rooms:
         conditions = describe_conditions(where.labels)
         return [], Choice(None, f"infeasible: no node has the labels that it needs ({conditions})")

@@ -16,9 +16,8 @@ infeasible, with the reason. Does not choose nodes (bundle_plan.py).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
-
-import msgspec
 
 from mray.machine import InvariantError
 from mray.node.head.bundle_plan import Places, spread_over
@@ -32,13 +31,23 @@ from mray.node.head.events import (
     NodeLost,
     NodeUp,
     Note,
+    Persist,
     RoomSeen,
     Send,
     Tick,
     ToNodes,
 )
+from mray.node.head.group_records import (
+    RESERVE_S,
+    TABLE,
+    Group,
+    bundle_orders,
+    lost_bundles,
+    restored,
+)
+from mray.node.head.group_texts import amounts, short, sum_of, unknown_group, why_it_waits
 from mray.node.head.placement import Room
-from mray.resources import Resources, to_float
+from mray.resources import Resources
 from mray.wire.messages import (
     Ack,
     BundlesReserved,
@@ -46,6 +55,7 @@ from mray.wire.messages import (
     CreatePlacementGroup,
     GetPlacementGroups,
     GroupSpec,
+    NodeContents,
     PlacementGroups,
     PlacementGroupState,
     ProcessDied,
@@ -58,69 +68,52 @@ from mray.wire.messages import (
 
 #: Groups removed lately, for the table and for who still has a handle.
 REMOVED_MAX: Final = 1000
-#: How long nodes may take to reserve their parts of a group that has several, doubling.
-_RESERVE_S: Final = 5.0
+#: The time that nodes may take doubles up to this.
 _RESERVE_MAX_S: Final = 60.0
 #: Who asks for a group may be faster than the message that makes it.
 _CREATION_WAIT_S: Final = 10.0
 
 
-class _Group(msgspec.Struct):
-    spec: GroupSpec
-    made_at: float
-    state: str = "PENDING"
-    #: Where each bundle is or is being reserved; b"" for nowhere.
-    nodes: list[bytes] = []
-    #: Nodes that have not yet reserved what this attempt asks of them.
-    awaited: dict[bytes, None] = {}
-    #: The bundles that this attempt places.
-    placing: list[int] = []
-    attempt: int = 0
-    #: When an attempt is given up, or the next is made.
-    due_at: float | None = None
-    reserve_s: float = _RESERVE_S
-    reason: str = ""
-    infeasible: bool = False
-    created_after_s: float = 0.0
-    watchers: dict[bytes, None] = {}
-
-    def view(self) -> PlacementGroupState:
-        # Where it is, not where it is being reserved.
-        nodes = [b"" if i in self.placing else node for i, node in enumerate(self.nodes)]
-        return PlacementGroupState(
-            self.spec.group_id, self.spec, self.state, nodes, self.reason,
-            self.infeasible, self.created_after_s, self.attempt,
-        )  # fmt: skip
-
-
 class GroupTable:
-    """See the module."""
+    """See the module. ``kept``: what changes is to be persisted."""
 
-    def __init__(self, own_node_only: bool = True) -> None:
+    def __init__(self, own_node_only: bool = True, *, kept: bool = False) -> None:
         self._own_node_only = own_node_only
+        self._kept = kept
+        #: What this event changed.
+        self._changed: dict[bytes, None] = {}
+        #: Nodes that bundles were on in a former life of this head, and that have not come back.
+        self._expected: dict[bytes, None] = {}
+        self._number = 0
         self._rooms: dict[bytes, Room] = {}
         #: Those that live and the last that were removed, by age.
-        self._groups: dict[bytes, _Group] = {}
+        self._groups: dict[bytes, Group] = {}
         self._removed: dict[bytes, None] = {}
         #: (namespace, name) -> group.
         self._names: dict[tuple[str, str], bytes] = {}
         #: Those that wait for nodes: RoomSeen comes often.
-        self._unplaced: dict[bytes, _Group] = {}
+        self._unplaced: dict[bytes, Group] = {}
         #: Those with a moment.
-        self._timed: dict[bytes, _Group] = {}
+        self._timed: dict[bytes, Group] = {}
         self._unknown: dict[bytes, tuple[float, dict[bytes, None]]] = {}
 
     def handle(self, event: object, now: float) -> list[Effect]:
         """Take a message about groups, or what happened to nodes, jobs and actors."""
+        effects = self._handle(event, now)
+        return [*self._persist(), *effects] if self._changed else effects
+
+    def _handle(self, event: object, now: float) -> list[Effect]:
         match event:
             case From(sender, message):
                 return self._message(sender, message, now)
-            case NodeUp(node):
+            case NodeUp(node, contents):
+                self._expected.pop(node.node_id, None)
                 self._rooms[node.node_id] = Room(
                     node_id=node.node_id, is_head=node.is_head, total=dict(node.resources),
                     available=dict(node.resources), labels=dict(node.labels),
                 )  # fmt: skip
-                return self._place_waiting(now)
+                adopted = [] if contents is None else self._adopt(node.node_id, contents)
+                return adopted + self._place_waiting(now)
             case RoomSeen(node_id, available):
                 if node_id not in self._rooms:
                     return []
@@ -170,7 +163,7 @@ class GroupTable:
             case other:
                 raise TypeError(f"not for placement groups: {type(other).__name__}")
 
-    def _living(self) -> list[_Group]:
+    def _living(self) -> list[Group]:
         return [group for group in self._groups.values() if group.state != "REMOVED"]
 
     def _find(self, message: GetPlacementGroups) -> list[PlacementGroupState]:
@@ -195,16 +188,19 @@ class GroupTable:
                 "it, or take another name"
             )
             return [Send(sender, Refused(rid, "RaySystemError", text))]
-        group = _Group(spec, now, nodes=[b""] * len(spec.bundles))
+        group = Group(spec, now, nodes=[b""] * len(spec.bundles))
         _, early = self._unknown.pop(spec.group_id, (0.0, {}))
         group.watchers = {sender: None, **early}
         self._groups[spec.group_id] = group
+        self._number += 1
+        group.number = self._number
+        self._touch(spec.group_id)
         if spec.name:
             self._names[name] = spec.group_id
         self._unplaced[spec.group_id] = group
         return [Send(sender, Ack(rid)), *self._place(group, now)]
 
-    def _place(self, group: _Group, now: float) -> list[Effect]:
+    def _place(self, group: Group, now: float) -> list[Effect]:
         """Ask nodes for the bundles that have none, if there are nodes for them."""
         spec = group.spec
         wanted = {i: b for i, b in enumerate(spec.bundles) if not group.nodes[i]}
@@ -225,9 +221,11 @@ class GroupTable:
         if places is None:
             before = (group.reason, group.infeasible)
             group.infeasible = could_be is None
-            group.reason = self._why(spec, wanted, rooms, group.infeasible)
+            others = len(self._rooms) - len(rooms) if self._own_node_only else None
+            group.reason = why_it_waits(spec, wanted, rooms, others, group.infeasible)
             return [] if before == (group.reason, group.infeasible) else self._tell(group)
         group.attempt += 1
+        self._touch(spec.group_id)
         group.placing = list(places)
         parts: dict[bytes, dict[int, Resources]] = {}
         for index, node in places.items():
@@ -236,7 +234,7 @@ class GroupTable:
         group.awaited = dict.fromkeys(parts)
         group.infeasible = False
         group.reason = "waits for room: " + "; ".join(
-            f"node {_short(node)} is to reserve {_amounts(_sum(part))}"
+            f"node {short(node)} is to reserve {amounts(sum_of(part))}"
             for node, part in parts.items()
         )
         del self._unplaced[spec.group_id]
@@ -254,28 +252,6 @@ class GroupTable:
         rooms = sorted(self._rooms.values(), key=lambda room: room.node_id != own)
         return [r for r in rooms if r.node_id == own] if self._own_node_only else rooms
 
-    def _why(
-        self, spec: GroupSpec, wanted: dict[int, Resources], rooms: list[Room], never: bool
-    ) -> str:
-        asked = f"{spec.strategy} of {len(wanted)} bundles ({_amounts(_sum(wanted))} in all)"
-        if not rooms:
-            return f"infeasible: the node of its maker, {_short(spec.maker.node_id)}, is gone"
-        have = "; ".join(
-            f"node {_short(room.node_id)} has {_have(wanted, room, never)}" for room in rooms[:3]
-        )
-        if not never:
-            return f"waits for room: {asked}; free now: {have}"
-        text = f"infeasible: {asked} does not fit, even when all is idle: {have}"
-        if spec.strategy == "STRICT_SPREAD":
-            text = f"infeasible: {asked} needs {len(spec.bundles)} nodes: {have}"
-        if self._own_node_only:
-            others = len(self._rooms) - len(rooms)
-            text += (
-                "; bundles go to the node of the process that makes the group, the only one it "
-                f"can run on in this version ({others} other nodes are not counted)"
-            )
-        return text
-
     def _reserved(self, sender: bytes, message: BundlesReserved, now: float) -> list[Effect]:
         group = self._groups.get(message.group_id)
         if group is None or group.state == "REMOVED":
@@ -292,21 +268,23 @@ class GroupTable:
         if group.awaited:
             return []
         self._due(group, None)
+        self._touch(message.group_id)
         parts = dict.fromkeys(group.nodes[index] for index in group.placing)
         effects = []
         if len(parts) > 1:
             for node in parts:
                 effects.append(Send(node, CommitBundles(message.group_id, group.attempt)))
         group.placing = []
-        group.reserve_s = _RESERVE_S
+        group.reserve_s = RESERVE_S
         if group.state == "PENDING":
             group.created_after_s = now - group.made_at
         group.state, group.reason, group.infeasible = "CREATED", "", False
         placed = GroupPlaced(message.group_id, list(group.nodes))
         return [*effects, placed, *self._tell(group)]
 
-    def _give_up(self, group: _Group, now: float) -> list[Effect]:
+    def _give_up(self, group: Group, now: float) -> list[Effect]:
         """End the present attempt; the next comes later."""
+        self._touch(group.spec.group_id)
         effects: list[Effect] = [
             Send(node, ReturnBundles(group.spec.group_id, group.attempt))
             for node in dict.fromkeys(group.nodes[index] for index in group.placing)
@@ -322,17 +300,18 @@ class GroupTable:
 
     # -- the end
 
-    def _remove_all(self, groups: list[_Group], why: str) -> list[Effect]:
+    def _remove_all(self, groups: list[Group], why: str) -> list[Effect]:
         effects: list[Effect] = []
         for group in groups:
             name = group.spec.name or group.spec.group_id.hex()
             effects += [*self._remove(group, why), Note(f"placement group {name} ends: {why}")]
         return effects
 
-    def _remove(self, group: _Group, why: str) -> list[Effect]:
+    def _remove(self, group: Group, why: str) -> list[Effect]:
         if group.state == "REMOVED":
             return []
         spec = group.spec
+        self._touch(spec.group_id)
         group.state, group.reason, group.infeasible = "REMOVED", why, False
         group.nodes = [b""] * len(spec.bundles)
         group.placing, group.awaited = [], {}
@@ -345,6 +324,7 @@ class GroupTable:
         if len(self._removed) > REMOVED_MAX:
             oldest = next(iter(self._removed))
             del self._removed[oldest], self._groups[oldest]
+            self._touch(oldest)
         # To all: those without bundles may have tasks that wait for it.
         return [ToNodes(ReturnBundles(spec.group_id)), GroupEnded(spec.group_id), *told]
 
@@ -352,21 +332,77 @@ class GroupTable:
 
     def _node_lost(self, node_id: bytes, now: float) -> list[Effect]:
         self._rooms.pop(node_id, None)
+        self._expected.pop(node_id, None)
         effects: list[Effect] = []
         for group in self._living():
             if node_id not in group.nodes:
                 continue
             if group.placing:
                 effects += self._give_up(group, now)
-            group.nodes = [b"" if node == node_id else node for node in group.nodes]
-            if group.state == "CREATED":
-                group.state = "RESCHEDULING"
-                effects.append(GroupPlaced(group.spec.group_id, list(group.nodes)))
-            self._due(group, None)
-            self._unplaced[group.spec.group_id] = group
+            effects += self._lose(group, [i for i, n in enumerate(group.nodes) if n == node_id])
             effects += self._place(group, now)
             effects += self._tell(group)
         return effects
+
+    def _lose(self, group: Group, indexes: list[int]) -> list[Effect]:
+        """Bundles of a group that is not being placed are gone."""
+        effects: list[Effect] = []
+        self._touch(group.spec.group_id)
+        group.nodes = [b"" if i in indexes else node for i, node in enumerate(group.nodes)]
+        if group.state == "CREATED":
+            group.state = "RESCHEDULING"
+            effects.append(GroupPlaced(group.spec.group_id, list(group.nodes)))
+        self._due(group, None)
+        self._unplaced[group.spec.group_id] = group
+        return effects
+
+    def _adopt(self, node_id: bytes, contents: NodeContents) -> list[Effect]:
+        """A node that had its bundles before this head's life."""
+        effects: list[Effect] = list(bundle_orders(self._groups, node_id, contents))
+        for group in self._living():
+            lost = [] if group.placing else lost_bundles(group, node_id, contents)
+            if lost:
+                effects += self._lose(group, lost)
+        return effects
+
+    # -- what outlives the head
+
+    def _touch(self, group_id: bytes) -> None:
+        if self._kept:
+            self._changed[group_id] = None
+
+    def _persist(self) -> list[Effect]:
+        changed, self._changed = self._changed, {}
+        found = [(group_id, self._groups.get(group_id)) for group_id in changed]
+        return [Persist(TABLE, key, None if group is None else group.row()) for key, group in found]
+
+    def restore(self, rows: Mapping[bytes, bytes], now: float) -> list[Effect]:
+        """Take in what was stored, before anything else; the other machines have to know too."""
+        effects: list[Effect] = []
+        for group in restored(rows, now):
+            group_id = group.spec.group_id
+            self._groups[group_id] = group
+            self._number = group.number
+            if group.state == "REMOVED":
+                self._removed[group_id] = None
+                effects.append(GroupEnded(group_id))
+                continue
+            if group.spec.name:
+                self._names[group.spec.namespace, group.spec.name] = group_id
+            if group.state != "CREATED":
+                self._unplaced[group_id] = group
+            if any(group.nodes):
+                effects.append(GroupPlaced(group_id, list(group.nodes)))
+        self._expected = dict.fromkeys(self.nodes())
+        return effects
+
+    def rows(self) -> dict[bytes, bytes]:
+        """What should be stored now."""
+        return {group_id: group.row() for group_id, group in self._groups.items()}
+
+    def nodes(self) -> set[bytes]:
+        """Where bundles are."""
+        return {node for group in self._living() for node in group.nodes} - {b""}
 
     def _place_waiting(self, now: float) -> list[Effect]:
         effects: list[Effect] = []
@@ -385,11 +421,11 @@ class GroupTable:
         for group_id, (give_up_at, watchers) in list(self._unknown.items()):
             if give_up_at <= now:
                 del self._unknown[group_id]
-                gone = _unknown(group_id)
+                gone = unknown_group(group_id)
                 effects += [Send(watcher, gone) for watcher in watchers]
         return effects
 
-    def _due(self, group: _Group, at: float | None) -> None:
+    def _due(self, group: Group, at: float | None) -> None:
         group.due_at = at
         if at is None:
             self._timed.pop(group.spec.group_id, None)
@@ -408,7 +444,7 @@ class GroupTable:
             group.watchers[sender] = None
         return [Send(sender, group.view())]
 
-    def _tell(self, group: _Group) -> list[Effect]:
+    def _tell(self, group: Group) -> list[Effect]:
         view = group.view()
         return [Send(watcher, view) for watcher in group.watchers]
 
@@ -420,7 +456,8 @@ class GroupTable:
                 raise InvariantError(f"group {group_id.hex()} is filed as removed and is not")
             if group.state == "CREATED" and (not all(group.nodes) or placing):
                 raise InvariantError(f"group {group_id.hex()} is created without all its bundles")
-            if any(node and node not in self._rooms for node in group.nodes):
+            known = {b"", *self._rooms, *self._expected}
+            if not known.issuperset(group.nodes):
                 raise InvariantError(f"group {group_id.hex()} has a bundle on a node that is gone")
             if placing != bool(group.awaited):
                 raise InvariantError(f"group {group_id.hex()} waits for nobody, or for nothing")
@@ -430,30 +467,3 @@ class GroupTable:
         for name, group_id in self._names.items():
             if self._groups[group_id].state == "REMOVED":
                 raise InvariantError(f"the name {name} leads to a removed group")
-
-
-def _unknown(group_id: bytes) -> PlacementGroupState:
-    reason = "the head knows no such group: it was removed long ago, or never made"
-    return PlacementGroupState(group_id, None, "REMOVED", reason=reason)
-
-
-def _sum(bundles: dict[int, Resources]) -> Resources:
-    total: Resources = {}
-    for bundle in bundles.values():
-        for name, amount in bundle.items():
-            total[name] = total.get(name, 0) + amount
-    return total
-
-
-def _have(wanted: dict[int, Resources], room: Room, idle: bool) -> str:
-    there = room.total if idle else room.available
-    return _amounts({name: there.get(name, 0) for name in _sum(wanted)})
-
-
-def _amounts(resources: Resources) -> str:
-    amounts = to_float(resources)
-    return ", ".join(f"{amounts[name]:g} {name}" for name in sorted(amounts)) or "nothing"
-
-
-def _short(node_id: bytes) -> str:
-    return node_id.hex()[:10]

@@ -94,7 +94,7 @@ def test_a_node_that_joins_learns_the_cluster_and_the_others_learn_of_it(
 ) -> None:
     join(table, A)
     assert without_notes(join(table, B)) == [
-        Send(B, NodeRegistered(1, "c1", b"cfg", HEAD, [info(A), info(B)])),
+        Send(B, NodeRegistered(1, "c1", b"cfg", HEAD, [info(A), info(B)], 1)),
         ToNodes(NodeJoined(info(B)), but=B),
         NodeUp(info(B)),
     ]
@@ -102,7 +102,7 @@ def test_a_node_that_joins_learns_the_cluster_and_the_others_learn_of_it(
 
 def test_registering_again_only_answers_again(table: Membership) -> None:
     join(table, A)
-    assert join(table, A) == [Send(A, NodeRegistered(1, "c1", b"cfg", HEAD, [info(A)]))]
+    assert join(table, A) == [Send(A, NodeRegistered(1, "c1", b"cfg", HEAD, [info(A)], 1))]
     assert len(table.living()) == 1
 
 
