@@ -6,6 +6,7 @@ from typing import Final
 
 import msgspec
 
+from mray.storage_place import StoragePlace
 from mray.wire.messages import Address
 
 #: Where the head keeps the cluster's configuration in its KV, for those who are about to join.
@@ -57,3 +58,7 @@ class DaemonParams(msgspec.Struct, frozen=True, kw_only=True):
     owner_start_time: int
     #: Pipe to write the one line to.
     ready_fd: int
+    #: Where the head keeps its state.
+    storage: StoragePlace = StoragePlace(kind="memory")
+    #: The head takes up the cluster of these ids, whose nodes run, or does not start.
+    resume: bool = False

@@ -10,9 +10,10 @@ def main(arguments: list[str]) -> int:
     # Each imports only its own half: the head must not pay for the node daemon's modules.
     if arguments == ["head"]:
         from mray.node.daemon import run_daemon
-        from mray.node.head.server import run_head
+        from mray.node.head.server import HeadLife
 
-        return run_daemon("head", run_head)
+        life = HeadLife()
+        return run_daemon("head", life.run, life.prepare)
     if arguments == ["node"]:
         from mray.node.agent import run_node
         from mray.node.daemon import run_daemon

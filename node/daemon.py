@@ -1,7 +1,7 @@
 """The life of a daemon: parameters, log, signals, readiness, whom to die with, exit code.
 
 Covers what head and node daemon have in common. What a daemon does in between is given by
-``run_head(daemon)`` and ``run_node(daemon)``, which return its exit code.
+a ``run(daemon)`` of either, which returns its exit code.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _OOM_SCORE_ADJ: Final = -500
 
 
 class StartFailed(Exception):
-    """Raised by run_head/run_node before ready(): told to whoever started the daemon.
+    """Raised before ready(): told to whoever started the daemon.
 
     ``kind`` is an exception's name. Any other exception before ready() is told with its type.
     """
@@ -223,8 +223,15 @@ class Daemon:
         self.stop(message.reason, message.grace_s)
 
 
-def run_daemon(kind: Literal["head", "node"], run: Callable[[Daemon], int]) -> int:
-    """Be a daemon, with parameters from standard input; returns the process's exit code."""
+def run_daemon(
+    kind: Literal["head", "node"],
+    run: Callable[[Daemon], int],
+    prepare: Callable[[DaemonParams], DaemonParams] = lambda params: params,
+) -> int:
+    """Be a daemon, with parameters from standard input; returns the process's exit code.
+
+    ``prepare`` may change them, before anything is opened under their ids.
+    """
     with os.fdopen(os.dup(0), "rb") as pipe:
         params = msgspec.msgpack.decode(pipe.read(), type=DaemonParams)
     null = os.open(os.devnull, os.O_RDONLY)
@@ -234,6 +241,11 @@ def run_daemon(kind: Literal["head", "node"], run: Callable[[Daemon], int]) -> i
     os.umask(0o077)
     faulthandler.enable(sys.stderr)
     faulthandler.register(signal.SIGUSR1, sys.stderr, all_threads=True)
+    unprepared: Exception | None = None
+    try:
+        params = prepare(params)
+    except Exception as error:
+        unprepared = error  # Told below: there is no log yet.
     daemon = Daemon(kind, params)
     logs = daemon.config.logs
     open_log(
@@ -242,6 +254,8 @@ def run_daemon(kind: Literal["head", "node"], run: Callable[[Daemon], int]) -> i
         logs.log_rotation_backup_count,
     )
     try:
+        if unprepared is not None:
+            raise unprepared
         daemon.open()
         code = run(daemon)
     except StartFailed as error:

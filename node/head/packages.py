@@ -42,7 +42,7 @@ class Packages:
         self._send = send
         self._total_bytes_max = total_bytes_max
         #: Whole ones: name -> size, least recently used first.
-        self._whole: dict[str, int] = {}
+        self._whole = _found(directory)
         #: (name, sender) -> what has come.
         self._parts: dict[tuple[str, bytes], int] = {}
 
@@ -137,3 +137,19 @@ class Packages:
 
     def _part_path(self, name: str, sender: bytes) -> str:
         return f"{self._directory}/{name}.{sender.hex()}.part"
+
+
+def _found(directory: str) -> dict[str, int]:
+    """What a former head of the session has left, the oldest first. Torn parts are removed."""
+    whole: list[tuple[float, str, int]] = []
+    try:
+        entries = list(os.scandir(directory))
+    except FileNotFoundError:
+        return {}
+    for entry in entries:
+        if entry.name.endswith(".part"):
+            os.unlink(entry.path)
+        else:
+            stat = entry.stat()
+            whole.append((stat.st_mtime, entry.name, stat.st_size))
+    return {name: size for _, name, size in sorted(whole)}

@@ -1,7 +1,9 @@
 """The head: routes messages to the machines and carries out what they answer.
 
 Covers: which machine a message is for, effects, one timer a machine, the orderly end of the
-cluster. Decides nothing about nodes, jobs, actors or keys. All state is in memory.
+cluster. Decides nothing about nodes, jobs, actors or keys. What has to outlive the head is written
+by journal.py before anything that follows from it leaves; the head of a cluster that ends with its
+driver has no journal, and keeps all in memory.
 """
 
 from __future__ import annotations
@@ -14,12 +16,14 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from mray.daemon_params import CONFIG_KEY, CONFIG_NAMESPACE
-from mray.node.daemon import Daemon
+from mray.config import Config
+from mray.daemon_params import CONFIG_KEY, CONFIG_NAMESPACE, DaemonParams
+from mray.node.daemon import Daemon, StartFailed
 from mray.node.head.actors import ActorTable
 from mray.node.head.events import (
     ActorGone,
     Effect,
+    Fence,
     From,
     GroupEnded,
     GroupPlaced,
@@ -28,16 +32,20 @@ from mray.node.head.events import (
     NodeProcessEnded,
     NodeUp,
     Note,
+    Persist,
     RoomSeen,
     Send,
     Tick,
     ToNodes,
 )
+from mray.node.head.inheritance import Inheritance, nodes_removed, restore, take_over
 from mray.node.head.jobs import JobTable, StopPolicy
+from mray.node.head.journal import Journal
 from mray.node.head.kv import KeyValues
 from mray.node.head.membership import Membership, Silence
 from mray.node.head.packages import Packages
 from mray.node.head.placement_groups import GroupTable
+from mray.node.head.storage.store import StorageError
 from mray.node.head.task_events import GoOn, ReadOn, TaskEventStore
 from mray.process import start_time_of
 from mray.rpc.pump import Timer
@@ -97,11 +105,20 @@ class _Machine(Protocol):
 class Head:
     """The machines of the head and the pump they are fed from."""
 
-    def __init__(self, daemon: Daemon) -> None:
+    def __init__(self, daemon: Daemon, inherited: Inheritance) -> None:
         self._daemon = daemon
         self._pump = daemon.pump
+        self._pump.life = inherited.epoch
         self._log = daemon.log
-        config, params = daemon.config, daemon.params
+        params = daemon.params
+        config = Config.from_bytes(params.config)
+        self._journal: Journal | None = None
+        if inherited.storage is not None:
+            self._journal = Journal(self._pump, inherited.storage, self._fenced)
+        self._send: Callable[[bytes, Message], object] = (
+            self._pump.send if self._journal is None else self._journal.send
+        )
+        kept = self._journal is not None
         head = msgspec.structs.replace(params.head, tcp=daemon.tcp)
         now = self._pump.clock()
         liveness = config.liveness
@@ -118,8 +135,11 @@ class Head:
                     liveness.health_check_timeout_ms / 1000,
                     period_s * liveness.health_check_failure_threshold,
                 ),
+                return_within_s=liveness.gcs_rpc_server_reconnect_timeout_s,
             ),
             now=now,
+            epoch=inherited.epoch,
+            kept=kept,
         )
         self.jobs = JobTable(
             stop=StopPolicy(
@@ -127,16 +147,20 @@ class Head:
                 wait_s=config.jobs.job_stop_wait_time_s,
             ),
             unix_offset_s=time.time() - now,
+            kept=kept,
         )
-        self.actors = ActorTable()
-        self.groups = GroupTable()
-        self.keys = KeyValues()
+        self.actors = ActorTable(kept=kept)
+        self.groups = GroupTable(kept=kept)
+        self.keys = KeyValues(kept=kept)
         self.task_events = TaskEventStore(config.tasks.task_events_max_num_task_in_gcs)
         self.keys.put(CONFIG_NAMESPACE, CONFIG_KEY, params.config)
         self.packages = Packages(f"{daemon.session.path}/runtime_resources/head", self._pump.send)
         self._timers: dict[int, tuple[float, Timer]] = {}
         self._ending = False
         self._wire()
+        self._perform(restore(self, inherited.tables, now))
+        for machine in (self.membership, self.jobs, self.actors, self.groups):
+            self._arm(machine)
 
     def _wire(self) -> None:
         routes: list[tuple[_Machine, tuple[type[Message], ...]]] = [
@@ -167,7 +191,12 @@ class Head:
         self._pump.on(GetPackage, self.packages.get)
 
     def _handler(self, machine: _Machine) -> Callable[[bytes, Message], None]:
-        return lambda sender, message: self._feed(machine, From(sender, message))
+        journal = self._journal
+        if journal is None:
+            return lambda sender, message: self._feed(machine, From(sender, message))
+        return lambda sender, message: journal.handle(
+            sender, message, lambda: self._feed(machine, From(sender, message))
+        )
 
     def _process_died(self, sender: bytes, message: ProcessDied) -> None:
         self._perform([ToNodes(message, but=sender)])
@@ -191,11 +220,16 @@ class Head:
             match effect:
                 case Send(to, message):
                     # False: the peer is gone. Its node tells of its end, and requests have theirs.
-                    self._pump.send(to, message)
+                    self._send(to, message)
                 case ToNodes(message, but):
                     for node in self.membership.living():
                         if node.node_id != but:
-                            self._pump.send(node.node_id, message)
+                            self._send(node.node_id, message)
+                case Persist(table, key, value):
+                    assert self._journal is not None
+                    self._journal.persist(table, key, value)
+                case Fence(text):
+                    self._fenced(text)
                 case Note(text):
                     self._log.info("%s", text)
                 case NodeUp(node):
@@ -262,6 +296,8 @@ class Head:
     def stop(self, reason: str, grace_s: float) -> None:
         """Ask all nodes to end, wait for them within the grace, then end."""
         self._ending = True
+        if self._journal is not None:
+            self._journal.end(nodes_removed(self.membership))
         share_s = grace_s * _NODES_SHARE
         for node in self.membership.living():
             self._pump.request(
@@ -277,13 +313,46 @@ class Head:
         if self._ending and not self.membership.living():
             self._daemon.finish(0)
 
+    def _fenced(self, text: str) -> None:
+        """There is a newer head: this one ends, and touches nothing of what is the other's now."""
+        self._log.error("this head ends: %s", text)
+        self._daemon.finish(1)
 
-def run_head(daemon: Daemon) -> int:
-    """Be the head until the daemon is told to end; returns the exit code."""
-    head = Head(daemon)
-    daemon.on_stop = head.stop
-    daemon.ready()
-    try:
-        return daemon.run()
-    finally:
-        head.packages.close()
+    def close(self) -> None:
+        """After the loop: with the cluster go its packages; a later head has a use for them."""
+        if self._ending or self._journal is None:
+            self.packages.close()
+
+
+class HeadLife:
+    """What `python -m mray.node head` is: first the storage, then the rest."""
+
+    def __init__(self) -> None:
+        self._inherited = Inheritance()
+
+    def prepare(self, params: DaemonParams) -> DaemonParams:
+        """Become the head that the storage says. StartFailed where it cannot be used."""
+        try:
+            params, self._inherited = take_over(params)
+        except StorageError as error:
+            raise StartFailed(type(error).__name__, str(error)) from error
+        return params
+
+    def run(self, daemon: Daemon) -> int:
+        """Be the head until the daemon is told to end; returns the exit code."""
+        inherited = self._inherited
+        head = Head(daemon, inherited)
+        if inherited.storage is not None:
+            words = "takes up the cluster in" if inherited.begun_anew else "keeps its state in"
+            daemon.log.info("epoch %d %s %s", inherited.epoch, words, inherited.storage.text)
+        daemon.on_stop = head.stop
+        params = daemon.params
+        daemon.ready(
+            head_id=params.process_id.hex(), cluster_id=params.cluster_id, epoch=inherited.epoch
+        )
+        try:
+            return daemon.run()
+        finally:
+            head.close()
+            if inherited.storage is not None:
+                inherited.storage.close()
