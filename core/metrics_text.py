@@ -45,7 +45,7 @@ def joined(
 
 def _labelled(point: MetricPoint, labels: Mapping[str, str]) -> MetricPoint:
     """With the node's labels; a tag of the same name is the user's and moves aside."""
-    tags = {(f"{key}_" if key in labels else key): value for key, value in point.tags.items()}
+    tags = {(f"{key}2" if key in labels else key): value for key, value in point.tags.items()}
     return MetricPoint({**tags, **labels}, point.values)
 
 
@@ -81,11 +81,14 @@ def _labels(tags: Mapping[str, str], reserved: str) -> list[str]:
     found: dict[str, str] = {}
     for key, value in tags.items():
         name = _BAD_LABEL.sub("_", key)
-        if not name or name[0].isdigit():
-            name = f"_{name}"
+        # Neither a digit first nor two underscores, which Prometheus keeps for itself.
+        if not name or name[0].isdigit() or name.startswith("__"):
+            name = f"_{name.lstrip('_')}"
         # Two tags may come to one name, and a series has each name once.
+        base, count = name, 1
         while name in found or name == reserved:
-            name += "_"
+            count += 1
+            name = f"{base}{count}"
         found[name] = value
     return [f'{name}="{value.translate(_VALUE_QUOTES)}"' for name, value in found.items()]
 

@@ -147,7 +147,9 @@ def test_list_names_nodes_that_cannot_be_asked(mray, two_nodes):
     outcome = mray("list", "workers")
     assert outcome.err == "mray: node 6d1212121212 is DEAD and was not asked\n"
     lines = outcome.out.splitlines()
-    assert lines[0].split() == ["WORKER_ID", "TYPE", "STATE", "PID", "NODE_ID", "AGE_S"]
+    assert lines[0].split() == [
+        "WORKER_ID", "TYPE", "STATE", "PID", "NODE_ID", "AGE_S", "EXIT_TYPE",
+    ]  # fmt: skip
     assert [line.split()[1] for line in lines[1:]] == ["worker", "driver"]
 
 
