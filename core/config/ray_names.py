@@ -49,7 +49,7 @@ UNSUPPORTED: Final = _names(
     # References, lineage, serialization.
     """
     record_task_actor_creation_sites lineage_pinning_enabled
-    max_lineage_bytes MAX_APPLICATION_ERROR_LENGTH
+    MAX_APPLICATION_ERROR_LENGTH
     max_error_msg_size_bytes WARN_BLOCKING_GET_INSIDE_ASYNC
     """
     # Waiting, hangs, liveness.

@@ -271,6 +271,17 @@ class Tasks(_Section, frozen=True):
         "Turn up to survive more deaths; turn down to see a crash sooner.",
         scope="process", unit="retries", ray=("RAY_TASK_MAX_RETRIES",),
     )] = 3
+    max_lineage_bytes: Annotated[int, Meta(ge=0, le=_BYTES_MAX), Key(
+        "How much memory of a process the descriptions of finished tasks may take, by which lost "
+        "results are made again; beyond it the older half is dropped.",
+        "Turn up where lost results of old tasks are needed; turn down to save memory.",
+        scope="process", unit="bytes", ray=("RAY_max_lineage_bytes",),
+    )] = GIB
+    max_parallel_rebuilds: Annotated[int, Meta(ge=1, le=1_000_000), Key(
+        "How many tasks of a process at most run again at the same time to make lost results.",
+        "Turn up to recover faster on a big cluster; turn down to leave room for new tasks.",
+        scope="process", unit="tasks",
+    )] = 256
     lease_idle_ms: Annotated[int, Meta(ge=0, le=_DAY_MS), Key(
         "How long a submitter keeps a leased worker that it has no task for.",
         "Turn up to save leases between bursts; turn down to free its CPU sooner.",

@@ -25,13 +25,15 @@ class Home(Protocol):
 class Pins:
     """What keeps an object for as long as something bigger lives. Few entries have any."""
 
-    __slots__ = ("captured", "pinned")
+    __slots__ = ("captured", "lineage", "pinned")
 
     def __init__(self) -> None:
         #: Pickles by mray.cloudpickle in user code: kept until this process ends.
         self.pinned = 0
         #: Exported functions and classes that contain the reference: kept until the job ends.
         self.captured = 0
+        #: Finished tasks that may be run again with it: see lineage.py for what that keeps.
+        self.lineage = 0
 
 
 class Entry:

@@ -23,13 +23,15 @@ ACTOR_HANDLE: Final = "ACTOR_HANDLE"
 OUT_OF_BAND: Final = "OUT_OF_BAND"
 #: Captured by an exported function or class: stays until the job ends.
 CLOSURE: Final = "CLOSURE"
+#: Arguments of finished tasks that may run again.
+LINEAGE: Final = "LINEAGE"
 #: At the owner: other processes hold it.
 BORROWED: Final = "BORROWED"
 
 #: Where an object is held in several ways, the first of these names the row, as in Ray.
 KINDS: Final = (
     ACTOR_HANDLE, PINNED_IN_MEMORY, USED_BY_PENDING_TASK, LOCAL_REFERENCE, CAPTURED_IN_OBJECT,
-    OUT_OF_BAND, CLOSURE, BORROWED,
+    OUT_OF_BAND, CLOSURE, BORROWED, LINEAGE,
 )  # fmt: skip
 
 
@@ -42,5 +44,6 @@ def kinds_of(entry: Entry) -> dict[str, int]:
     counts[CAPTURED_IN_OBJECT] = entry.inside
     counts[OUT_OF_BAND] = entry.pinned
     counts[CLOSURE] = entry.captured
+    counts[LINEAGE] = entry.pins.lineage if entry.pins is not None else 0
     counts[BORROWED] = len(entry.borrowers or ())
     return {kind: count for kind, count in counts.items() if count > 0}

@@ -13,6 +13,8 @@ What keeps an object alive, by kind:
   borrowers  (owner only) processes that registered, each under one or more tokens
   pinned     pickled by user code with mray.cloudpickle: until the process ends
   captured   inside exported functions and classes: until the job ends
+  lineage    arguments of finished tasks that may be run again, unless the argument can be made
+             again too (lineage.py)
 
 An entry that was let go can be wanted again by a thread that had looked it up just before. If a
 message has made a second entry of the object by then, the first follows it: it keeps the second
@@ -29,6 +31,7 @@ import msgspec
 from mray.machine import InvariantError
 from mray.ownership.entry import Entry as Entry
 from mray.ownership.entry import Pins
+from mray.ownership.lineage import Lineage
 from mray.wire.messages import Address, Located, RefGroup
 
 # ---- effects: what the runtime has to do after a call
@@ -67,6 +70,8 @@ class References:
         self.effects: list[Effect] = []
         #: Processes that are dead: nothing is sent to them or taken from them. The ledger fills it.
         self.dead: dict[bytes, None] = {}
+        #: What is kept of finished tasks.
+        self.lineage = Lineage()
         #: Entries that came back when another had their place; by id(), until they are let go.
         self._followers: dict[int, Entry] = {}
         self._next_token = token_base
@@ -207,6 +212,19 @@ class References:
             if not entry.ready or entry.located is not None:
                 self.fill(entry, lost(entry.object_id), None)
 
+    def _only_for_lineage(self, entry: Entry) -> bool:
+        """Whether the entry is kept by what needs no value of it: it can be made again."""
+        pins = entry.pins
+        assert pins is not None
+        if pins.pinned or pins.captured:
+            return False
+        return entry.located is not None and self.lineage.can_rebuild(entry)
+
+    def settle_all(self, entries: list[Entry]) -> None:
+        """``settle`` of what the lineage has let go."""
+        for entry in entries:
+            self.settle(entry)
+
     def settle(self, entry: Entry) -> None:
         """Let the object go if nothing keeps it. A value still being made is let go when made.
 
@@ -217,7 +235,7 @@ class References:
             entry = stack.pop()
             if entry.local or entry.held or entry.inside or entry.borrowers or entry.freed:
                 continue
-            if entry.pins is not None:
+            if entry.pins is not None and not self._only_for_lineage(entry):
                 continue
             if entry.owner is None and not entry.ready:
                 continue
@@ -227,7 +245,11 @@ class References:
             elif self._followers:
                 self._followers.pop(id(entry), None)
             if entry.owner is None:
-                if entry.located is not None or entry.is_actor:
+                if entry.located is not None:
+                    self.effects.append(Free(entry))
+                    if self.lineage.records:
+                        stack += self.lineage.close(entry)
+                elif entry.is_actor:
                     self.effects.append(Free(entry))
             elif entry.tokens:
                 tokens, entry.tokens = entry.tokens, None
@@ -242,6 +264,7 @@ class References:
 
     def check(self) -> None:
         """Raise InvariantError on a contradiction."""
+        self.lineage.check()
         inside: dict[int, int] = {}
         for entry in [*self.entries.values(), *self._followers.values()]:
             for inner in entry.nested or ():

@@ -225,19 +225,19 @@ class BorrowingPart:
             self._perform()
 
     def _perform(self) -> None:
-        freed: list[bytes] = []
+        freed: list[Entry] = []
         for effect in self.ledger.take():
             match effect:
                 case Free(entry):
                     if entry.is_actor:
                         self.rt.actors.out_of_scope(entry)
                     else:
-                        freed.append(entry.object_id)
+                        freed.append(entry)
                 case Ready(entry, watchers):
                     for watcher in watchers:
                         self.rt.pump.send(watcher, self.rt.objects.readiness(entry))
         if freed:
-            self.rt.store.free_many(freed)
+            self.rt.recovering.copies.freed(freed)
 
     def flush(self, now: float) -> None:
         """Send what the ledger has to say. Once a round, after ``settle_up``."""

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from mray.exceptions import ObjectLostError, RayError
+from mray.exceptions import RayError
 from mray.runtime.arguments import place_arguments
 from mray.runtime.borrowing import adopting
 from mray.serialization.pickler import deserialize, is_error, wants_private_memory
@@ -77,7 +77,9 @@ class Inputs:
         try:
             payload: bytes | memoryview = data
             if in_store is not None:
-                payload = self._view(in_store)
+                payload = self._view(in_store, located)
+                if is_error(payload):
+                    raise deserialize(payload)
             ahead = self._ahead(deps)
             if writable is not None:
                 return self._read_writable(writable, payload, in_store, deps, ahead)
@@ -126,8 +128,9 @@ class Inputs:
         if dep.data is not None:
             payload = dep.data
         else:
-            payload = self._view(dep.ref, ahead)
-            self._lingering.keep(dep.ref.object_id, payload)
+            payload = self._view(dep.ref, dep.located, ahead)
+            if type(payload) is memoryview:
+                self._lingering.keep(dep.ref.object_id, payload)
         payload = own_memory(self.rt.store, dep.ref.object_id, payload, writable)
         value = deserialize(payload, writable=writable)
         if is_error(payload):
@@ -135,15 +138,17 @@ class Inputs:
             raise value
         return value
 
-    def _view(self, ref: RefInfo, ahead: ReadAhead | None = None) -> memoryview:
+    def _view(
+        self, ref: RefInfo, located: Located | None, ahead: ReadAhead | None = None
+    ) -> bytes | memoryview:
         object_id = ref.object_id
         view = self.rt.store.get(object_id) if ahead is None else ahead.view(object_id)
         if view is None:
-            raise ObjectLostError(
-                ref.object_id.hex(),
-                reason=self.rt.store.why_missing(ref.object_id)
-                or f"this argument is not in the store of node {self.rt.node.node_id.hex()[:8]}",
+            reason = (
+                self.rt.store.why_missing(object_id)
+                or f"this argument is not in the store of node {self.rt.node.node_id.hex()[:8]}"
             )
+            return self.rt.objects.read_again(ref, located, reason)
         return view
 
 

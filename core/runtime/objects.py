@@ -40,6 +40,7 @@ from mray.wire.messages import (
     ObjectReady,
     ObjectsExplained,
     RefGroup,
+    RefInfo,
     WatchObject,
 )
 
@@ -51,7 +52,8 @@ log = logging.getLogger("mray.runtime")
 #: From so many references in a value on, they are made in one go.
 _MANY_REFS = 100
 
-_REGISTER_TIMEOUT_S = 30.0
+#: A value is looked for so often: each time its owner has said that it is there, or made it again.
+_READS_MAX = 20
 
 
 class ObjectsPart:
@@ -133,12 +135,13 @@ class ObjectsPart:
     ) -> list[Any]:
         """The values, in order. Raises the first error among them, GetTimeoutError in time."""
         entries = [ref._entry for ref in refs]
+        deadline = None if timeout_s is None else monotonic() + timeout_s
         pending = [entry for entry in entries if not entry.ready]
         if pending:
             self.wait_for(pending, timeout_s)
         load = self.load
         if len(entries) == 1:
-            return [load(entries[0], writable)]
+            return [load(entries[0], writable, None, deadline)]
         ahead = ReadAhead(
             self.rt.store,
             (
@@ -147,17 +150,24 @@ class ObjectsPart:
                 if entry.data is None and entry.located is not None
             ),
         )
-        return [load(entry, writable, ahead) for entry in entries]
+        return [load(entry, writable, ahead, deadline) for entry in entries]
 
-    def load(self, entry: Entry, writable: bool = False, ahead: ReadAhead | None = None) -> Any:
-        """The value of a ready entry; raises the error it holds. ``writable``: as a private copy,
-        of which only pages written to take memory."""
+    def load(
+        self,
+        entry: Entry,
+        writable: bool = False,
+        ahead: ReadAhead | None = None,
+        deadline: float | None = None,
+    ) -> Any:
+        """The value of a ready entry; raises the error it holds, and GetTimeoutError when it turns
+        out to be lost and is not made again until ``deadline`` (monotonic seconds). ``writable``:
+        as a private copy, of which only pages written to take memory."""
         data: bytes | memoryview | None = entry.data
         if data is None:
             if entry.located is None:
                 data = NONE
             else:
-                data = self._read_store(entry, ahead)
+                data = self._read_store(entry, ahead, deadline)
                 data = own_memory(self.rt.store, entry.object_id, data, writable)
         if writable and type(data) is bytes:
             data = own_memory(self.rt.store, entry.object_id, data, writable)
@@ -178,17 +188,55 @@ class ObjectsPart:
         assert isinstance(value, BaseException)
         return value
 
-    def _read_store(self, entry: Entry, ahead: ReadAhead | None) -> memoryview:
-        object_id = entry.object_id
-        view = self.rt.store.get(object_id) if ahead is None else ahead.view(object_id)
-        if view is None:
-            raise ObjectLostError(
-                entry.object_id.hex(),
-                task_name=entry.name,
-                reason=self.rt.store.why_missing(entry.object_id)
-                or f"it is not in the store of node {self.rt.node.node_id.hex()[:8]} any more",
+    def _read_store(
+        self, entry: Entry, ahead: ReadAhead | None, deadline: float | None
+    ) -> bytes | memoryview:
+        object_id, store = entry.object_id, self.rt.store
+        view = store.get(object_id) if ahead is None else ahead.view(object_id)
+        reads = 1
+        while view is None:
+            reason = (
+                store.why_missing(object_id)
+                or f"it is not in the store of node {self.rt.node.node_id.hex()[:8]} any more"
             )
+            if reads == _READS_MAX:
+                raise ObjectLostError(object_id.hex(), task_name=entry.name, reason=reason)
+            self._await_again(entry, reason, deadline)
+            if entry.data is not None:
+                return entry.data
+            view = store.get(object_id)
+            reads += 1
         return view
+
+    def _await_again(self, entry: Entry, reason: str, deadline: float | None) -> None:
+        """Have the owner look for a value that is not in the store, and wait for its word."""
+        self.rt.post(lambda: self.rt.recovering.report(entry, reason))
+        left = None if deadline is None else max(0.0, deadline - monotonic())
+        self.wait_for([entry], left)
+
+    def read_again(self, ref: RefInfo, located: Located | None, reason: str) -> bytes | memoryview:
+        """The value of an argument that is not in the store: once its owner has found it, or made
+        it again. Raises ObjectLostError when that does not help; an error in the place of the
+        value is returned as it is."""
+        rt = self.rt
+        entry = rt.borrowing.entry_for(ref.object_id, ref.owner)
+
+        def begin() -> None:
+            self.references.hold(entry)
+            if not entry.ready and not entry.watching and located is not None:
+                self.references.fill(entry, None, located)
+            rt.recovering.report(entry, reason)
+
+        rt.post(begin)
+        try:
+            self.wait_for([entry], None)
+            if entry.data is not None:
+                return entry.data
+            if entry.located is None:
+                return NONE
+            return self._read_store(entry, None, None)
+        finally:
+            rt.post(lambda: self.references.release(entry))
 
     def wait_for(self, pending: list[Entry], timeout_s: float | None) -> None:
         waiter = Waiter(len(pending), fail_fast=True)
@@ -399,7 +447,11 @@ class ObjectsPart:
 
     def _object_ready(self, sender: bytes, message: ObjectReady) -> None:
         entry = self.entries.get(message.object_id)
-        if entry is None or entry.owner is None or entry.ready:
+        if entry is None or entry.owner is None:
+            return
+        if entry.ready:
+            if entry.located is not None and message.located is not None:
+                entry.located = message.located
             return
         entry.watching = False
         if message.status == 0:

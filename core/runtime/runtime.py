@@ -39,6 +39,7 @@ from mray.runtime.metrics import MetricsPart
 from mray.runtime.objects import ObjectsPart
 from mray.runtime.placing import PlacingPart
 from mray.runtime.pressure import PressurePart
+from mray.runtime.recovering import RecoveringPart
 from mray.runtime.reference_report import ReferenceReports
 from mray.runtime.serializers import SerializersPart
 from mray.runtime.streams import StreamsPart
@@ -129,6 +130,7 @@ class Runtime:
         #: the node are told dead.
         self.on_death: list[Callable[[ProcessDied], None]] = []
         self.on_node_gone: list[Callable[[NodeGone], None]] = []
+        self.recovering = RecoveringPart(self)
         self._timer: Timer | None = None
         self._timer_at = float("inf")
         self._thread: threading.Thread | None = None

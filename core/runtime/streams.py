@@ -35,13 +35,15 @@ CALLS_FOR_USERS = True
 class Source:
     """A generator task that is not over: its stream, and what its items inherit."""
 
-    __slots__ = ("completion", "part", "stream", "task")
+    __slots__ = ("completion", "part", "stream", "task", "wanted")
 
     def __init__(self, part: StreamsPart, stream: Stream, task: Task, completion: Entry) -> None:
         self.part = part
         self.stream = stream
         self.task = task
         self.completion = completion
+        #: Of a generator that runs again, the lost items by number. See replaying.py.
+        self.wanted: dict[int, Entry] | None = None
 
     def fire(self, entry: Entry) -> None:
         """The completion is ready."""
@@ -157,6 +159,9 @@ class StreamsPart:
         self._decline(part, part.items[:known])
         if stream.dropped:
             self._decline(part, part.items[known:])
+        elif source.wanted is not None:
+            for number, returned in enumerate(part.items[known:], before + 1):
+                self.rt.recovering.replays.arrived(source, number, returned)
         else:
             items = stream.items
             for number, returned in enumerate(part.items[known:], before + 1):
@@ -180,19 +185,17 @@ class StreamsPart:
         entry.data = returned.data
         entry.located = returned.located
         entry.ready = True
+        if returned.located is not None:
+            source.stream.note_stored(number)
         return entry
 
     def _decline(self, part: StreamPart, items: list[Returned]) -> None:
         """Items that nobody wants, or that are here already."""
         self.rt.borrowing.decline(items)
-        located = [
-            object_id(TaskId(part.task_id), number + 1)
-            for number, returned in enumerate(items, part.first)
-            if returned.located is not None
-        ]
-        gone = [made for made in located if made not in self.references.entries]
-        if gone:
-            self.rt.store.free_many(gone)
+        for number, returned in enumerate(items, part.first):
+            if returned.located is not None:
+                made = object_id(TaskId(part.task_id), number + 1)
+                self.rt.recovering.copies.discard(made, returned.located)
 
     @staticmethod
     def _fire(stream: Stream) -> None:

@@ -23,7 +23,7 @@ from mray.rpc.pump import RequestFailed
 from mray.runtime.arguments import pack_arguments, spec_of, unknown_templates
 from mray.runtime.explaining import reason_of
 from mray.runtime.failing import failure_of
-from mray.runtime.oom import facts_of, oom_error
+from mray.runtime.oom_retrying import out_of_memory
 from mray.serialization.context import collector
 from mray.serialization.error_names import error_of
 from mray.serialization.failures import error_envelope
@@ -39,11 +39,10 @@ from mray.tasks.dispatch import (
 )
 from mray.tasks.events import TaskRecorder
 from mray.tasks.lease import Lease
-from mray.tasks.oom_retries import OomRetries, OomRetryRules, OutOfMemory, Retry, retemplate
+from mray.tasks.oom_retries import OomRetries, OomRetryRules, OutOfMemory
 from mray.tasks.placing import ANYWHERE, Placing
 from mray.tasks.task import Task, Template
 from mray.wire.messages import (
-    DeathCause,
     KvPut,
     LeaseDemand,
     LeaseGranted,
@@ -95,7 +94,7 @@ class TasksPart:
         self.recorder = TaskRecorder(on=config.tasks.task_events_report_interval_ms > 0)
         #: In a worker: the task that the calling thread runs, b"" for none.
         self.parent_of: Callable[[], bytes] | None = None
-        self._numbers = itertools.count(1)
+        self.numbers = itertools.count(1)
         self._exported: dict[bytes, bytes] = {}
         #: Keys of exports whose references are captured.
         self._captured: set[bytes] = set()
@@ -191,7 +190,7 @@ class TasksPart:
         """What calls of one function with these options share."""
         place = placing or ANYWHERE
         wire = TaskTemplate(
-            next(self._numbers), function_key, name, num_returns, self.rt.job_id, resources,
+            next(self.numbers), function_key, name, num_returns, self.rt.job_id, resources,
             method, retry_exceptions, max_calls, options, max_retries != 0, backpressure,
             place.group, place.captures,
         )  # fmt: skip
@@ -339,32 +338,13 @@ class TasksPart:
                 case Cancelled(task):
                     rt.cancels.fail(task)
                 case OutOfMemory(task, oom):
-                    self._out_of_memory(task, oom)
+                    out_of_memory(self, task, oom)
                 case Fail(task, kind, text, cause):
                     error = failure_of(task.template.name, kind, text, cause)
                     self.fail(task, error_envelope(error))
 
-    def _out_of_memory(self, task: Task, cause: DeathCause) -> None:
-        """A task's worker ended for want of memory: it pauses and runs again, or fails."""
-        facts = facts_of(cause)
-        verdict = self.oom.judge(task, facts, self.rt.pump.clock())
-        if not isinstance(verdict, Retry):
-            error = oom_error(cause, facts, task.template.name, verdict.attempts, verdict.reason)
-            self.fail(task, error_envelope(error))
-            return
-        if self.recorder.on:
-            self.recorder.failed(task, error_of(cause), self.rt.pump.clock())
-        former = self.dispatcher.classes[task.template.class_id]
-        class_id = self.dispatcher.class_of(
-            # A bundle has no more memory than it has.
-            former.resources if former.placed else verdict.resources,
-            former.job_id, former.runtime_env, verdict.exclusive, former.where,
-        )  # fmt: skip
-        retemplate(task, verdict, next(self._numbers), class_id)
-        self.oom.wait(task, verdict.at)
-        self.rt.pump.at(verdict.at, self._retry_paused)
-
-    def _retry_paused(self) -> None:
+    def retry_paused(self) -> None:
+        """Tasks have paused long enough, for there to be memory again."""
         for task in self.oom.due(self.rt.pump.clock()):
             if task.task_id in self.pending:
                 self.resolved(task)
@@ -429,30 +409,43 @@ class TasksPart:
             self.rt.borrowing.decline(reply.returns)
             self.dispatcher.retry(task)
             return
+        if task.attempt and self.rt.recovering.finished(task, reply):
+            return
         self.pending.pop(task.task_id, None)
         references = self.references
         entries = task.returns
+        stored = task.template.num_returns < 0
         for entry, returned in zip(entries, reply.returns, strict=False):
             if returned.refs:
                 self.rt.borrowing.receive_refs(entry, returned.refs)
+            if returned.located is not None:
+                stored = True
             references.fill(entry, returned.data, returned.located)
             if not entry.local:
                 references.settle(entry)
         if not entries:  # Nobody wants the error of a task without results.
             self.rt.borrowing.decline(reply.returns)
+        if stored:
+            self.rt.recovering.keep(task)
         for entry in task.holds:
             references.release(entry)
+        if stored and task.task_id in self.rt.recovering.rebuilding.unfinished:
+            self.rt.recovering.ended(task.task_id)
 
     def fail(self, task: Task, error: bytes) -> None:
-        """Every return of the task is this error."""
-        self.pending.pop(task.task_id, None)
+        """Every return of the task is this error; of one that ran again, those that are lost."""
         if self.recorder.on:
             self.recorder.failed(task, error, self.rt.pump.clock())
+        if task.attempt and self.rt.recovering.failed(task, error):
+            return
+        self.pending.pop(task.task_id, None)
         references = self.references
         for entry in task.returns:
             references.fill(entry, error, None)
             if not entry.local:
                 references.settle(entry)
+        if task.template.num_returns < 0:
+            self.rt.recovering.generator_failed(task)
         for entry in task.holds:
             references.release(entry)
 
@@ -460,6 +453,7 @@ class TasksPart:
         """Nothing pending can end any more."""
         for task in list(self.pending.values()):
             self.fail(task, error)
+        self.rt.recovering.lose_all(error)
 
     def refuse(self, task: Task, error: bytes) -> None:
         """A task that came too late."""

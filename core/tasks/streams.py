@@ -43,6 +43,7 @@ class Stream:
         "limit",
         "producer",
         "received",
+        "stored",
         "task_id",
         "told",
         "waiters",
@@ -61,6 +62,8 @@ class Stream:
         self.attempt = 0
         #: Items that have come so far, each counted once however often it was brought.
         self.received = 0
+        #: The first and the last item that is in a store; None without one.
+        self.stored: tuple[int, int] | None = None
         #: Not taken yet, in order. After the end, one more may be the error.
         self.items: deque[Any] = deque()
         #: What the present run raised.
@@ -106,6 +109,10 @@ class Stream:
             return False
         self.failure = failure
         return True
+
+    def note_stored(self, number: int) -> None:
+        """The item with this number is in a store, not with its owner."""
+        self.stored = (self.stored[0] if self.stored is not None else number, number)
 
     def end(self) -> None:
         """The task is over. Whatever is the last item has been appended."""

@@ -1,0 +1,119 @@
+"""Where the values are that this process owns: copies on other nodes, and their end.
+
+The shell around ownership/locations.py. Owns the words of nodes about copies they made or dropped,
+the answers to who asks where an object is, and freeing it wherever it is. What becomes of an object
+whose last copy is gone is recovering.py's.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mray.ownership.entry import Entry
+from mray.ownership.locations import Locations
+from mray.runtime.node_book import NodeBook
+from mray.wire.messages import (
+    CopyGone,
+    CopyMade,
+    FreeObjects,
+    Located,
+    LocateObjects,
+    ObjectsLocated,
+)
+
+if TYPE_CHECKING:
+    from mray.runtime.runtime import Runtime
+
+
+class CopiesPart:
+    """See the module. All in the loop."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.rt = runtime
+        self.references = runtime.references
+        self.locations = Locations()
+        self.nodes = NodeBook(runtime)
+        pump = runtime.pump
+        pump.on(CopyMade, self._copy_made)
+        pump.on(CopyGone, self._copy_gone)
+        pump.on(LocateObjects, self._locate)
+
+    def _copy_made(self, sender: bytes, message: CopyMade) -> None:
+        unwanted = []
+        for object_id in message.object_ids:
+            entry = self.references.entries.get(object_id)
+            mine = entry is not None and entry.owner is None
+            if entry is None or not (mine and self.locations.made(entry, message.node_id)):
+                unwanted.append(object_id)
+        if unwanted:
+            self.rt.pump.send(sender, FreeObjects(unwanted))
+
+    def _copy_gone(self, sender: bytes, message: CopyGone) -> None:
+        lost = []
+        for object_id in message.object_ids:
+            entry = self.references.entries.get(object_id)
+            self.locations.dropped(object_id, message.node_id)
+            if entry is None or entry.owner is not None or not entry.ready:
+                continue
+            if entry.located is not None and entry.located.node_id == message.node_id:
+                lost.append(entry)
+        if lost:
+            self.rt.recovering.lost(lost, message.text)
+
+    def _locate(self, sender: bytes, message: LocateObjects) -> None:
+        nodes = []
+        for object_id in message.object_ids:
+            entry = self.references.entries.get(object_id)
+            mine = entry is not None and entry.owner is None
+            nodes.append(self.locations.places(entry) if mine and entry is not None else [])
+        self.rt.pump.send(sender, ObjectsLocated(message.rid, nodes))
+
+    def freed(self, entries: list[Entry]) -> None:
+        """Nothing refers to these objects any more: their copies go, on every node."""
+        own = self.rt.node.node_id
+        here = []
+        there: dict[bytes, list[bytes]] = {}
+        for entry in entries:
+            assert entry.located is not None
+            if entry.located.node_id == own:
+                here.append(entry.object_id)
+            else:
+                there.setdefault(entry.located.node_id, []).append(entry.object_id)
+            if self.locations.copies:
+                for node_id in self.locations.forget(entry.object_id):
+                    if node_id == own:
+                        here.append(entry.object_id)
+                    else:
+                        there.setdefault(node_id, []).append(entry.object_id)
+        if here:
+            self.rt.store.free_many(here)
+        for node_id, object_ids in there.items():
+            self.free_at(node_id, object_ids)
+
+    def discard(self, object_id: bytes, made: Located) -> None:
+        """A value that was made once too often goes, unless it has taken the place of the one that
+        is wanted: a store has one copy of an object."""
+        entry = self.references.entries.get(object_id)
+        wanted = entry.located if entry is not None else None
+        if wanted is None or wanted.node_id != made.node_id:
+            self.free_at(made.node_id, [object_id])
+
+    def free_at(self, node_id: bytes, object_ids: list[bytes]) -> None:
+        """Have a node drop its copies."""
+        if node_id == self.rt.node.node_id:
+            self.rt.store.free_many(object_ids)
+        else:
+            self.nodes.tell(node_id, FreeObjects(object_ids))
+
+    def locations_of(self, object_ids: list[bytes]) -> list[tuple[list[bytes], int]]:
+        """For each of our objects: the nodes that have it, and its size (-1: not known)."""
+        found: list[tuple[list[bytes], int]] = []
+        for object_id in object_ids:
+            entry = self.references.entries.get(object_id)
+            if entry is None or not entry.ready:
+                found.append(([], -1))
+            elif entry.located is not None:
+                found.append((self.locations.places(entry), entry.located.size_bytes))
+            else:
+                found.append(([], len(entry.data) if entry.data is not None else -1))
+        return found
