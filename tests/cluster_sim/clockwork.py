@@ -1,0 +1,339 @@
+"""Virtual time and a bad network between real doors' stand-ins.
+
+Owns the clock, the queue of what will happen, the ways between processes (delay, partitions, cut
+connections) and whether a process can be reached, stands still or is dead. Knows of mray only the
+face of ``mray.rpc.door.Door``: pumps and all above them are the real ones.
+
+Within a node messages arrive in order and are never lost, as over a unix socket. Between nodes they
+arrive in order per pair; a partition holds them up, as tcp does, and a cut connection loses what is
+under way, in silence.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterator
+from random import Random
+from typing import Any
+
+from mray.ids import is_on
+from mray.rpc.pump import Pump
+from mray.wire.messages import Address
+
+#: Rounds of one process at one moment, before it is taken to spin for ever.
+_ROUNDS_MAX = 2_000
+
+
+class Violation(AssertionError):
+    """Something is not as it must be."""
+
+
+class Clockwork:
+    """What happens when. Everything follows from one seed."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.rng = Random(seed)
+        self.now = 1_000.0
+        self.events: list[tuple[float, int, Callable[[], None]]] = []
+        self._numbers = itertools.count(1)
+        #: Living and dead, by process id.
+        self.doors: dict[bytes, SimDoor] = {}
+        #: Pairs of nodes (from, to) between which nothing passes; by the tail of their ids.
+        self.cut: set[tuple[bytes, bytes]] = set()
+        self.same_node_s = 0.0001
+        self.between_s = self.rng.choice([0.0005, 0.01, 0.2])
+        self.trace: deque[str] = deque(maxlen=400)
+        self.steps = 0
+        self.digest = 0
+
+    def after(self, delay_s: float, call: Callable[[], None]) -> None:
+        """Call later."""
+        heapq.heappush(self.events, (self.now + delay_s, next(self._numbers), call))
+
+    def step(self) -> bool:
+        """The next event; False when there is none."""
+        if not self.events:
+            return False
+        at, _, call = heapq.heappop(self.events)
+        self.now = max(self.now, at)
+        self.steps += 1
+        call()
+        return True
+
+    def run(self, until: Callable[[], bool], limit_s: float, what: str) -> None:
+        """Let time pass until something is so. Violation if it is not within the limit."""
+        give_up_at = self.now + limit_s
+        while not until():
+            if not self.events or self.events[0][0] > give_up_at:
+                raise Violation(f"not within {limit_s:g} s: {what}")
+            self.step()
+
+    def pass_time(self, duration_s: float) -> None:
+        """Let time pass."""
+        end = self.now + duration_s
+        while self.events and self.events[0][0] <= end:
+            self.step()
+        self.now = end
+
+    def say(self, text: str) -> None:
+        """A line of the story, for failures."""
+        self.trace.append(f"{self.now - 1000:9.4f} {text}")
+        self.digest = hash((self.digest, round(self.now, 6), len(text)))
+
+    def story(self) -> str:
+        """The last lines."""
+        return "\n".join(self.trace)
+
+    # -- ways
+
+    def way_is_open(self, source: bytes, target: bytes) -> bool:
+        """Whether anything passes from one process to another."""
+        return (source[-8:], target[-8:]) not in self.cut
+
+    def partition(self, a: bytes, b: bytes, one_way: bool) -> None:
+        """Hold up what nodes say to each other; ``one_way``: only what a says to b."""
+        self.cut.add((a[-8:], b[-8:]))
+        if not one_way:
+            self.cut.add((b[-8:], a[-8:]))
+
+    def heal(self) -> None:
+        """Let what was held up pass."""
+        self.cut.clear()
+        for door in self.doors.values():
+            door.resume()
+
+    def reset(self, a: bytes, b: bytes) -> None:
+        """Cut all tcp connections between two nodes: what is under way is lost."""
+        for door in self.doors.values():
+            for lane in door.lanes.values():
+                if lane.is_remote and {lane.source[-8:], lane.target[-8:]} == {a[-8:], b[-8:]}:
+                    lane.lose_all()
+
+
+class Lane:
+    """What one process has said to another and has not arrived, in order."""
+
+    def __init__(self, world: Clockwork, source: bytes, target: bytes) -> None:
+        self.world = world
+        self.source, self.target = source, target
+        self.is_remote = source[-8:] != target[-8:]
+        self.waiting: deque[bytes] = deque()
+        self._last_at = 0.0
+        self._life = 0
+
+    def send(self, data: bytes) -> None:
+        """Put on the way."""
+        self.waiting.append(data)
+        self._schedule()
+
+    def _schedule(self) -> None:
+        world = self.world
+        delay_s = world.same_node_s
+        if self.is_remote:
+            delay_s += world.rng.expovariate(1 / world.between_s)
+        at = max(self._last_at, world.now + delay_s)
+        self._last_at = at
+        life = self._life
+        world.after(at - world.now, lambda: self._arrive(life))
+
+    def _arrive(self, life: int) -> None:
+        if life != self._life or not self.waiting:
+            return
+        world = self.world
+        if self.is_remote and not world.way_is_open(self.source, self.target):
+            return  # heal() goes on.
+        target = world.doors.get(self.target)
+        data = self.waiting.popleft()
+        if target is None or target.is_dead:
+            return
+        target.take(self.source, data)
+
+    def resume(self) -> None:
+        """The way is open again."""
+        self._life += 1
+        for _ in self.waiting:
+            self._schedule()
+
+    def lose_all(self) -> None:
+        """The connection breaks."""
+        self._life += 1
+        self.waiting.clear()
+
+
+class SimDoor:
+    """Stands in for mray.rpc.door.Door. The world turns the pump behind it when there is need."""
+
+    world: Clockwork  # set by the patch that puts this class in place
+
+    def __init__(self, process_id: bytes, keys: Any = None, same_machine_ipc: bool = True) -> None:
+        self.process_id = process_id
+        self.is_dead = False
+        #: Standing still (SIGSTOP) until then.
+        self.stopped_until = 0.0
+        self.pump: Pump | None = None
+        self.lanes: dict[bytes, Lane] = {}
+        self._inbox: deque[tuple[bytes, bytes]] = deque()
+        self._dialled: set[bytes] = set()
+        self._callers: set[bytes] = set()
+        self._gone: set[bytes] = set()
+        self._wake_at = float("inf")
+        self._due = False
+        self._turning = False
+        self.on_tcp: Callable[[bytes], None] = lambda process_id: None
+        self.world.doors[process_id] = self
+
+    # -- the face of Door
+
+    def listen_ipc(self, path: str) -> None:
+        """Always succeeds."""
+
+    def dial(self, address: Address, own_node_id: bytes) -> None:
+        """See Door."""
+        process_id = address.process_id
+        if process_id not in self._gone and not self.knows(process_id):
+            self._dialled.add(process_id)
+            if process_id[-8:] != self.process_id[-8:]:
+                self.on_tcp(process_id)
+
+    def dialled_by_tcp(self) -> list[bytes]:
+        """See Door."""
+        return sorted(p for p in self._dialled if p[-8:] != self.process_id[-8:])
+
+    def dial_endpoint(self, process_id: bytes, endpoint: str) -> None:
+        """See Door."""
+        raise AssertionError("the simulation knows addresses only")
+
+    def somebody_listens(self, address: Address, own_node_id: bytes) -> bool | None:
+        """See Door."""
+        if not is_on(address.process_id, own_node_id):
+            return None
+        door = self.world.doors.get(address.process_id)
+        return door is not None and not door.is_dead
+
+    def hang_up(self, process_id: bytes) -> None:
+        """See Door."""
+        self._callers.discard(process_id)
+        self._dialled.discard(process_id)
+        self._gone.add(process_id)
+        lane = self.lanes.pop(process_id, None)
+        if lane is not None:
+            lane.lose_all()
+
+    def peers(self) -> list[bytes]:
+        """See Door."""
+        return sorted(self._dialled | self._callers)
+
+    def knows(self, process_id: bytes) -> bool:
+        """See Door."""
+        return process_id in self._dialled or process_id in self._callers
+
+    def is_remote(self, process_id: bytes) -> bool:
+        """See Door."""
+        return process_id[-8:] != self.process_id[-8:]
+
+    def send(self, process_id: bytes, data: bytes) -> bool:
+        """See Door."""
+        if process_id not in self._dialled:
+            target = self.world.doors.get(process_id)
+            if process_id not in self._callers or target is None or target.is_dead:
+                self._callers.discard(process_id)
+                return False
+        lane = self.lanes.get(process_id)
+        if lane is None:
+            lane = self.lanes[process_id] = Lane(self.world, self.process_id, process_id)
+        lane.send(data)
+        return True
+
+    def poll(
+        self, timeout_s: float | None, run: Callable[[Callable[[], None]], None] | None = None
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """What has come. Never waits."""
+        while self._inbox:
+            sender, data = self._inbox.popleft()
+            if sender not in self._dialled and sender not in self._gone:
+                self._callers.add(sender)
+            yield sender, data
+
+    def wake(self) -> None:
+        """See Door."""
+        self.turn_soon()
+
+    def watch(self, fd: int, ready: Callable[[], None]) -> None:
+        """Nothing here has descriptors."""
+
+    def unwatch(self, fd: int) -> None:
+        """Nothing here has descriptors."""
+
+    def close(self) -> None:
+        """The process has left."""
+        self.die()
+
+    # -- for the world
+
+    def take(self, sender: bytes, data: bytes) -> None:
+        """A message has arrived."""
+        self._inbox.append((sender, data))
+        self.turn_soon()
+
+    def resume(self) -> None:
+        """A partition has healed."""
+        for lane in self.lanes.values():
+            if lane.is_remote:
+                lane.resume()
+
+    def die(self) -> None:
+        """Nothing reaches this process and it does nothing; what it sent is under way."""
+        self.is_dead = True
+        self._inbox.clear()
+
+    def stop(self, duration_s: float) -> None:
+        """Stand still."""
+        self.stopped_until = max(self.stopped_until, self.world.now + duration_s)
+        self.world.after(duration_s, self.turn_soon)
+
+    def turn_soon(self) -> None:
+        """Have the pump turned at this moment, once what happens now is over."""
+        if not (self._due or self._turning or self.is_dead):
+            self._due = True
+            self.world.after(0.0, self._turn)
+
+    def _turn(self) -> None:
+        self._due = False
+        pump, world = self.pump, self.world
+        if self.is_dead or pump is None or world.now < self.stopped_until:
+            return
+        self._turning = True
+        for _ in range(_ROUNDS_MAX):
+            pump.run_once(0.0)
+            inbox = pump.inbox
+            if self.is_dead:
+                return
+            if not (self._inbox or pump._calls or (inbox is not None and inbox.posts)):
+                break
+        else:
+            raise Violation(f"process {self.process_id.hex()[:8]} turns for ever")
+        pump.run_once(0.0)  # Hooks: what the last messages came to leaves.
+        self._turning = False
+        if self.is_dead:
+            return
+        if self._inbox or pump._calls or (pump.inbox is not None and pump.inbox.posts):
+            self.turn_soon()
+        due = pump._next_expiry
+        if pump._timers:
+            due = min(due, pump._timers[0][0])
+        if due < self._wake_at or self._wake_at <= world.now:
+            self._wake_at = due
+            if due != float("inf"):
+                world.after(max(0.0, due - world.now), self.turn_soon)
+
+
+class SimPump(Pump):
+    """A pump on virtual time."""
+
+    def __init__(self, door: Any, node_id: bytes = b"", **kwargs: Any) -> None:
+        world = door.world
+        super().__init__(door, node_id, lambda: world.now, **kwargs)
+        door.pump = self

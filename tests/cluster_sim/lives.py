@@ -1,0 +1,316 @@
+"""One life of a simulated cluster: programs, faults, calm, and what must be true at the end."""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+from typing import Any
+
+from mray import current
+from mray.exceptions import RayActorError, RayError
+from mray.ids import object_id
+from mray.object_ref import ObjectRef
+from mray.ownership.entry import Entry
+from mray.resources import to_fixed
+from mray.runtime.arguments import NOTHING
+from mray.runtime.mailbox import Watcher
+from mray.runtime.runtime import Runtime
+from mray.wire.messages import ActorSpec
+
+from .clockwork import Violation
+from .cluster import SimCluster
+from .record import value_of
+
+
+class Asked:
+    """A reference that a driver holds, and what is expected of it."""
+
+    def __init__(self, rt: Runtime, plan: dict[str, Any], ref: Any, args: int) -> None:
+        self.rt, self.plan, self.ref = rt, plan, ref
+        self.expected = value_of(plan, args)
+        self.outcome: Any = None
+        self.is_over = False
+        self.actor: SimActor | None = None
+
+
+class SimActor:
+    """An actor that a driver has made and holds."""
+
+    def __init__(self, rt: Runtime, spec: ActorSpec, ref: Any) -> None:
+        self.rt, self.spec, self.ref = rt, spec, ref
+        #: The incarnation that answered last.
+        self.incarnation = 0
+        self.answered: list[int] = []
+
+
+#: How long after the last reference something may still be kept: batches go again within seconds.
+REST_S = 25.0
+
+
+class Life:
+    """See the module."""
+
+    def __init__(self, cluster: SimCluster) -> None:
+        self.cluster = cluster
+        self.world = cluster.world
+        self.asked: list[Asked] = []
+        self.actors: list[SimActor] = []
+        self.fault_rate = self.world.rng.choice([0.05, 0.2, 0.4])
+        self._numbers = iter(range(1, 10**9))
+
+    def plan(self, depth: int = 0) -> dict[str, Any]:
+        """A random plan."""
+        rng = self.world.rng
+        kids = []
+        if depth < 2 and rng.random() < 0.3:
+            kids = [self.plan(depth + 1) for _ in range(rng.choice([1, 2, 4]))]
+        return {
+            "number": next(self._numbers),
+            "run_s": rng.choice([0.0, 0.0, 0.001, 0.1, 1.0]),
+            "kids": kids,
+            "retries": 20,
+            "cpus": rng.choice([1.0, 1.0, 1.0, 0.5, 2.0]),
+        }
+
+    def connect(self, node_id: bytes) -> Runtime:
+        """A driver."""
+        box: list[Runtime] = []
+        self.cluster.connect(node_id, box.append)
+        self.world.run(lambda: bool(box), 60.0, "a driver connects")
+        return box[0]
+
+    def submit(self, rt: Runtime, plan: dict[str, Any], args: list[Asked] | None = None) -> Asked:
+        """A driver submits a task and waits for it."""
+        args = args or []
+        ref = self.cluster.submit(rt, plan, [one.ref for one in args])
+        asked = Asked(rt, plan, ref, sum(one.expected for one in args))
+        self._await(asked)
+        return asked
+
+    def _await(self, asked: Asked) -> None:
+        rt, plan, ref = asked.rt, asked.plan, asked.ref
+        self.asked.append(asked)
+
+        def arrived(entry: Any) -> None:
+            with self.cluster.as_process(rt):
+                try:
+                    value = rt.objects.load(entry)
+                except BaseException as error:
+                    value = error.with_traceback(None)  # Its frames would hold the reference.
+            if asked.is_over:
+                raise Violation(f"plan {plan['number']} has ended twice")
+            asked.is_over, asked.outcome = True, value
+            self.world.say(f"plan {plan['number']} is over: {str(value)[:60]}")
+            if asked.actor is not None:
+                self._heed_actor(asked, asked.actor)
+
+        rt.post(lambda: rt.objects._begin_wait(Watcher(arrived), [ref._entry]))
+        self.world.doors[rt.process_id].turn_soon()
+
+    def make_actor(self, rt: Runtime) -> SimActor:
+        """A driver makes an actor."""
+        rng = self.world.rng
+        actor_id, task_id = rt.ids.actor(), rt.ids.task()
+        spec = ActorSpec(
+            actor_id, rt.job_id, rt.address, b"", "Sim", task_id, b"", [], None, None,
+            {}, to_fixed({"CPU": 1.0}), rng.choice([0, 3, -1]), rng.choice([0, 0, 5]), 1,
+        )  # fmt: skip
+        entry = Entry(object_id(task_id, 1), None, rt.mailbox, 1, "Sim")
+        entry.is_actor = entry.ready = True
+        rt.references.entries[entry.object_id] = entry
+        ref: Any = ObjectRef(entry)
+        with self.cluster.as_process(rt):
+            rt.actors.create(spec, NOTHING, entry, False)
+        self.world.doors[rt.process_id].turn_soon()
+        self.world.say(f"actor {actor_id.hex()[:8]}: {spec.max_restarts} restarts")
+        actor = SimActor(rt, spec, ref)
+        self.actors.append(actor)
+        return actor
+
+    def call(self, actor: SimActor, plan: dict[str, Any]) -> Asked:
+        """A driver calls its actor."""
+        rt, spec = actor.rt, actor.spec
+        plan["retries"] = spec.max_task_retries
+        template = rt.actors.method_template("Sim", "work", 1, spec.max_task_retries, b"", b"")
+        with self.cluster.as_process(rt):
+            (ref,) = rt.tasks.call(template, (plan,), {}, spec.actor_id, actor.ref._entry)
+        asked = Asked(rt, plan, ref, 0)
+        asked.actor = actor
+        self._await(asked)
+        return asked
+
+    def _heed_actor(self, asked: Asked, actor: SimActor) -> None:
+        """An actor has answered, or not: is it what may be?"""
+        number, outcome = asked.plan["number"], asked.outcome
+        if isinstance(outcome, RayActorError):
+            if actor.spec.max_restarts and actor.spec.max_task_retries:
+                pass  # Retries may be used up; how often it began is counted elsewhere.
+            return
+        if isinstance(outcome, BaseException):
+            raise Violation(f"call {number}: {outcome!r}")
+        total, _, incarnation = outcome
+        if total != asked.expected:
+            raise Violation(f"call {number}: {total}, expected {asked.expected}")
+        if number not in self.cluster.record.served.get((actor.spec.actor_id, incarnation), ()):
+            raise Violation(f"call {number} was answered by incarnation {incarnation} unserved")
+        if incarnation < actor.incarnation:
+            raise Violation(f"call {number}: {incarnation} answers after {actor.incarnation}")
+        actor.incarnation = incarnation
+
+    # -- the end
+
+    def calm_down(self, limit_s: float = 300.0) -> None:
+        """Everything asked for by the living comes to its end, with the right value."""
+        living = [one for one in self.asked if one.rt in self.cluster.drivers]
+        self.world.run(
+            lambda: all(one.is_over for one in living),
+            limit_s,
+            f"plans {[one.plan['number'] for one in living if not one.is_over][:5]} end",
+        )
+        for one in living:
+            if one.actor is not None:
+                continue
+            if isinstance(one.outcome, RayError) or one.outcome != one.expected:
+                raise Violation(
+                    f"plan {one.plan['number']}: {one.outcome!r}, expected {one.expected}"
+                )
+
+    def rest(self) -> None:
+        """All references are dropped: in the end nothing is left anywhere."""
+        self.asked.clear()
+        self.actors.clear()
+        self.world.pass_time(REST_S)
+        cluster = self.cluster
+        for process_id, rt in cluster.runtimes.items():
+            left = list(rt.references.entries.values())
+            if left:
+                raise Violation(
+                    f"process {process_id.hex()[:8]} still has {len(left)} objects: "
+                    f"{[(e.name, e.local, e.held, e.inside, e.borrowers) for e in left[:3]]}"
+                )
+            if rt.tasks.pending:
+                raise Violation(f"process {process_id.hex()[:8]} has tasks left")
+            rt.ledger.check()
+            rt.tasks.dispatcher.check()
+        for node_id, node in cluster.nodes.items():
+            node._leases.check()
+            free, total = node._leases.free(), node.info.resources
+            if free != total:
+                raise Violation(f"node {node_id.hex()[:6]}: {free} of {total} is free")
+            if node._leases.pending():
+                raise Violation(f"node {node_id.hex()[:6]}: {node._leases.pending()} waits")
+
+
+def collected(call: Any) -> Any:
+    """Run one life without the cyclic collector's randomness, and clear the runtime after it."""
+
+    @functools.wraps(call)
+    def run(seed: int, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return call(seed, *args, **kwargs)
+        finally:
+            current.runtime = None
+
+    return run
+
+
+#: What may go wrong, and how often compared with the others.
+FAULTS = {
+    "worker dies": 6,
+    "node dies": 1,
+    "node stands still": 2,
+    "worker stands still": 2,
+    "partition": 2,
+    "connections are cut": 3,
+    "driver dies": 1,
+    "node joins": 1,
+}
+
+
+@collected
+def live(seed: int, actions: int = 25, faults: dict[str, int] | None = None) -> SimCluster:
+    """A whole life. Violation, with the seed and the story, if something is not as it must be."""
+    faults = FAULTS if faults is None else faults
+    with tempfile.TemporaryDirectory() as directory, SimCluster(seed, directory) as cluster:
+        life, world = Life(cluster), cluster.world
+        try:
+            world.run(
+                lambda: all(node._daemon.was_ready for node in cluster.nodes.values()),
+                30.0,
+                "all nodes join",
+            )
+            homes = list(cluster.nodes)[:2]
+            for home in homes[: world.rng.choice([1, 2])]:
+                life.connect(home)
+            for _ in range(actions):
+                act(life, faults)
+                for _ in range(world.rng.choice([0, 1, 10, 100])):
+                    world.step()
+            world.heal()
+            life.calm_down()
+            life.rest()
+        except AssertionError as error:
+            raise Violation(f"seed {seed}: {error}\n{world.story()}") from error
+        return cluster
+
+
+def act(life: Life, faults: dict[str, int]) -> None:
+    """One thing that a program, or fate, does."""
+    cluster, rng = life.cluster, life.world.rng
+    choice = rng.random()
+    if faults and choice < life.fault_rate:
+        fate(life, rng.choices(list(faults), list(faults.values()))[0])
+        return
+    if not cluster.drivers:
+        if cluster.nodes:
+            life.connect(next(iter(cluster.nodes)))
+        return
+    rt = rng.choice(cluster.drivers)
+    mine = [one for one in life.asked if one.rt is rt and one.actor is None]
+    args = [rng.choice(mine)] if mine and rng.random() < 0.3 else []
+    actors = [actor for actor in life.actors if actor.rt is rt]
+    if choice > 0.9:
+        life.make_actor(rt)
+    elif actors and choice > 0.6:
+        life.call(rng.choice(actors), {**life.plan(depth=2), "run_s": rng.choice([0.0, 0.1])})
+    else:
+        life.submit(rt, life.plan(), args)
+
+
+def fate(life: Life, fault: str) -> None:
+    """Something goes wrong."""
+    cluster, world = life.cluster, life.world
+    rng, nodes = world.rng, list(cluster.nodes)
+    homes = {rt.node.node_id for rt in cluster.drivers}
+    match fault:
+        case "worker dies" if cluster.workers:
+            cluster.worker_dies(rng.choice(list(cluster.workers)))
+        case "node dies":
+            others = [node_id for node_id in nodes if node_id not in homes]
+            if others and len(nodes) > 1:
+                cluster.node_dies(rng.choice(others))
+        case "node stands still":
+            node_id, pause_s = rng.choice(nodes), rng.choice([1.0, 4.0, 30.0])
+            if pause_s < 10.0 or node_id not in homes:
+                world.say(f"node {node_id.hex()[:6]} stands still for {pause_s:g} s")
+                world.doors[node_id].stop(pause_s)
+        case "worker stands still" if cluster.workers:
+            world.doors[rng.choice(list(cluster.workers))].stop(rng.choice([1.0, 5.0]))
+        case "partition":
+            head = cluster.head_address.process_id
+            a, b = rng.sample([*nodes, head], 2)
+            pause_s = rng.choice([1.0, 3.0, 20.0])
+            if pause_s > 10.0 and ({a, b} & homes):
+                pause_s = 3.0
+            one_way = rng.random() < 0.3
+            world.say(f"{a.hex()[:6]} and {b.hex()[:6]} are parted for {pause_s:g} s ({one_way})")
+            world.partition(a, b, one_way)
+            world.after(pause_s, world.heal)
+        case "connections are cut":
+            a, b = rng.sample([*nodes, cluster.head_address.process_id], 2)
+            world.say(f"connections of {a.hex()[:6]} and {b.hex()[:6]} are cut")
+            world.reset(a, b)
+        case "driver dies" if len(cluster.drivers) > 1:
+            cluster.driver_dies(rng.choice(cluster.drivers))
+        case "node joins" if len(nodes) < 5:
+            cluster.add_node()
