@@ -24,6 +24,8 @@ from mray.node.memory.service import OomService
 from mray.node.neighbours import Neighbours
 from mray.node.objects.report import MemoryReports
 from mray.node.reports import NodeReports
+from mray.node.sched.cluster_view import ClusterView
+from mray.node.sched.elsewhere import Elsewhere
 from mray.node.sched.group_service import GroupService
 from mray.node.sched.head_link import HeadLink
 from mray.node.sched.identity import open_store, reach
@@ -87,9 +89,11 @@ class Node:
             config.workers.kill_worker_timeout_milliseconds / 1000,
         )
         self._pool = Pool(rules, lambda: new_process_id(self._node_id))
+        view = ClusterView(self.info)
         self._leases = Leases(
             self.info.resources, self._pool,
             workers_max(cpus, config.workers.num_workers_soft_limit), self._node_id.hex()[:8],
+            Elsewhere(view),
         )  # fmt: skip
         backup_count = config.logs.log_rotation_backup_count
         self._tailer = Tailer(self._pump, self.info.ip, backup_count, self._send_to_driver)
@@ -123,7 +127,7 @@ class Node:
             self._tailer.title_of,
         )  # fmt: skip
         self._neighbours = Neighbours(
-            self._pump, self._peers, self.info,
+            self._pump, self._peers, view,
             on_process=self._remote_process_died,
             on_node=self._remote_node_died,
             on_change=self._changed,
@@ -170,7 +174,24 @@ class Node:
 
     def join(self) -> None:
         """Register at the head; the daemon is ready when that has answered."""
-        self._head.join(self.info, lambda reply: self._neighbours.joined(reply.nodes))
+        self._head.join(
+            self.info,
+            lambda reply: self._neighbours.joined(reply.nodes),
+            self._contents,
+            lambda: [peer.process_id for peer in self._peers],
+        )
+
+    def _contents(self) -> m.NodeContents:
+        """What a head that has begun anew has to know."""
+        actors = [
+            m.RunningActor(hold.actor.spec.actor_id, hold.actor.incarnation, hold.worker)
+            for hold in self._leases.holds.by_worker.values()
+            if hold.actor is not None
+        ]
+        return m.NodeContents(
+            actors, self._leases.bundles.contents(), [peer.process_id for peer in self._peers],
+            self._jobs.known(), self._runner.running(),
+        )  # fmt: skip
 
     # -- the processes of this node
 
@@ -190,6 +211,7 @@ class Node:
             message.rid, self.info, params.head, params.config, params.cluster_id
         )
         self._pump.send(sender, registered)
+        self._head.greet(sender)
         if message.kind == "worker":
             self._leases_changed = True
 
@@ -264,7 +286,7 @@ class Node:
     # -- leases and actors
 
     def _lease_demand(self, sender: bytes, message: m.LeaseDemand) -> None:
-        if sender not in self._peers:
+        if sender not in self._peers and not self._neighbours.lives(sender, message.home):
             # Read after its end was seen; or it never registered, and we would never see its end.
             self._log.warning("a lease demand of %s, who is not here", sender.hex()[:8])
             return
@@ -409,6 +431,8 @@ class Node:
             memory_limit_bytes=self._gauge.reading.limit_bytes,
             memory_threshold_bytes=self._gauge.threshold_bytes,
             spilling=self._store.spill_figures(),
+            epoch=self._head.epoch,
+            draining=self._neighbours.draining,
         )
 
     # -- the end

@@ -81,6 +81,7 @@ class Daemon:
         self.on_stop: Callable[[str, float], None] = lambda reason, grace_s: self.finish(0)
         self.stopping = False
         self._exit_code: int | None = None
+        self._least_code = 0
         self._ready_fd = params.ready_fd
 
     # -- the start
@@ -179,11 +180,17 @@ class Daemon:
 
     # -- the end
 
-    def stop(self, reason: str, grace_s: float = SIGNAL_GRACE_S) -> None:
-        """Begin the end: calls on_stop, once. In the pump's thread."""
+    def stop(self, reason: str, grace_s: float = SIGNAL_GRACE_S, code: int = 0) -> None:
+        """Begin the end: calls on_stop, once. In the pump's thread. ``code``: the least exit code.
+
+        A failure (``code`` 1) is also said on standard error, whose end others show.
+        """
         if self.stopping:
             return
         self.stopping = True
+        self._least_code = code
+        if code:
+            print(f"mray: the {self.kind} daemon ends: {reason}", file=sys.stderr, flush=True)
         self.log.info("%s stops: %s (grace %.1f s)", self.kind, reason, grace_s)
         self.pump.after(grace_s + _OVERTIME_S, self._overdue)
         try:
@@ -200,7 +207,7 @@ class Daemon:
         """End run() with this exit code; a node says goodbye to its head."""
         if self._exit_code is not None:
             return
-        self._exit_code = code
+        self._exit_code = code = max(code, self._least_code)
         if self.kind == "node":
             cause = DeathCause("intended", "the node was stopped", pid=os.getpid())
             if self.pump.door.knows(self.params.head.process_id):

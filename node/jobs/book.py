@@ -45,6 +45,10 @@ class JobBook:
         #: No more is asked: the node ends.
         self.closed = False
 
+    def known(self) -> list[bytes]:
+        """The jobs that have not ended, as far as this node was told."""
+        return [job_id for job_id in self._jobs if job_id not in self._over]
+
     def get(self, job_id: bytes) -> m.JobInfo | None:
         """What the head told of a job."""
         return self._jobs.get(job_id)

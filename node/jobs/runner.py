@@ -94,6 +94,10 @@ class JobRunner:
     def __len__(self) -> int:
         return len(self._jobs)
 
+    def running(self) -> list[tuple[str, int]]:
+        """Submission ids with the pids of their drivers, 0 for one that is being started."""
+        return [(name, job.pid if job.told else 0) for name, job in self._jobs.items()]
+
     def log_is_open(self, log_name: str) -> bool:
         """Whether a job still writes this log."""
         return any(job.log_name == log_name for job in self._jobs.values())

@@ -13,7 +13,7 @@ from mray.node.sched.holds import Holds
 from mray.node.sched.lines import Line, infeasible_text
 from mray.placement import in_bundle, offered
 from mray.resources import Resources, fits, give_back, take
-from mray.wire.messages import BundlesReserved, ReserveBundles
+from mray.wire.messages import BundlesReserved, ReserveBundles, RunningBundle
 
 
 class _Bundle:
@@ -44,6 +44,15 @@ class Bundles:
         """Whether something may run in the group here."""
         bundles = self._groups.get(group_id, {}).values()
         return any(b.committed and not b.leaving for b in bundles)
+
+    def contents(self) -> list[RunningBundle]:
+        """All that are reserved and not given back."""
+        return [
+            RunningBundle(group_id, index, bundle.attempt, bundle.committed)
+            for group_id, group in self._groups.items()
+            for index, bundle in group.items()
+            if not bundle.leaving
+        ]
 
     def judge(
         self, message: ReserveBundles, node_name: str

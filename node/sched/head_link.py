@@ -1,32 +1,66 @@
-"""This node's side of its membership: joining, heartbeats, and noticing that the head is gone.
+"""This node's side of its membership: joining, heartbeats, and a head that goes and comes back.
 
 A heartbeat goes out when what it says has changed, at most every 50 ms, and every two seconds. A
 head on this machine is watched as a process; one elsewhere has to answer a Ping now and then.
+
+    JOINED --its process ended, its pings are not answered--> AWAY --it answers--> registering
+      ^                                                        |                       |
+      |                                                        +- too long -> the end  |
+      +------------------- NodeRegistered, of no lower epoch --------------------------+
+
+While the head is away the node serves on. It is redialled by ZeroMQ; here it is only asked whether
+it is there. To a head of a new epoch the node tells what it has, and what it said last again: the
+former head may not have read it. A cluster that ends with its driver ends with its head too.
+
+A node obeys the epoch it has registered with and never a lower one. That is enough: a head's words
+come on the connection that the registration went out on, and none leaves a head whose storage has
+been taken over (journal.py of the head).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from mray.node.daemon import Daemon
+from mray.rpc.patience import PatientRequests
 from mray.rpc.pump import RequestFailed, Timer
+from mray.units import format_duration
 from mray.wire.messages import (
     Ack,
+    ActorStartFailed,
+    GetHeadState,
+    HeadAway,
+    HeadBack,
+    HeadState,
     Heartbeat,
+    JobExited,
+    JobStarted,
     Message,
+    NodeContents,
     NodeInfo,
     NodeRegistered,
     Ping,
+    ProcessDied,
     Refused,
+    RegisterAgain,
     RegisterNode,
 )
 
 _REGISTER_TIMEOUT_S: Final = 30.0
+_REGISTER_AGAIN_TIMEOUT_S: Final = 5.0
 _HEARTBEAT_S: Final = 2.0
 _NEWS_S: Final = 0.05
-#: Once the head is gone, workers get this long.
+#: Once the head is gone for good, workers get this long.
 HEAD_GONE_GRACE_S: Final = 2.0
+#: A head that is away is asked so often whether it is there.
+_PROBE_S: Final = 0.5
+#: What is said again to a head that has begun anew: of so many messages, those that are so young,
+#: or came while it was away.
+_SAID_MAX: Final = 1000
+_SAID_S: Final = 30.0
+_SAID_AGAIN: Final = (ProcessDied, ActorStartFailed, JobStarted, JobExited)
 
 
 class HeadLink:
@@ -37,38 +71,65 @@ class HeadLink:
         self._pump = daemon.pump
         self._head_id = daemon.params.head.process_id
         self._beat = beat
+        self._requests = PatientRequests(self._pump, self._head_id)
         self._last: Heartbeat | None = None
         self._last_at = float("-inf")
         self._news_timer: Timer | None = None
         self._silent_count = 0
         self._on_joined: Callable[[NodeRegistered], None] = lambda reply: None
+        self._contents: Callable[[], NodeContents] = lambda: NodeContents([], [], [], [], [])
+        #: The processes of this node.
+        self._processes: Callable[[], Iterable[bytes]] = lambda: ()
+        self._node: NodeInfo | None = None
+        self._epoch = 0
+        self._away_since: float | None = None
+        self._why = ""
+        self._registering = False
+        self._end_timer: Timer | None = None
+        self._said: deque[tuple[float, Message]] = deque(maxlen=_SAID_MAX)
+        self._watched_pid = 0
+        self._pump.on(RegisterAgain, self._register_again)
+        self._pump.on(GetHeadState, self._tell_state)
+
+    # -- talking to the head
 
     def tell(self, message: Message) -> None:
-        """Send to the head. Lost where it is gone: then so are we, soon."""
-        self._pump.send(self._head_id, message)
+        """Send to the head, also to the next one where that is of use to it."""
+        if isinstance(message, _SAID_AGAIN):
+            self._said.append((self._pump.clock(), message))
+        if self._away_since is None:
+            self._pump.send(self._head_id, message)
 
     def ask(
         self, make: Callable[[int], Message], on_reply: Callable[[Message], None], timeout_s: float
     ) -> None:
-        """A request to the head."""
-        self._pump.request(self._head_id, make, on_reply, timeout_s)
+        """A request to the head; it waits while the head is away."""
+        self._requests.ask(make, on_reply, timeout_s)
 
-    def join(self, node: NodeInfo, on_joined: Callable[[NodeRegistered], None]) -> None:
-        """Register; the daemon is ready when the head has answered, or fails to start."""
-        self._on_joined = on_joined
+    def join(
+        self,
+        node: NodeInfo,
+        on_joined: Callable[[NodeRegistered], None],
+        contents: Callable[[], NodeContents],
+        processes: Callable[[], Iterable[bytes]],
+    ) -> None:
+        """Register; the daemon is ready when the head has answered, or fails to start.
+
+        ``on_joined`` is called each time; ``contents()`` tells what the node has."""
+        self._node, self._on_joined = node, on_joined
+        self._contents, self._processes = contents, processes
         params = self._daemon.params
         self._pump.door.dial(params.head, params.process_id)
-        self.ask(lambda rid: RegisterNode(rid, node), self._joined, _REGISTER_TIMEOUT_S)
+        self._pump.on_reset = self._lost_its_memory
+        self._pump.request(
+            self._head_id, lambda rid: RegisterNode(rid, node), self._joined, _REGISTER_TIMEOUT_S
+        )
         if params.head_pid:
-            text = f"the head (pid {params.head_pid}) has ended, and the cluster with it"
-            self._daemon.watch_pid(
-                params.head_pid,
-                params.head_start_time,
-                lambda: self._daemon.stop(text, HEAD_GONE_GRACE_S),
-            )
+            self._watch(params.head_pid, params.head_start_time)
 
     def _joined(self, reply: Message) -> None:
         if isinstance(reply, NodeRegistered):
+            self._epoch = reply.epoch
             self._on_joined(reply)
             self._daemon.ready()
             self._pump.every(_HEARTBEAT_S / 2, self._in_time)
@@ -102,25 +163,183 @@ class HeadLink:
             self._send(beat)
 
     def _send(self, beat: Heartbeat) -> None:
+        if self._away_since is not None:
+            return
         self._last = beat
         self._last_at = self._pump.clock()
         self.tell(beat)
 
-    # -- a head on another machine
+    @property
+    def epoch(self) -> int:
+        """Of the head that this node obeys."""
+        return self._epoch
+
+    # -- a head that goes
+
+    def _watch(self, pid: int, start_time: int) -> None:
+        """A head on this machine."""
+        self._watched_pid = pid
+
+        def ended() -> None:
+            if self._watched_pid == pid:
+                self._watched_pid = 0
+                self._lost(f"the head (pid {pid}) has ended")
+
+        self._daemon.watch_pid(pid, start_time, ended)
 
     def _ping(self) -> None:
+        """A head on another machine."""
         timeout_s = self._daemon.config.liveness.health_check_timeout_ms / 1000
-        self.ask(Ping, self._ponged, timeout_s)
+        self._pump.request(self._head_id, Ping, self._ponged, timeout_s)
 
     def _ponged(self, reply: Message) -> None:
+        if self._away_since is not None:
+            return
         liveness = self._daemon.config.liveness
-        period_s = liveness.health_check_period_ms / 1000
         if isinstance(reply, Ack):
             self._silent_count = 0
         else:
             self._silent_count += 1
             if self._silent_count >= liveness.health_check_failure_threshold:
-                text = f"the head answered none of the last {self._silent_count} health checks"
-                self._daemon.stop(text, HEAD_GONE_GRACE_S)
+                count, self._silent_count = self._silent_count, 0
+                self._lost(f"the head answered none of the last {count} health checks")
                 return
-        self._pump.after(period_s, self._ping)
+        self._pump.after(liveness.health_check_period_ms / 1000, self._ping)
+
+    def _lost(self, why: str) -> None:
+        if self._away_since is not None or self._daemon.stopping:
+            return
+        wait_s = self._daemon.config.liveness.gcs_rpc_server_reconnect_timeout_s
+        if self._daemon.params.owner_pid or not wait_s or not self._daemon.was_ready:
+            self._daemon.stop(f"{why}, and the cluster with it", HEAD_GONE_GRACE_S)
+            return
+        self._away_since, self._why = self._pump.clock(), why
+        self._requests.gone()
+        self._daemon.log.warning(
+            "%s: this node goes on, and waits for it for %s", why, format_duration(wait_s)
+        )
+        self._broadcast(HeadAway(0.0, why))
+        self._end_timer = self._pump.after(wait_s, self._too_long)
+        self._probe()
+
+    def _too_long(self) -> None:
+        assert self._away_since is not None
+        away_s = self._pump.clock() - self._away_since
+        text = (
+            f"{self._why} and did not come back within {format_duration(away_s)} "
+            "(gcs_rpc_server_reconnect_timeout_s)"
+        )
+        self._broadcast(HeadAway(away_s, text, final=True))
+        self._requests.give_up(text)
+        self._daemon.stop(text, HEAD_GONE_GRACE_S, code=1)
+
+    # -- a head that comes
+
+    def _probe(self) -> None:
+        if self._away_since is None or self._daemon.stopping:
+            return
+
+        def answered(reply: Message) -> None:
+            if isinstance(reply, Ack):
+                self._register()
+            elif self._away_since is not None:
+                self._probe()
+
+        self._pump.request(self._head_id, Ping, answered, _PROBE_S)
+
+    def _lost_its_memory(self, process_id: bytes) -> None:
+        if process_id == self._head_id:
+            self._register()
+
+    def _register_again(self, sender: bytes, message: RegisterAgain) -> None:
+        if sender == self._head_id and message.epoch >= self._epoch:
+            self._register()
+
+    def _register(self) -> None:
+        """Tell a head that may know nothing of this node what it has."""
+        if self._registering or self._daemon.stopping or not self._daemon.was_ready:
+            return
+        self._registering = True
+        node = self._node
+        assert node is not None
+        now = self._pump.clock()
+        since = (now if self._away_since is None else self._away_since) - _SAID_S
+        for at, message in self._said:
+            if at >= since:
+                self._pump.send(self._head_id, message)
+        contents, cluster_id = self._contents(), self._daemon.params.cluster_id
+        self._pump.request(
+            self._head_id,
+            lambda rid: RegisterNode(rid, node, cluster_id, self._epoch, contents),
+            self._registered,
+            _REGISTER_AGAIN_TIMEOUT_S,
+        )
+
+    def _registered(self, reply: Message) -> None:
+        self._registering = False
+        if isinstance(reply, Refused) and reply.kind != "OSError":
+            text = f"the head does not take this node back: {reply.text}"
+            self._broadcast(HeadAway(0.0, text, final=True))
+            self._daemon.stop(text, 0.0, code=1)
+        elif isinstance(reply, NodeRegistered) and reply.epoch >= self._epoch:
+            self._is_back(reply)
+        elif isinstance(reply, NodeRegistered):
+            self._daemon.log.warning(
+                "a head of epoch %d is not obeyed: this node has obeyed epoch %d",
+                reply.epoch, self._epoch,
+            )  # fmt: skip
+            self._lost("only a former head of the cluster answers")
+            self._pump.after(_PROBE_S, self._probe)
+        elif self._away_since is not None:
+            # A silent one, or one whose storage cannot be written: then later.
+            self._pump.after(_PROBE_S, self._probe)
+
+    def _is_back(self, reply: NodeRegistered) -> None:
+        self._epoch = reply.epoch
+        was_away, self._away_since = self._away_since is not None, None
+        if self._end_timer is not None:
+            self._end_timer.cancel()
+            self._end_timer = None
+        self._daemon.log.info("registered again with the head, epoch %d", reply.epoch)
+        self._on_joined(reply)
+        self._send(self._beat())
+        self._requests.back()
+        self._broadcast(HeadBack(reply.epoch))
+        if self._daemon.params.head_pid:
+            if not self._watched_pid:
+                self._watch_next()
+        elif was_away:
+            self._ping()
+
+    def _watch_next(self) -> None:
+        """The next head on this machine, by what it has written down of itself."""
+        for record in self._daemon.session.processes():
+            if record.kind == "head" and record.alive:
+                self._watch(record.pid, record.start_time)
+                return
+        # It has ended since, or lives in another session: as one on another machine.
+        self._ping()
+
+    # -- telling of it
+
+    def _broadcast(self, message: Message) -> None:
+        for process_id in self._processes():
+            self._pump.send(process_id, message)
+
+    def greet(self, process_id: bytes) -> None:
+        """A process that is new here has to know too."""
+        if self._away_since is not None:
+            away_s = self._pump.clock() - self._away_since
+            self._pump.send(process_id, HeadAway(away_s, self._why))
+
+    def _tell_state(self, sender: bytes, message: GetHeadState) -> None:
+        away_s = wait_s = 0.0
+        if self._away_since is not None:
+            away_s = self._pump.clock() - self._away_since
+            limit_s = self._daemon.config.liveness.gcs_rpc_server_reconnect_timeout_s
+            wait_s = max(0.0, limit_s - away_s)
+        state = HeadState(
+            message.rid, self._away_since is not None, away_s,
+            self._why if self._away_since is not None else "", wait_s, self._epoch,
+        )  # fmt: skip
+        self._pump.send(sender, state)
