@@ -30,6 +30,8 @@ from mray.node.sched.group_service import GroupService
 from mray.node.sched.head_link import HeadLink
 from mray.node.sched.identity import open_store, reach
 from mray.node.sched.leases import Effect, Leases, Send, TellHead, workers_max
+from mray.node.transfer.opening import pull_rules
+from mray.node.transfer.service import Transfer
 from mray.node.workers.child import log_paths
 from mray.node.workers.children import Children
 from mray.node.workers.death import describe
@@ -78,7 +80,7 @@ class Node:
             on_actor=self._begin_actor,
             on_job=lambda message, places, error: self._runner.start_job(message, places, error),
         )  # fmt: skip
-        self._store, self.info = open_store(daemon)
+        self._store, self.info, bulk = open_store(daemon)
         config = daemon.config
         cpus = max(1, -(-self.info.resources.get("CPU", 0) // UNIT))
         rules = PoolRules.for_cpus(
@@ -133,6 +135,10 @@ class Node:
             on_change=self._changed,
             on_own_end=lambda text: daemon.stop(text, 0.0),
         )  # fmt: skip
+        self._transfer = Transfer(
+            self._pump, self._store, self._node_id, bulk, self._neighbours.view.address_of,
+            pull_rules(config, self.info.store_capacity_bytes),
+        )  # fmt: skip
         self._reach = reach(daemon)
         self._timers: dict[str, tuple[float, Timer]] = {}
         self._leases_changed = True
@@ -163,6 +169,7 @@ class Node:
             **self._neighbours.handlers,
             **GroupService(self._leases, self._act).handlers,
             **self._store.handlers,
+            **self._transfer.handlers,
             **self._memory.handlers,
             **self._oom.handlers,
         }
@@ -282,6 +289,7 @@ class Node:
         for owner in self._leases.owners():
             if is_on(owner, node_id):
                 self._remote_process_died(owner)
+        self._transfer.node_gone(node_id)
 
     # -- leases and actors
 
@@ -396,6 +404,7 @@ class Node:
             self._arm_one("leases", self._leases.deadline(), self._tick_leases)
             self._head.news()
         self._arm_one("store", self._store.deadline(), self._tick_store)
+        self._arm_one("transfer", self._transfer.deadline(), self._tick_transfer)
 
     def _arm_one(self, name: str, due: float | None, tick: Callable[[], None]) -> None:
         """Left alone where it fires early: it arms itself again."""
@@ -418,6 +427,10 @@ class Node:
         due = self._store.deadline()
         if due is not None and due <= self._now():
             self._store.tick(self._now())
+
+    def _tick_transfer(self) -> None:
+        del self._timers["transfer"]
+        self._transfer.tick(self._now())
 
     def _heartbeat(self) -> m.Heartbeat:
         return m.Heartbeat(
@@ -466,6 +479,7 @@ class Node:
         self._oom.stop()
         self._environments.close()
         self._children.close()
+        self._transfer.close()
         self._store.close()
 
 

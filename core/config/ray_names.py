@@ -36,7 +36,7 @@ UNSUPPORTED: Final = _names(
     raylet_start_wait_time_s task_rpc_inlined_bytes_limit object_store_full_delay_ms
     plasma_store_usage_trigger_gc_threshold global_gc_min_interval_s
     local_gc_interval_s local_gc_min_interval_s max_task_args_memory_fraction
-    free_objects_period_milliseconds free_objects_batch_size object_manager_default_chunk_size
+    free_objects_period_milliseconds free_objects_batch_size
     object_manager_max_bytes_in_flight object_manager_pull_timeout_ms
     object_manager_push_timeout_ms worker_core_dump_exclude_plasma_store
     raylet_core_dump_exclude_plasma_store start_python_gc_manager_thread

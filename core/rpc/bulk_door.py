@@ -10,7 +10,7 @@ Everything else is door.py's: who may connect, dialling, names.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any
 
 import zmq
 
@@ -66,7 +66,7 @@ class BulkDoor(Door):
                 continue
             if listening and sender not in self._dialled and sender not in self._gone:
                 self._callers.add(sender)
-            frame = cast(zmq.Frame, router.recv(_NOBLOCK, copy=False))
+            frame = router.recv(_NOBLOCK, copy=False)
             extra = False
             while router.getsockopt(zmq.RCVMORE):
                 router.recv(_NOBLOCK)

@@ -86,6 +86,10 @@ class Copies:
         state = self._clients.get(client)
         return None if state is None else state.writing.get(object_id)
 
+    def owners(self) -> list[bytes]:
+        """Who owns current copies."""
+        return list(self._owned)
+
     def of_owner(self, owner_id: bytes) -> list[Copy]:
         """The current copies of an owner's objects."""
         return [self._current[object_id] for object_id in self._owned.get(owner_id, ())]

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, assert_never
+from typing import TYPE_CHECKING, Any, assert_never
 
 from mray.node.objects.allocator import Allocator
 from mray.node.objects.arena import PAGE_BYTES, Arena
@@ -24,7 +24,10 @@ from mray.node.objects.effects import (
     Created,
     DeleteSpill,
     Effect,
+    Evicted,
+    Full,
     OutOfDisk,
+    OwnerGone,
     Punch,
     PunchSpill,
     ReadSpill,
@@ -36,13 +39,14 @@ from mray.node.objects.files import DiskFailure
 from mray.node.objects.overflow import Overflow
 from mray.node.objects.ranges import Range
 from mray.node.objects.refusal import refusal
-from mray.node.objects.spill_pool import SpillPool
+from mray.node.objects.spill_pool import ReadPart, SpillPool
 from mray.node.objects.spilling import SpillRules
 from mray.node.objects.store import ObjectStore, StoreRules
 from mray.store.abort import NO_SPACE
 from mray.units import GIB
 from mray.wire.messages import (
     AbortObject,
+    Address,
     CreateObject,
     FreeObjects,
     GetStoreStats,
@@ -59,8 +63,13 @@ from mray.wire.messages import (
     UnpinObjects,
 )
 
+if TYPE_CHECKING:
+    from mray.node.transfer.service import Transfer
+
 log = logging.getLogger(__name__)
 
+#: Readers' pulls: mray.node.transfer.pulls.GET.
+_GET = 0
 _WARM_BYTES_MAX = 2 * GIB
 
 Send = Callable[[bytes, Message], object]
@@ -104,6 +113,9 @@ class StoreServer:
         self.store = ObjectStore(allocator, rules)
         self._send = send
         self._clock = clock
+        #: What brings objects from other nodes; it writes under the id of this node.
+        self.transfer: Transfer | None = None
+        self.own_id = b""
         #: What to do with each kind of message: for the daemon's table of handlers.
         self.handlers: dict[type[Message], Callable[[bytes, Any], None]] = {
             CreateObject: self.create_object,
@@ -166,16 +178,24 @@ class StoreServer:
     def seal_object(self, sender: bytes, message: SealObject) -> None:
         """No answer."""
         self._perform(self.store.seal(sender, message.object_id, self._clock()))
+        if self.transfer is not None:
+            self.transfer.serving.made_here(message.object_id, whole=True)
 
     def abort_object(self, sender: bytes, message: AbortObject) -> None:
         """No answer."""
         no_space = message.reason == NO_SPACE
         now = self._clock()
         self._perform(self.store.abort(sender, message.object_id, now, no_space=no_space))
+        if self.transfer is not None:
+            self.transfer.serving.made_here(message.object_id, whole=False)
 
     def pin_objects(self, sender: bytes, message: PinObjects) -> None:
-        """Answered by ObjectsPinned."""
+        """Answered by ObjectsPinned; what is not here is pulled first."""
+        transfer = self.transfer
+        absent = transfer.expect(message) if message.sources and transfer is not None else ()
         self._perform(self.store.pin(sender, message.rid, message.object_ids, self._clock()))
+        if absent and transfer is not None:
+            transfer.want(absent, _GET)
 
     def unpin_objects(self, sender: bytes, message: UnpinObjects) -> None:
         """No answer."""
@@ -185,10 +205,14 @@ class StoreServer:
             log.warning("process %s: %s", sender.hex()[:8], error)
             return
         self._perform(effects)
+        if self.transfer is not None:
+            self.transfer.readers_left(object_id for object_id, _ in message.pins)
 
     def free_objects(self, sender: bytes, message: FreeObjects) -> None:
         """No answer."""
         self._perform(self.store.free(sender, message.object_ids, self._clock()))
+        if self.transfer is not None:
+            self.transfer.freed(message.object_ids)
 
     def get_store_stats(self, sender: bytes, message: GetStoreStats) -> None:
         """Answered by StoreStats."""
@@ -250,10 +274,52 @@ class StoreServer:
     def client_died(self, process_id: bytes) -> None:
         """A process of this node has ended and can write no more."""
         self._perform(self.store.client_died(process_id, self._clock()))
+        if self.transfer is not None:
+            self.transfer.client_died(process_id)
 
     def owner_died(self, process_id: bytes) -> None:
         """A process of any node has ended: what it owned is freed."""
         self._perform(self.store.owner_died(process_id, self._clock()))
+        if self.transfer is not None:
+            self.transfer.owner_died(process_id)
+
+    # -- copies of other nodes' objects
+
+    def create_further(self, rid: int, object_id: bytes, size: int, owner_id: bytes) -> None:
+        """Make a place for one; answered by ``created`` or ``refused`` of the transfer."""
+        now = self._clock()
+        self._perform(self.store.create(self.own_id, rid, object_id, size, owner_id, now))
+
+    def seal_further(self, object_id: bytes, owner: Address) -> bool:
+        """It is complete; False if it was freed meanwhile, and is not kept."""
+        self._perform(self.store.seal_further(self.own_id, object_id, owner, self._clock()))
+        copy = self.store.current(object_id)
+        return copy is not None and copy.sealed and copy.further is not None
+
+    def abort_further(self, object_id: bytes) -> None:
+        """It will not be complete."""
+        self._perform(self.store.abort(self.own_id, object_id, self._clock()))
+
+    def not_coming(
+        self, object_id: bytes, reason: str, why: Full | OutOfDisk | OwnerGone | None
+    ) -> None:
+        """An object that readers wait for cannot be had."""
+        self._perform(self.store.not_coming(object_id, reason, why, self._clock()))
+
+    def promote(self, object_ids: Sequence[bytes]) -> list[bytes]:
+        """The copies here are the primary ones from now on; returns those that are not here."""
+        effects, missing = self.store.promote(object_ids, self._clock())
+        self._perform(effects)
+        return missing
+
+    def unhold(self, object_id: bytes) -> None:
+        """End what ``store.hold`` began."""
+        self._perform(self.store.unpin(self.own_id, [(object_id, 1)], self._clock()))
+
+    def read_part(self, job: ReadPart) -> None:
+        """Read a part of a spill file in a thread."""
+        assert self._pool is not None
+        self._pool.submit(job)
 
     def press(self, spill_bytes: int = 0) -> None:
         """The node is short of memory: give all free pages back, and have ``tick`` do so; spill at
@@ -289,7 +355,11 @@ class StoreServer:
         for effect in effects:
             match effect:
                 case Created(client, rid, offset, cold):
-                    if offset < self.arena.virtual_bytes or self._disk_has_room(effect):
+                    if offset >= self.arena.virtual_bytes and not self._disk_has_room(effect):
+                        continue
+                    if client == self.own_id and self.transfer is not None:
+                        self.transfer.created(effect)
+                    else:
                         self._send(client, ObjectCreated(rid, offset, list(cold)))
                 case AnswerPins(client, rid, places, reasons):
                     self._send(client, ObjectsPinned(rid, list(places), list(reasons)))
@@ -302,6 +372,11 @@ class StoreServer:
                     self._send(owner, GiveUpPlaces(rid, list(object_ids)))
                 case Tell(is_warning, text):
                     log.log(logging.WARNING if is_warning else logging.INFO, "%s", text)
+                case Evicted(owner, object_ids):
+                    if self.transfer is not None:
+                        self.transfer.evicted(owner, object_ids)
+                case Refuse(client, _, _) if client == self.own_id and self.transfer is not None:
+                    self.transfer.refused(effect)
                 case Refuse(client, rid, why):
                     kind, text = refusal(why, self.arena.path)
                     self._send(client, Refused(rid, kind, text))

@@ -21,6 +21,8 @@ from collections.abc import Callable, Iterator, Sequence
 from queue import PriorityQueue
 from typing import Protocol
 
+import msgspec
+
 from mray.node.objects.disks import NoRoom, Storage
 from mray.node.objects.effects import DeleteSpill, PunchSpill, ReadSpill, WriteSpill
 from mray.node.objects.files import DiskFailure
@@ -37,9 +39,24 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 #: How long the end of the store waits for what a thread does.
 _JOIN_S = 1.0
 
-Job = ReadSpill | WriteSpill | DeleteSpill | PunchSpill
+
+class ReadPart(msgspec.Struct, frozen=True):
+    """Fill ``buffer`` from ``begin`` on with a part of a file, for another node. Then ``done`` is
+    called in the loop with "" or with what went wrong."""
+
+    disk: int
+    file: int
+    at: int
+    buffer: bytearray
+    begin: int
+    done: Callable[[str], None]
+
+
+Job = ReadSpill | WriteSpill | DeleteSpill | PunchSpill | ReadPart
 #: Reads first: somebody waits for them.
-_PRIORITY: dict[type[Job], int] = {ReadSpill: 0, WriteSpill: 1, DeleteSpill: 2, PunchSpill: 2}
+_PRIORITY: dict[type[Job], int] = {
+    ReadSpill: 0, ReadPart: 0, WriteSpill: 1, DeleteSpill: 2, PunchSpill: 2,
+}  # fmt: skip
 
 
 class Memory(Protocol):
@@ -135,6 +152,8 @@ class SpillPool:
                 return self._write(job, buffer)
             case ReadSpill():
                 return self._read(job, buffer)
+            case ReadPart():
+                return self._read_part(job)
             case DeleteSpill(disk, file):
                 self._try(disk, lambda: self.disks[disk].delete(file))
             case PunchSpill(disk, file, at, size):
@@ -210,6 +229,16 @@ class SpillPool:
                 )
                 break
         return lambda: listener.spill_read_failed(job.number, reason)
+
+    def _read_part(self, job: ReadPart) -> Callable[[], None]:
+        wrong = ""
+        try:
+            self.disks[job.disk].read(job.file, job.at, memoryview(job.buffer)[job.begin :])
+        except Exception as error:
+            # The puller asks another node; its own checksum tells what is damaged.
+            where = f"{self.disks[job.disk].path}, file {job.file}, offset {job.at}"
+            wrong = f"its spill file cannot be read ({where}): {type(error).__name__}: {error}"
+        return lambda: job.done(wrong)
 
     def _read_once(self, job: ReadSpill, buffer: memoryview) -> int:
         crc = 0

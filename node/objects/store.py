@@ -261,6 +261,18 @@ class ObjectStore(Room):
             copy.further = owner
         return self.seal(client, object_id, now)
 
+    def hold(self, client: bytes, object_id: bytes) -> int | None:
+        """Pin a copy that is here for whoever sends it to other nodes; where its bytes begin.
+        None for one that is not here. It ends with ``unpin``."""
+        copy = self._copies.current(object_id)
+        if copy is None or not copy.here:
+            return None
+        return self._copies.pin(copy, client)[0]
+
+    def owners(self) -> list[bytes]:
+        """Who owns what is here."""
+        return self._copies.owners()
+
     def not_coming(
         self, object_id: bytes, reason: str, why: Full | OutOfDisk | OwnerGone | None, now: float
     ) -> list[Effect]:

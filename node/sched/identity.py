@@ -12,7 +12,10 @@ from mray.node.daemon import Daemon, StartFailed
 from mray.node.objects.arena import Arena, ArenaError
 from mray.node.objects.opening import open_server
 from mray.node.objects.server import StoreServer
+from mray.node.objects.spill_pool import StoreMemory
 from mray.node.sched.detect import look, node_resources, store_capacity
+from mray.node.transfer.bulk import Bulk
+from mray.node.transfer.opening import open_bulk, pull_rules
 from mray.rpc.door import Keys
 from mray.rpc.endpoints import split_host_port
 from mray.units import format_bytes
@@ -20,8 +23,9 @@ from mray.version import VERSION
 from mray.wire.messages import Address, NodeInfo
 
 
-def open_store(daemon: Daemon) -> tuple[StoreServer, NodeInfo]:
-    """The object store, and what the node says of itself. StartFailed where the store cannot be."""
+def open_store(daemon: Daemon) -> tuple[StoreServer, NodeInfo, Bulk | None]:
+    """The object store, what the node says of itself, and what brings objects from other nodes
+    where there may be any. StartFailed where one of them cannot be."""
     params, session = daemon.params, daemon.session
     options, node_id = params.node, params.process_id
     machine = look(os.environ)
@@ -44,6 +48,15 @@ def open_store(daemon: Daemon) -> tuple[StoreServer, NodeInfo]:
     except (ValueError, ArenaError) as error:
         arena.close()
         raise StartFailed(type(error).__name__, str(error)) from error
+    bulk, reached_at = None, ""
+    if params.tcp_host:
+        memory = StoreMemory(arena.path, arena.virtual_bytes, overflow_path)
+        rules = pull_rules(daemon.config, arena.capacity_bytes)
+        try:
+            bulk, reached_at = open_bulk(daemon, rules, memory, os.cpu_count() or 1)
+        except StartFailed:
+            store.close()
+            raise
     info = NodeInfo(
         node_id=node_id,
         address=Address(node_id, node_id, params.ipc, daemon.tcp),
@@ -63,8 +76,9 @@ def open_store(daemon: Daemon) -> tuple[StoreServer, NodeInfo]:
         memory_source=machine.memory_source,
         memory_monitor=monitor_words(daemon.config),
         overflow_path=overflow_path,
+        bulk=reached_at,
     )
-    return store, info
+    return store, info, bulk
 
 
 def reach(daemon: Daemon) -> dict[str, Any]:

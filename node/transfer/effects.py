@@ -30,6 +30,7 @@ class Place(msgspec.Struct, frozen=True):
     """Have the store make a place for a copy; answer ``placed`` or ``no_place``."""
 
     object_id: bytes
+    pull: int
     size: int
     owner: Address
 
@@ -39,6 +40,7 @@ class Seal(msgspec.Struct, frozen=True):
 
     object_id: bytes
     pull: int
+    owner: Address
 
 
 class Drop(msgspec.Struct, frozen=True):

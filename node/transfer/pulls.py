@@ -116,6 +116,14 @@ class Pulls:
         """The pull of an object, for looking."""
         return self._pulls.get(object_id)
 
+    def numbered(self, number: int) -> Pull | None:
+        """The pull of a number, for looking."""
+        return self._by_number.get(number)
+
+    def wanted(self, priority: int) -> list[bytes]:
+        """What is wanted for this reason."""
+        return [object_id for object_id, pull in self._pulls.items() if priority in pull.wants]
+
     # --------------------------------------------------------------------------------- wanting
 
     def want(
@@ -380,7 +388,7 @@ class Pulls:
                 del queue[object_id]
                 pull.state = PLACING
                 self._active_bytes[priority] += pull.size
-                effects.append(Place(object_id, pull.size, pull.owner))
+                effects.append(Place(object_id, pull.number, pull.size, pull.owner))
         return effects
 
     def _ask(self, node_id: bytes, peer: _Peer, now: float) -> list[PullEffect]:
@@ -495,7 +503,7 @@ class Pulls:
         return [Verify(pull.object_id, pull.number, pull.crc)]
 
     def _done(self, pull: Pull) -> list[PullEffect]:
-        return [*self._remove(pull), Seal(pull.object_id, pull.number)]
+        return [*self._remove(pull), Seal(pull.object_id, pull.number, pull.owner)]
 
     def _fail(
         self, pull: Pull, reason: str, why: Full | OutOfDisk | OwnerGone | None = None

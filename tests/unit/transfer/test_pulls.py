@@ -40,7 +40,7 @@ def feed(pulls: Pulls, number: int, node: bytes, *chunks: int, now: float = 1.0)
 
 
 def test_first_a_place_is_made_then_a_window_of_chunks_is_asked_for(pulls: Pulls) -> None:
-    assert pulls.want(X, source(95, A), GET, 0.0) == [Place(X, 95, OWNER)]
+    assert pulls.want(X, source(95, A), GET, 0.0) == [Place(X, 1, 95, OWNER)]
     assert pulls.placed(X, 0.0) == [Ask(A, 1, X, (0, 1, 2, 3), 0)]
     pulls.check()
 
@@ -61,13 +61,13 @@ def test_each_chunk_that_comes_makes_room_for_another(pulls: Pulls) -> None:
 def test_with_the_last_chunk_the_copy_is_sealed_and_the_source_told(pulls: Pulls) -> None:
     start(pulls, X, 25, A)
     assert feed(pulls, 1, A, 2, 0) == []
-    assert feed(pulls, 1, A, 1) == [End(A, 1), Seal(X, 1)]
+    assert feed(pulls, 1, A, 1) == [End(A, 1), Seal(X, 1, OWNER)]
     assert X not in pulls
 
 
 def test_an_empty_object_has_one_empty_chunk(pulls: Pulls) -> None:
     assert start(pulls, X, 0, A) == [Ask(A, 1, X, (0,), 0)]
-    assert feed(pulls, 1, A, 0) == [End(A, 1), Seal(X, 1)]
+    assert feed(pulls, 1, A, 0) == [End(A, 1), Seal(X, 1, OWNER)]
 
 
 def test_copies_of_chunks_and_chunks_of_former_pulls_change_nothing(pulls: Pulls) -> None:
@@ -95,7 +95,7 @@ def test_after_a_death_only_what_is_missing_is_asked_of_another(pulls: Pulls) ->
     feed(pulls, 1, A, 0, 2)
     assert pulls.node_gone(A, 1.0) == [AskOwner(X, OWNER)]
     assert pulls.located(X, [A, B], "", 1.0) == [Ask(B, 1, X, (1, 3), 0, (A,))]
-    assert feed(pulls, 1, B, 1, 3) == [End(A, 1), End(B, 1), Seal(X, 1)]
+    assert feed(pulls, 1, B, 1, 3) == [End(A, 1), End(B, 1), Seal(X, 1, OWNER)]
 
 
 def test_without_another_node_the_reader_hears_what_each_said(pulls: Pulls) -> None:
@@ -142,9 +142,9 @@ def test_a_silent_node_is_asked_again_and_then_another(pulls: Pulls) -> None:
 def test_gets_come_before_waits_before_arguments(pulls: Pulls) -> None:
     pulls.want(b"1", source(100, A), ARGUMENTS, 0.0)
     assert pulls.want(b"2", source(90, A), ARGUMENTS, 0.0) == []
-    assert pulls.want(b"3", source(80, A), WAIT, 0.0) == [Place(b"3", 80, OWNER)]
+    assert pulls.want(b"3", source(80, A), WAIT, 0.0) == [Place(b"3", 3, 80, OWNER)]
     assert pulls.want(b"4", source(70, A), WAIT, 0.0) == []
-    assert pulls.want(b"5", source(60, A), GET, 0.0) == [Place(b"5", 60, OWNER)]
+    assert pulls.want(b"5", source(60, A), GET, 0.0) == [Place(b"5", 5, 60, OWNER)]
     assert pulls.want(b"2", source(90, A), GET, 0.0) == []
     pulls.check()
     started = []
@@ -169,10 +169,10 @@ def test_chunks_of_the_more_urgent_are_asked_for_first(pulls: Pulls) -> None:
 
 
 def test_one_pull_may_always_run_whatever_its_size(pulls: Pulls) -> None:
-    assert pulls.want(X, source(1000, A), GET, 0.0) == [Place(X, 1000, OWNER)]
+    assert pulls.want(X, source(1000, A), GET, 0.0) == [Place(X, 1, 1000, OWNER)]
     assert pulls.want(Y, source(10, A), GET, 0.0) == []
     pulls.placed(X, 0.0)
-    assert Place(Y, 10, OWNER) in pulls.give_up(X, "freed", 0.0)
+    assert Place(Y, 2, 10, OWNER) in pulls.give_up(X, "freed", 0.0)
 
 
 def test_no_room_is_told_with_the_stores_own_reason(pulls: Pulls) -> None:
@@ -198,7 +198,7 @@ def test_the_checksum_of_what_was_spilled_is_compared(pulls: Pulls) -> None:
     pulls.arrived(1, A, 0, 77, 1.0)
     assert pulls.arrived(1, A, 1, 77, 1.0) == [Verify(X, 1, 77)]
     pulls.check()
-    assert pulls.verified(1, True, 1.0) == [End(A, 1), Seal(X, 1)]
+    assert pulls.verified(1, True, 1.0) == [End(A, 1), Seal(X, 1, OWNER)]
 
 
 def test_damaged_bytes_are_pulled_anew_from_another_node_under_another_number(
@@ -207,7 +207,7 @@ def test_damaged_bytes_are_pulled_anew_from_another_node_under_another_number(
     start(pulls, X, 20, A)
     pulls.arrived(1, A, 0, 77, 1.0)
     pulls.arrived(1, A, 1, 77, 1.0)
-    assert pulls.verified(1, False, 1.0) == [End(A, 1), Drop(X, 1), Place(X, 20, OWNER)]
+    assert pulls.verified(1, False, 1.0) == [End(A, 1), Drop(X, 1), Place(X, 2, 20, OWNER)]
     assert pulls.arrived(1, A, 0, 77, 1.0) == []
     assert pulls.placed(X, 1.0) == [AskOwner(X, OWNER)]
     assert pulls.located(X, [B], "", 1.0) == [Ask(B, 2, X, (0, 1), 0, (A,))]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mray.node.transfer.effects import Refuse, Release, SendChunk
-from mray.node.transfer.pushes import Present, PushRules, Pushes
+from mray.node.transfer.pushes import Present, Pushes, PushRules
 
 ME, A, B, C, D = b"me", b"na", b"nb", b"nc", b"nd"
 X = b"xx"
