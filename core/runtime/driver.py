@@ -166,7 +166,8 @@ def connect(
         door=door,
         address=address,
         node=registered.node,
-        head=registered.head,
+        # The node started beside the head, whose port nobody knew yet: the session's file has it.
+        head=msgspec.structs.replace(registered.head, tcp=info.head_tcp),
         job_id=JobId(job.job_id),
         namespace=job.namespace,
         config=keep_own(Config.from_bytes(registered.config), settings),

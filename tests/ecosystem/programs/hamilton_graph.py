@@ -1,12 +1,11 @@
 """Apache Hamilton: a graph of functions, each node a task; and a map over a list, each item one."""
 
 import hamilton.version
+import hamilton_steps
 import pandas as pd
 import ray
 from hamilton import base, driver
 from hamilton.plugins import h_ray
-
-import hamilton_steps
 
 
 def main():

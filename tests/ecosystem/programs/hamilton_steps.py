@@ -1,4 +1,4 @@
-"""The functions of hamilton_graph.py: what a parameter is called names the function it comes from."""
+"""The functions of hamilton_graph.py: a parameter's name is that of the function it comes from."""
 
 import pandas as pd
 from hamilton.htypes import Collect, Parallelizable
