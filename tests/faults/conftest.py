@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -23,7 +24,8 @@ def begin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Begin]:
     """``begin(num_cpus=2, …)`` is init(), and the watch of the warm cluster. Daemons tell of what
     they unpickle. The cluster ends with the test file."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", UNPICKLE_HOOK)
+        path = os.pathsep.join(filter(None, (UNPICKLE_HOOK, os.environ.get("PYTHONPATH"))))
+        patch.setenv("PYTHONPATH", path)
         patch.setenv(UNPICKLED, str(tmp_path_factory.mktemp("unpickled") / "classes"))
 
         def start(**options: object) -> Watch:

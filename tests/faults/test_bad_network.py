@@ -107,17 +107,18 @@ def test_damaged_bytes_never_become_a_message_and_harm_nobody_else(
 
 def test_cut_connections_come_again_and_nothing_is_doubled(pair: Callable[[int], Pair]) -> None:
     server, client, proxy = pair(7)
-
-    def cut_at_times(number: int) -> None:
-        if number % 300 == 299:
-            proxy.cut()
-            before = proxy.connections
-            eventually(lambda: received(server, client) or proxy.connections > before)
-
-    came = exchange((server, client, proxy), 1500, cut_at_times, lambda came: 1499 in came)
-    assert proxy.connections >= 4
+    came: list[int] = []
+    number = 0
+    for cut in range(1, 6):
+        before = len(came)
+        # What is sent while a connection breaks may be lost with it; what comes after is not.
+        while len(came) == before or proxy.connections < cut:
+            client.send(server.process_id, message(number))
+            number += 1
+            came += received(server, client)
+            assert number < 20_000
+        proxy.cut()
     assert came == sorted(set(came)), "doubled or overtaken"
-    assert came[-1] == 1499
 
 
 def test_a_slow_and_late_line_delivers_all_of_it_in_order(pair: Callable[[int], Pair]) -> None:
