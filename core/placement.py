@@ -9,7 +9,7 @@ group takes a little of ``bundle``, so what needs nothing is in the group too.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 import msgspec
@@ -34,6 +34,21 @@ class Where(msgspec.Struct, array_like=True, frozen=True, omit_defaults=True):
     soft: bool = False
     labels: Conditions = {}
     soft_labels: Conditions = {}
+    #: What counts in place of ``labels`` where no node meets them: the first that some node meets.
+    fallbacks: list[Conditions] = []
+    #: The SPREAD strategy: nodes in turn.
+    spread: bool = False
+    #: The node that has most of what it needs.
+    prefer: bytes = b""
+
+    def choices(self) -> list[Conditions]:
+        """Conditions on labels, in the order in which they are tried."""
+        return [self.labels, *self.fallbacks]
+
+
+def accelerator_resource(kind: str) -> tuple[str, float]:
+    """What a task with an ``accelerator_type`` asks for, so that only nodes with it qualify."""
+    return f"accelerator_type:{kind}", 0.001
 
 
 def is_in_group(name: str) -> bool:
@@ -96,6 +111,16 @@ def matches(conditions: Conditions, labels: Mapping[str, str]) -> bool:
         if not met:
             return False
     return True
+
+
+def choice_of(where: Where, nodes: Iterable[Mapping[str, str]]) -> Conditions:
+    """The conditions that count among nodes with these labels: the first that some node meets, else
+    those that the user named first."""
+    there = list(nodes)
+    for conditions in where.choices():
+        if any(matches(conditions, labels) for labels in there):
+            return conditions
+    return where.labels
 
 
 def parse_selector(selector: Mapping[str, str]) -> Conditions:

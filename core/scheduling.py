@@ -61,6 +61,23 @@ def checked_selector(name: str, value: Any) -> dict[str, str]:
     return dict(value)
 
 
+def checked_fallbacks(name: str, value: Any) -> list[dict[str, str]]:
+    """The label selectors of a ``fallback_strategy``; raise unless it is a list of dicts that each
+    have one."""
+    if not isinstance(value, list):
+        raise TypeError(f"{name} must be a list of dicts, not {value!r}")
+    selectors = []
+    for number, entry in enumerate(value):
+        what = f"{name}[{number}]"
+        if not isinstance(entry, Mapping) or not entry:
+            raise ValueError(f"{what} must be a dict with a label_selector, not {entry!r}")
+        unknown = sorted(set(entry) - {"label_selector"}, key=str)
+        if unknown:
+            raise ValueError(f"{what} has {unknown}; it may have a label_selector only")
+        selectors.append(checked_selector(f"{what}['label_selector']", entry["label_selector"]))
+    return selectors
+
+
 def placing_of(rt: Runtime, options: Mapping[str, Any], what: str, *needs: Resources) -> Placing:
     """Where it is to run. ``needs``: what has to fit into one bundle.
 
@@ -71,6 +88,11 @@ def placing_of(rt: Runtime, options: Mapping[str, Any], what: str, *needs: Resou
     index = options.get("placement_group_bundle_index")
     captures = options.get("placement_group_capture_child_tasks")
     labels = _labels(options.get("label_selector"))
+    fallbacks = [
+        parse_selector(entry["label_selector"]) for entry in options.get("fallback_strategy") or ()
+    ]
+    if not labels:
+        fallbacks = []  # Every node meets what is asked for first.
     if strategy is None and group is None and index is None and not labels and not rt.scope_group:
         return ANYWHERE
     if strategy is not None and isinstance(group, PlacementGroup):
@@ -80,7 +102,7 @@ def placing_of(rt: Runtime, options: Mapping[str, Any], what: str, *needs: Resou
         index = strategy.placement_group_bundle_index
         captures = strategy.placement_group_capture_child_tasks
     elif strategy is not None:
-        return Placing(where=_where(rt, strategy, labels))
+        return Placing(where=_where(strategy, labels, fallbacks))
     elif not isinstance(group, PlacementGroup) and rt.scope_group:
         # The caller's group captures what it submits.
         group, captures = PlacementGroup(PlacementGroupID(rt.scope_group)), True
@@ -88,7 +110,7 @@ def placing_of(rt: Runtime, options: Mapping[str, Any], what: str, *needs: Resou
     if not isinstance(group, PlacementGroup) or group.is_empty:
         if index != -1:
             raise ValueError(f"{what}: placement_group_bundle_index needs a placement group")
-        return Placing(where=_where(rt, None, labels)) if labels else ANYWHERE
+        return Placing(where=_where(None, labels, fallbacks)) if labels else ANYWHERE
     check_placement_group_index(group, index)
     bundles = group.bundle_specs
     for need in needs:
@@ -107,13 +129,15 @@ def _labels(selector: Any) -> Conditions:
     return parse_selector(selector) if selector else {}
 
 
-def _where(rt: Runtime, strategy: Any, labels: Conditions) -> bytes:
+def _where(strategy: Any, labels: Conditions, fallbacks: list[Conditions]) -> bytes:
     """Conditions on the node; b"" where there are none."""
-    where = Where(labels=labels)
+    where = Where(labels=labels, fallbacks=fallbacks, spread=strategy == "SPREAD")
     if isinstance(strategy, NodeAffinitySchedulingStrategy):
-        where = Where(bytes.fromhex(strategy.node_id), bool(strategy.soft), labels)
+        node_id, soft = bytes.fromhex(strategy.node_id), bool(strategy.soft)
+        where = Where(node_id, soft, labels, fallbacks=fallbacks)
     elif isinstance(strategy, NodeLabelSchedulingStrategy):
         hard = {key: (value.operator, value.values) for key, value in strategy.hard.items()}
         soft = {key: (value.operator, value.values) for key, value in strategy.soft.items()}
-        where = Where(labels={**labels, **hard}, soft_labels=soft)
+        both = [{**choice, **hard} for choice in fallbacks]
+        where = Where(labels={**labels, **hard}, soft_labels=soft, fallbacks=both)
     return b"" if where == Where() else msgspec.msgpack.encode(where)

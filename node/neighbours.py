@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
+from mray.ids import is_on
 from mray.node.sched.cluster_view import ClusterView
 from mray.node.workers.peers import Peers
 from mray.rpc.pump import Pump
@@ -17,6 +18,7 @@ from mray.wire import messages as m
 
 #: The head's news of a node that others have heard of already may come so much later.
 _UNKNOWN_S: Final = 5.0
+_DEAD_MAX: Final = 100_000
 
 
 class Neighbours:
@@ -24,13 +26,15 @@ class Neighbours:
     ``on_node(node_id, cause)`` for each node that is gone, ``on_change()`` after any news."""
 
     def __init__(
-        self, pump: Pump, peers: Peers, own: m.NodeInfo, *,
+        self, pump: Pump, peers: Peers, view: ClusterView, *,
         on_process: Callable[[bytes], None],
         on_node: Callable[[bytes, m.DeathCause], None],
         on_change: Callable[[], None],
         on_own_end: Callable[[str], None],
     ) -> None:  # fmt: skip
-        self.view = ClusterView(own)
+        self.view = view
+        #: Processes elsewhere that have ended, the last ones.
+        self._dead: dict[bytes, None] = {}
         self._pump = pump
         self._peers = peers
         self._on_process = on_process
@@ -50,6 +54,16 @@ class Neighbours:
         self.view.joined(nodes)
         self._on_change()
 
+    @property
+    def draining(self) -> bool:
+        """Whether this node takes nothing new."""
+        return self.view.nodes[self.view.own_id].draining
+
+    def lives(self, process_id: bytes, node_id: bytes) -> bool:
+        """Whether a process of another node may be alive, for all that was heard."""
+        known = node_id in self.view.nodes and node_id != self.view.own_id
+        return known and is_on(process_id, node_id) and process_id not in self._dead
+
     def send_to(self, node_id: bytes, message: m.Message) -> bool:
         """Send to the daemon of a node; False if it is not there."""
         info = self.view.address_of(node_id)
@@ -61,6 +75,9 @@ class Neighbours:
 
     def _process_died(self, sender: bytes, message: m.ProcessDied) -> None:
         """The head, or its daemon, tells of the end of another node's process."""
+        self._dead[message.process_id] = None
+        if len(self._dead) > _DEAD_MAX:
+            del self._dead[next(iter(self._dead))]
         for peer in self._peers:
             self._pump.send(peer.process_id, message)
         self._on_process(message.process_id)
@@ -85,7 +102,7 @@ class Neighbours:
     def _check(self, sender: bytes, message: m.CheckProcess) -> None:
         """A process here, or another daemon for one of its processes, asks. Silence is a yes."""
         if message.node_id == self.view.own_id:
-            if message.process_id not in self._peers:
+            if message.process_id not in self._peers and message.process_id != message.node_id:
                 text = "it had ended before anybody here asked for it"
                 cause = m.DeathCause("exit", text, node_id=self.view.own_id)
                 dead = m.ProcessDied(message.process_id, "process", b"", cause)

@@ -116,7 +116,7 @@ class CancelsPart:
         if lease is None or lease.inflight.get(task.task_id) is not task or task.seq != seq:
             return
         text = f"task {task.template.name} was cancelled by force"
-        self.rt.tell(self.rt.node.address, EndTask(worker_id, seq, text))
+        self.rt.leasing.tell(lease.node, EndTask(worker_id, seq, text))
         self.rt.pump.after(self._again_s, lambda: self._insist(task, worker_id, seq))
 
     def _not_begun(self, sender: bytes, message: NotBegun) -> None:

@@ -35,10 +35,10 @@ def reason_of(tasks: TasksPart, task: Task) -> str:
     placed = tasks.rt.placing.reason_of(sclass)
     if placed:
         return placed
-    infeasible = tasks.infeasible.get(class_id)
+    infeasible = tasks.rt.leasing.infeasible.get(class_id)
     if infeasible:
         return f"infeasible: {infeasible}"
-    setting_up = tasks.setting_up.get(class_id)
+    setting_up = tasks.rt.leasing.setting_up.get(class_id)
     if setting_up:
         return setting_up
     return (

@@ -30,7 +30,7 @@ def out_of_memory(part: TasksPart, task: Task, cause: DeathCause) -> None:
     if part.recorder.on:
         part.recorder.failed(task, error_of(cause), now)
     former = part.dispatcher.classes[task.template.class_id]
-    class_id = part.dispatcher.class_of(
+    class_id = part.class_of(
         # A bundle has no more memory than it has.
         former.resources if former.placed else verdict.resources,
         former.job_id, former.runtime_env, verdict.exclusive, former.where,

@@ -1,9 +1,8 @@
 """Placement groups as this process knows them, and conditions that its tasks put on nodes.
 
 The shell of neither machine: it keeps the head's word on groups, makes and removes them, answers
-``ready()``, and judges which scheduling classes can have workers at all. Workers are leased from
-this process's own node only; a class that wants another one waits, with the reason, or fails where
-Ray fails it.
+``ready()``, and says which nodes alone can serve a scheduling class: those of a group's bundles, or
+one by its name. Which of many nodes is best is the own node's to say (node/sched/elsewhere.py).
 """
 
 from __future__ import annotations
@@ -16,20 +15,19 @@ import msgspec
 from mray.exceptions import TaskPlacementGroupRemoved
 from mray.object_ref import ObjectRef
 from mray.ownership.entry import Entry
-from mray.placement import Where, describe_conditions, group_in, matches
+from mray.placement import Where, group_in
 from mray.rpc.pump import RequestFailed
 from mray.runtime.calls import present_work
 from mray.serialization.failures import error_envelope
 from mray.serialization.pickler import pack
+from mray.tasks.asked import HOME
 from mray.tasks.lease import SchedulingClass
 from mray.wire.messages import (
     Ack,
     CreatePlacementGroup,
-    GetNodes,
     GetPlacementGroups,
     GroupSpec,
     Message,
-    Nodes,
     PlacementGroups,
     PlacementGroupState,
     Refused,
@@ -198,6 +196,7 @@ class PlacingPart:
             return
         self._states[group_id] = message
         self._settle(message)
+        self._aim_anew(group_id)
         if message.infeasible and not (before is not None and before.infeasible):
             log.warning("placement group %s waits: %s", group_id.hex()[:10], message.reason)
         if message.state != "REMOVED":
@@ -250,76 +249,57 @@ class PlacingPart:
             return ""
         state = self._states.get(found[0])
         if state is not None and state.state == "CREATED":
-            elsewhere = self._elsewhere(state, found[1])
-            return elsewhere or f"waits for room in placement group {found[0].hex()[:10]}"
+            return f"waits for room in placement group {found[0].hex()[:10]}"
         return self._why(found[0])
 
-    def _elsewhere(self, state: PlacementGroupState, index: int) -> str:
-        own = self.rt.node.node_id
-        nodes = state.nodes if index < 0 else state.nodes[index : index + 1]
-        if own in nodes:
-            return ""
-        there = ", ".join(sorted({node.hex()[:10] for node in nodes}))
-        return (
-            f"the bundle is on node {there}, and this process leases workers from its own node "
-            f"{own.hex()[:10]} only"
-        )
-
-    def may_have_workers(self, sclass: SchedulingClass) -> bool:
-        """Whether the node is to be asked for workers of the class. If not, its tasks fail here or
-        wait with a reason."""
+    def aim(self, sclass: SchedulingClass) -> None:
+        """Find out which nodes alone can serve a class: those of its group's bundles, or the one
+        that it has to be on. Of all others the own node knows best. From any thread."""
+        sclass.aimed = True
         found = group_in(sclass.resources)
         if found is not None:
-            state = self._states.get(found[0])
-            if state is not None and state.state == "REMOVED":
-                self._refuse(sclass, "group_removed", _removed_text(state))
-                return False
-        if not sclass.where:
-            return True
+            sclass.asked.targets = self._targets(found[0], found[1])
+            return
         where = msgspec.msgpack.decode(sclass.where, type=Where)
-        node = self.rt.node
-        if where.node_id and where.node_id != node.node_id:
-            if not where.soft:
-                self._look_for(sclass, where.node_id)
-                return False
-        elif not matches(where.labels, node.labels):
-            self._wait_for_ever(
-                sclass,
-                f"it needs a node with {describe_conditions(where.labels)}, and node "
-                f"{node.node_id.hex()[:10]}, the only one this process leases workers from, has "
-                f"{dict(node.labels)}",
-            )
+        if where.node_id and not where.soft:
+            sclass.asked.targets = [self._asked_as(where.node_id)]
+
+    def _asked_as(self, node_id: bytes) -> bytes:
+        return HOME if node_id == self.rt.node.node_id else node_id
+
+    def _targets(self, group_id: bytes, index: int) -> list[bytes]:
+        """The nodes to ask for workers in a group; none before it is created. Of one that is gone
+        the own node, so that tasks are not without anybody to ask, and fail."""
+        state = self._states.get(group_id)
+        if state is None or not state.nodes:
+            return [HOME] if state is not None and state.state == "REMOVED" else []
+        nodes = state.nodes if index < 0 else state.nodes[index : index + 1]
+        return [self._asked_as(node_id) for node_id in dict.fromkeys(nodes) if node_id]
+
+    def _aim_anew(self, group_id: bytes) -> None:
+        """The group's bundles may be elsewhere now."""
+        dispatcher = self.rt.tasks.dispatcher
+        for sclass in list(dispatcher.classes.values()):
+            found = group_in(sclass.resources)
+            if found is not None and found[0] == group_id:
+                sclass.aimed = True
+                dispatcher.retarget(sclass.class_id, self._targets(group_id, found[1]))
+
+    def may_have_workers(self, sclass: SchedulingClass) -> bool:
+        """Whether a node is to be asked for workers of the class. If not, its tasks fail here."""
+        found = group_in(sclass.resources)
+        state = self._states.get(found[0]) if found is not None else None
+        if state is not None and state.state == "REMOVED":
+            self._refuse(sclass, "group_removed", _removed_text(state))
             return False
         return True
 
-    def _look_for(self, sclass: SchedulingClass, node_id: bytes) -> None:
-        """Ask whether a node that tasks have to be on is there."""
-        rt = self.rt
-        text = f"the node {node_id.hex()} that it has to be on (NodeAffinitySchedulingStrategy)"
-
-        def answered(reply: Message) -> None:
-            if not isinstance(reply, Nodes):
-                self._refuse(sclass, "unschedulable", f"{text} could not be asked for: {reply}")
-                return
-            alive = {view.node.node_id for view in reply.nodes if view.state != "DEAD"}
-            if node_id not in alive:
-                self._refuse(sclass, "unschedulable", f"{text} is not in the cluster")
-                return
-            own = rt.node.node_id.hex()[:10]
-            self._wait_for_ever(
-                sclass,
-                f"{text} is not this process's own, {own}, the only one it leases workers from in "
-                "this version",
-            )
-
-        rt.reach(rt.head)
-        rt.pump.request(rt.head.process_id, GetNodes, answered, _TIMEOUT_S)
-
-    def _wait_for_ever(self, sclass: SchedulingClass, text: str) -> None:
-        """Its tasks wait, as in Ray, and whoever looks is told why."""
-        if self.rt.tasks.infeasible.get(sclass.class_id) != text:
-            self.rt.tasks.infeasible[sclass.class_id] = text
-            log.warning("tasks wait for a node that they cannot have: %s", text)
+    def target_lost(self, sclass: SchedulingClass, node_id: bytes) -> None:
+        """A node that the class has to be on is not in the cluster. Bundles are placed anew; what
+        has to be on a node by its name can never run."""
+        if group_in(sclass.resources) is None:
+            text = f"the node {node_id.hex()} that it has to be on (NodeAffinitySchedulingStrategy)"
+            self._refuse(sclass, "unschedulable", f"{text} is not in the cluster")
 
     def _refuse(self, sclass: SchedulingClass, kind: str, text: str) -> None:
         self.rt.tasks.dispatcher.refused(sclass.class_id, kind, text)

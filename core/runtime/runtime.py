@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 from mray.config import Config
 from mray.environments import merge_environments, pack_environment
 from mray.exceptions import LocalRayletDiedError, RaySystemError, RpcError
-from mray.ids import IdMaker, JobId, is_head, is_on
+from mray.ids import IdMaker, JobId, is_head
 from mray.object_ref import ObjectRef
 from mray.ownership.entry import Entry
 from mray.ownership.ledger import Ledger
@@ -34,8 +34,11 @@ from mray.runtime.actors import ActorsPart
 from mray.runtime.borrowing import BorrowingPart, Found
 from mray.runtime.cancels import CancelsPart
 from mray.runtime.freeing import FreeingPart
+from mray.runtime.leasing import LeasingPart
 from mray.runtime.mailbox import Mailbox
 from mray.runtime.metrics import MetricsPart
+from mray.runtime.node_book import NodeBook
+from mray.runtime.node_deaths import node_gone
 from mray.runtime.objects import ObjectsPart
 from mray.runtime.placing import PlacingPart
 from mray.runtime.pressure import PressurePart
@@ -55,7 +58,6 @@ from mray.wire.messages import (
     ActorSpec,
     Address,
     CheckProcess,
-    DeathCause,
     GiveUpPlaces,
     Message,
     NodeGone,
@@ -113,6 +115,7 @@ class Runtime:
         self.ref_maker = self.borrowing.ref_maker
         self.tasks = TasksPart(self)
         self.placing = PlacingPart(self)
+        self.nodes = NodeBook(self)
         #: What templates of functions belong to: this runtime, or the placement group that captures
         #: what is submitted here; and that group, b"" for none.
         self.scope: object = self
@@ -131,6 +134,7 @@ class Runtime:
         self.on_death: list[Callable[[ProcessDied], None]] = []
         self.on_node_gone: list[Callable[[NodeGone], None]] = []
         self.recovering = RecoveringPart(self)
+        self.leasing = LeasingPart(self)
         self._timer: Timer | None = None
         self._timer_at = float("inf")
         self._thread: threading.Thread | None = None
@@ -151,7 +155,7 @@ class Runtime:
         self.title = ""
         self.pump.hooks.append(self._round)
         self.pump.on(ProcessDied, self._process_died)
-        self.pump.on(NodeGone, self._node_gone)
+        self.pump.on(NodeGone, lambda sender, message: node_gone(self, sender, message))
         self.pump.on(GiveUpPlaces, self.store.give_up_places)
 
     # -- life
@@ -456,6 +460,10 @@ class Runtime:
         self.tasks.dispatcher.tick(self.pump.clock())
 
     def _process_died(self, sender: bytes, message: ProcessDied) -> None:
+        self.process_died(message)
+
+    def process_died(self, message: ProcessDied) -> None:
+        """A process is dead: every part learns of it."""
         self.dead_processes[message.process_id] = message
         while len(self.dead_processes) > 10_000:
             del self.dead_processes[next(iter(self.dead_processes))]
@@ -465,24 +473,6 @@ class Runtime:
         for call in self.on_death:
             call(message)
         self.pump.hang_up(message.process_id)
-
-    def _node_gone(self, sender: bytes, message: NodeGone) -> None:
-        node_id, cause = message.node_id, message.cause
-        if node_id in self.dead_nodes or node_id == self.node.node_id:
-            return  # Of its own node's end a process learns from the kernel.
-        self.dead_nodes[node_id] = message
-        while len(self.dead_nodes) > 10_000:
-            del self.dead_nodes[next(iter(self.dead_nodes))]
-        text = f"its node {node_id.hex()[:10]} is gone: {cause.text}"
-        ended = DeathCause("node_died", text, node_id=node_id)
-        peers = {
-            *self.pump.door.peers(), *self.ledger.peers(node_id), *self.tasks.dispatcher.by_worker
-        }  # fmt: skip
-        for process_id in peers:
-            if is_on(process_id, node_id):
-                self._process_died(sender, ProcessDied(process_id, "process", b"", ended))
-        for call in self.on_node_gone:
-            call(message)
 
     def now(self) -> float:
         """Monotonic seconds."""

@@ -44,11 +44,6 @@ from mray.tasks.placing import ANYWHERE, Placing
 from mray.tasks.task import Task, Template
 from mray.wire.messages import (
     KvPut,
-    LeaseDemand,
-    LeaseGranted,
-    LeaseRefused,
-    LeaseReturned,
-    LeasesWanted,
     Message,
     ProcessDied,
     PushTasks,
@@ -103,14 +98,7 @@ class TasksPart:
         #: In a worker: cancelled tasks that run here, and whether by force. What they still submit
         #: is cancelled too.
         self.doomed: dict[bytes, bool] = {}
-        #: Scheduling class -> why no node can ever run it.
-        self.infeasible: dict[int, str] = {}
-        self.setting_up: dict[int, str] = {}
-        self._said_infeasible: set[int] = set()
         pump = runtime.pump
-        pump.on(LeaseGranted, self._granted)
-        pump.on(LeaseRefused, self._refused)
-        pump.on(LeasesWanted, self._wanted)
         pump.on(TaskReplies, self._replies)
 
     # ----------------------------------------------------------------------------- any thread
@@ -196,10 +184,21 @@ class TasksPart:
         )  # fmt: skip
         class_id = -1
         if not for_actor:
-            class_id = self.dispatcher.class_of(
+            class_id = self.class_of(
                 place.needs(resources), self.rt.job_id, runtime_env, where=place.where
             )
         return Template(wire, class_id, max_retries, self.target_us)
+
+    def class_of(
+        self, resources: dict[str, int], job_id: bytes, runtime_env: bytes,
+        exclusive: bool = False, where: bytes = b"",
+    ) -> int:  # fmt: skip
+        """The scheduling class of tasks with these needs."""
+        class_id = self.dispatcher.class_of(resources, job_id, runtime_env, exclusive, where)
+        sclass = self.dispatcher.classes[class_id]
+        if sclass.placed and not sclass.aimed:
+            self.rt.placing.aim(sclass)
+        return class_id
 
     def call(
         self,
@@ -316,23 +315,10 @@ class TasksPart:
         rt = self.rt
         for effect in self.dispatcher.take():
             match effect:
-                case Demand(class_id, count):
-                    sclass = self.dispatcher.classes[class_id]
-                    if sclass.placed and count and not rt.placing.may_have_workers(sclass):
-                        continue
-                    rt.tell(
-                        rt.node.address,
-                        LeaseDemand(
-                            class_id,
-                            count,
-                            sclass.resources,
-                            sclass.job_id,
-                            sclass.runtime_env,
-                            exclusive=sclass.exclusive,
-                        ),
-                    )
-                case ReturnLease(lease_id, reuse):
-                    rt.tell(rt.node.address, LeaseReturned(lease_id, reuse))
+                case Demand(class_id, count, node):
+                    rt.leasing.demand(class_id, count, node)
+                case ReturnLease(lease_id, reuse, node):
+                    rt.leasing.give_back(lease_id, reuse, node)
                 case Steal(worker, count):
                     rt.tell(worker, StealTasks(count))
                 case Cancelled(task):
@@ -348,31 +334,6 @@ class TasksPart:
         for task in self.oom.due(self.rt.pump.clock()):
             if task.task_id in self.pending:
                 self.resolved(task)
-
-    def _granted(self, sender: bytes, message: LeaseGranted) -> None:
-        self.infeasible.pop(message.class_id, None)
-        self.setting_up.pop(message.class_id, None)
-        self.dispatcher.granted(
-            message.class_id,
-            message.lease_id,
-            message.worker,
-            message.worker_pid,
-            self.rt.pump.clock(),
-        )
-
-    def _refused(self, sender: bytes, message: LeaseRefused) -> None:
-        if message.kind == "env_setup":
-            self.setting_up[message.class_id] = message.text
-        elif message.kind == "infeasible":
-            self.infeasible[message.class_id] = message.text
-            if message.class_id not in self._said_infeasible:
-                self._said_infeasible.add(message.class_id)
-                log.warning("tasks wait for resources that no node has: %s", message.text)
-        else:
-            self.dispatcher.refused(message.class_id, message.kind, message.text)
-
-    def _wanted(self, sender: bytes, message: LeasesWanted) -> None:
-        self.dispatcher.wanted(message.waiting, self.rt.pump.clock())
 
     def _replies(self, sender: bytes, message: TaskReplies) -> None:
         replies = message.replies

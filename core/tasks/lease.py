@@ -76,7 +76,7 @@ class SchedulingClass:
     """Tasks that any of the same leases can run."""
 
     __slots__ = (
-        "asked", "class_id", "exclusive", "job_id", "leases", "placed", "queue", "refused",
+        "aimed", "asked", "class_id", "exclusive", "job_id", "leases", "placed", "queue", "refused",
         "resources", "runtime_env", "where",
     )  # fmt: skip
 
@@ -93,6 +93,8 @@ class SchedulingClass:
         self.where = where
         #: In a placement group, or with conditions on the node.
         self.placed = bool(where) or group_in(resources) is not None
+        #: Whether it was looked at which nodes alone may serve it.
+        self.aimed = False
         self.queue: deque[Task] = deque()
         self.leases: list[Lease] = []
         #: What the node daemons believe we want.

@@ -21,7 +21,6 @@ leases      owner: LeaseDemand (how many more, absolute) / node: LeaseGranted â€
             node: LeasesWanted (others wait) ; owner: LeaseReturned
             own node: LeaseElsewhere / owner to that node: LeaseDemand / LeaseGranted, or
             LeaseRefused "busy": the own node has that part of the demand again
-            process: FindNode / own node: NodeFound
             worker: WorkerBlocked â€¦ WorkerUnblocked (its CPU goes back while it waits in get)
 tasks       owner: PushTasks / worker: TaskReplies (finished and handed-back tasks, batched)
             owner: StealTasks / worker: TaskReplies with `returned`
@@ -268,6 +267,8 @@ class Heartbeat(Message, frozen=True, tag=12):
     spilling: SpillFigures = SpillFigures()
     #: Of the head that the node obeys.
     epoch: int = 0
+    #: It takes nothing new and is about to end.
+    draining: bool = False
 
 
 class RegisterAgain(Message, frozen=True, tag=272):
@@ -494,18 +495,6 @@ class LeaseElsewhere(Message, frozen=True, tag=287):
     count: int
     node: Address
     stay: bool = False
-
-
-class FindNode(Message, frozen=True, tag=288):
-    rid: int
-    node_id: bytes
-
-
-class NodeFound(Message, frozen=True, tag=289):
-    """``node`` is None where no such node is in the cluster."""
-
-    rid: int
-    node: NodeInfo | None
 
 
 class WorkerBlocked(Message, frozen=True, tag=35):
@@ -1873,7 +1862,7 @@ AnyMessage = Union[  # noqa: UP007 (a type written with | would need 90 of them)
     ProcessRegistered, RegisterJob, JobRegistered, FinishJob, JobGone, ProcessDied, GetJobInfo,
     JobInfoReply, ClusterNews, CheckProcess,
     LeaseDemand, LeaseGranted, LeaseRefused, LeaseReturned, LeasesWanted, WorkerBlocked,
-    WorkerUnblocked, LeaseElsewhere, FindNode, NodeFound,
+    WorkerUnblocked, LeaseElsewhere,
     PushTasks, TaskReplies, StealTasks, SerializersChanged, CancelTask,
     CancelObject, NotBegun, EndTask,
     ItemsYielded, ItemsConsumed,

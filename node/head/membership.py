@@ -35,6 +35,7 @@ from mray.node.head.events import (
     Tick,
     ToNodes,
 )
+from mray.node.head.news import News
 from mray.units import format_duration
 from mray.wire.messages import (
     Address,
@@ -120,6 +121,7 @@ class Membership:
         self._started_at = now
         #: In the order of joining; the dead ones among them at most DEAD_NODES_MAX.
         self._members: dict[bytes, _Member] = {}
+        self._news = News()
 
     def living(self) -> list[NodeInfo]:
         """The nodes that are not dead, in the order of joining."""
@@ -148,7 +150,8 @@ class Membership:
     def deadline(self) -> float | None:
         """When the next node becomes suspect or dead, if it stays silent."""
         moments = [self._due(m) for m in self._members.values() if m.state != "DEAD"]
-        return min(moments, default=None)
+        news_at = self._news.deadline()
+        return min(moments if news_at is None else [*moments, news_at], default=None)
 
     def _due(self, member: _Member) -> float:
         """When a living member's state changes by silence."""
@@ -164,6 +167,7 @@ class Membership:
         known = self._members.get(node.node_id)
         if message.cluster_id == self._cluster_id and message.epoch > self._epoch:
             return [self._fence(node.node_id, message.epoch)]
+        self._news.joined()
         refusal = self._objection(sender, message, known)
         if refusal:
             return [
@@ -253,7 +257,12 @@ class Membership:
         member.memory_limit_bytes = beat.memory_limit_bytes
         member.memory_threshold_bytes = beat.memory_threshold_bytes
         effects.append(RoomSeen(beat.node_id, beat.available))
-        return effects
+        self._news.heard(beat)
+        return [*effects, *self._tell(now)]
+
+    def _tell(self, now: float) -> list[Effect]:
+        news = self._news.take(len(self.living()), now)
+        return [ToNodes(news)] if news is not None else []
 
     def _tick(self, now: float) -> list[Effect]:
         due = self.deadline()
@@ -261,7 +270,7 @@ class Membership:
             # Stopped or suspended: what the nodes said meanwhile still waits in our socket.
             for member in self._members.values():
                 member.heard_at += now - due
-        effects: list[Effect] = []
+        effects = self._tell(now)
         for node_id, member in list(self._members.items()):
             # The same sum as in deadline(), so that rounding cannot make a due tick do nothing.
             if member.state == "DEAD" or self._due(member) > now:
@@ -281,6 +290,7 @@ class Membership:
         member = self._members.get(node_id)
         if member is None or member.state == "DEAD":
             return []
+        self._news.gone(node_id)
         member.state = "DEAD"
         member.cause = cause
         member.available, member.pending, member.expected = {}, [], False

@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from mray.machine import InvariantError
-from mray.resources import Resources
+from mray.resources import Resources, take
 from mray.wire.messages import ClusterNews, DeathCause, NodeInfo, NodeNews
 
+#: How long it may take until the news of a node shows what was sent there.
+DEBIT_S = 1.0
 #: Dead nodes that are remembered.
 GONE_MAX = 10_000
 
@@ -19,13 +21,15 @@ GONE_MAX = 10_000
 class Neighbour:
     """A living node. Amounts are fixed point, store numbers bytes."""
 
-    __slots__ = ("available", "draining", "info", "store_used_bytes", "total", "waiting")
+    __slots__ = ("available", "debits", "draining", "info", "store_used_bytes", "total", "waiting")
 
     def __init__(self, info: NodeInfo) -> None:
         self.info = info
         #: What it has, bundles of placement groups included, and what of it is free.
         self.total: Resources = dict(info.resources)
         self.available: Resources = dict(info.resources)
+        #: What was sent there since, and until when that counts.
+        self.debits: list[tuple[float, Resources]] = []
         #: Requests that wait there.
         self.waiting = 0
         self.store_used_bytes = 0
@@ -70,6 +74,21 @@ class ClusterView:
         node = self.nodes.get(node_id)
         return node.info if node is not None else None
 
+    def debit(self, node: Neighbour, need: Resources, count: int, now: float) -> None:
+        """So many requests are on their way there."""
+        sum_of = {name: amount * count for name, amount in need.items()}
+        node.debits.append((now + DEBIT_S, sum_of))
+
+    def free(self, node: Neighbour, now: float) -> Resources:
+        """What is thought to be free on a node."""
+        node.debits = [debit for debit in node.debits if debit[0] > now]
+        if not node.debits:
+            return node.available
+        left = dict(node.available)
+        for _, amounts in node.debits:
+            take(amounts, left)
+        return left
+
     def others(self) -> list[Neighbour]:
         """The living nodes but ours."""
         return [node for key, node in self.nodes.items() if key != self.own_id]
@@ -87,6 +106,7 @@ class ClusterView:
 
 def _apply(one: NodeNews, node: Neighbour) -> None:
     node.available = one.available
+    node.debits.clear()
     node.total = one.total or node.total
     node.waiting = one.waiting
     node.store_used_bytes = one.store_used_bytes

@@ -18,15 +18,20 @@ from __future__ import annotations
 
 from collections import deque
 
+import msgspec
+
 from mray.machine import InvariantError
 from mray.node.sched.bundles import Bundles
 from mray.node.sched.effects import Effect, Send, TellHead, group_removed, start_failed
+from mray.node.sched.elsewhere import Elsewhere
 from mray.node.sched.holds import Hold, Holds
 from mray.node.sched.lines import Line, infeasible_text, sum_needs
+from mray.node.sched.moving import Moving
 from mray.node.sched.plan import StartPlan
-from mray.node.sched.sharing import Pacing, whom_to_ask
+from mray.node.sched.sharing import Pacing
 from mray.node.sched.turns import Turns
 from mray.node.workers.pool import Key, KeyFailed, Pool, PoolEffect, Worker
+from mray.placement import Where
 from mray.resources import Resources, fits, give_back, take
 from mray.wire.messages import (
     BundlesReserved,
@@ -57,11 +62,15 @@ _LineAt = tuple[object, ...]
 class Leases:
     """See the module. ``node_name`` is for the texts of refusals."""
 
-    def __init__(self, total: Resources, pool: Pool, task_workers_max: int, node_name: str) -> None:
+    def __init__(
+        self, total: Resources, pool: Pool, task_workers_max: int, node_name: str,
+        elsewhere: Elsewhere | None = None,
+    ) -> None:  # fmt: skip
         self.pool = pool
         #: By worker. A worker that drains keeps its hold until its process is gone.
         self.holds = Holds(total)
         self.bundles = Bundles(self.holds)
+        self._moving = Moving(elsewhere, self.holds, node_name)
         self._task_workers_max = task_workers_max
         self._node_name = node_name
         #: By age. None is empty after settle().
@@ -72,8 +81,6 @@ class Leases:
         #: Lines that found no room in the last round.
         self._short: list[Line] = []
         self._pacing = Pacing()
-        #: When somebody may be asked to give back.
-        self._ask_at: float | None = None
         #: The node's memory is above its soft mark: no new tasks, but one that all may wait for.
         self._memory_short = False
 
@@ -90,16 +97,20 @@ class Leases:
             need = message.resources
             label = message.label or "a task"
             line = self._new_line(at, owner, message.class_id, key, need, need, label)
+            line.home, line.stay = message.home, message.stay
+            if message.where:
+                line.where = msgspec.msgpack.decode(message.where, type=Where)
         line.count = max(0, message.count)
+        line.avoid = tuple(message.avoid)
         if message.exclusive:
             line.own_cpu = message.resources.get("CPU", 0)
             self._widen(line, line.own_cpu)
         if line.group is not None:
             return []  # Its owner knows of the group, which may not be here yet.
         effects: list[Effect] = []
-        if line.count and not line.infeasible and not fits(line.need, self.holds.total):
+        if line.count and not line.infeasible and not self._moving.possible(line):
             line.infeasible = True
-            text = infeasible_text(line.label, line.need, self.holds.total, self._node_name)
+            text = self._moving.why_not(line)
             effects.append(Send(owner, LeaseRefused(message.class_id, "infeasible", text)))
         return effects
 
@@ -131,6 +142,10 @@ class Leases:
         for hold in self.holds.by_lease.values():
             lent[hold.owner] = lent.get(hold.owner, 0) + 1
         return [Send(owner, LeasesWanted(count)) for owner, count in lent.items()]
+
+    def drain(self) -> None:
+        """Begin nothing new; what runs goes on."""
+        self._moving.draining = True
 
     def recycle(self, process_id: bytes, cause: DeathCause) -> list[Effect]:
         """End a worker if it is idle: it keeps memory that is wanted."""
@@ -302,7 +317,8 @@ class Leases:
 
     def deadline(self) -> float | None:
         """When tick() and settle() have something to do (monotonic seconds)."""
-        times = [self.pool.deadline(), self._turns.claims_change_at, self._ask_at]
+        busy_at = self._moving.deadline(self._lines.values())
+        times = [self.pool.deadline(), self._turns.claims_change_at, self._pacing.ask_at, busy_at]
         return min((at for at in times if at is not None), default=None)
 
     # -- questions
@@ -342,6 +358,7 @@ class Leases:
         effects: list[Effect] = []
         free = dict(self.holds.available)
         left = {line.number: line.count for line in lines if not line.infeasible}
+        effects += self._moving.move(self._lines.values(), left, free, now)
         if self._memory_short:
             left = self._while_short(left)
         for line in lines:
@@ -351,6 +368,7 @@ class Leases:
         claimant = self._turns.claimant(lines, now)
         short: dict[int, Line] = {}
         granted: set[int] = set()
+        stuck: set[int] = set()
         moved = True
         while moved:
             moved = False
@@ -374,6 +392,7 @@ class Leases:
                         take(need, free)
                     else:
                         left[line.number] = 0  # Whatever is free, no worker can come now.
+                        stuck.add(line.number)
                         continue
                     left[line.number] -= 1
                     moved = True
@@ -383,7 +402,13 @@ class Leases:
         self._lines = {at: line for at, line in self._lines.items() if line.count}
         effects += self._through(plan.make_room())
         effects += self._through(self.pool.want(plan.wanted, now))
-        return effects + self._ask_back(bool(granted), now)
+        lent = [
+            hold
+            for hold in self.holds.by_lease.values()
+            if self.pool.workers[hold.worker].state == "leased"
+        ] if self._short else []  # fmt: skip
+        effects += self._pacing.ask_back(self._short, lent, bool(granted), now)
+        return effects + self._moving.give_back(self._lines.values(), left, stuck, now)
 
     def _note_passed_over(self, granted: set[int], now: float) -> None:
         short = {line.number for line in self._short}
@@ -393,32 +418,6 @@ class Leases:
                 line.asked_back = False
             elif granted - {line.number}:
                 line.pass_over(now)
-
-    def _ask_back(self, moved: bool, now: float) -> list[Effect]:
-        if moved:
-            self._pacing.moved()
-        self._ask_at = None
-        if not self._short:
-            return []
-        lent = [
-            hold
-            for hold in self.holds.by_lease.values()
-            if self.pool.workers[hold.worker].state == "leased"
-        ]
-        due_at = min((self._pacing.due_at(hold.owner) for hold in lent), default=None)
-        if due_at is None or due_at > now:
-            self._ask_at = due_at
-            return []
-        asked = whom_to_ask(self._short, lent)
-        for line in self._short:
-            line.asked_back = True
-        effects: list[Effect] = []
-        for owner, count in asked.items():
-            if self._pacing.due_at(owner) <= now:
-                self._pacing.asked(owner, now)
-                effects.append(Send(owner, LeasesWanted(count)))
-        self._ask_at = min(map(self._pacing.due_at, asked), default=None)
-        return effects
 
     # -- changes of state
 

@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from mray.node.workers.pool import Key
-from mray.placement import group_in
+from mray.placement import Where, group_in
 from mray.resources import UNIT, Resources, missing
 from mray.units import format_bytes
 from mray.wire.messages import ReserveBundles, StartActor
@@ -31,9 +31,9 @@ class Line:
     """Equal requests of one owner. ``class_id`` is None for actors and bundles."""
 
     __slots__ = (
-        "asked_back", "class_id", "count", "group", "hold", "index", "infeasible", "key", "label",
-        "need", "number", "own_cpu", "owner", "passed_over_at", "reserve", "rest_s", "rest_until",
-        "starts",
+        "asked_back", "avoid", "class_id", "count", "group", "hold", "home", "index", "infeasible",
+        "key", "label", "need", "number", "own_cpu", "owner", "passed_over_at", "reserve", "rest_s",
+        "rest_until", "short_since", "starts", "stay", "where",
     )  # fmt: skip
 
     def __init__(
@@ -60,7 +60,15 @@ class Line:
         self.index = found[1] if found is not None else -1
         #: Of a line that wants the node to itself: the CPUs that its task asked for. Else None.
         self.own_cpu: int | None = None
-        #: Asks for more than the node has, and its owner was told.
+        #: The node of an owner that is not on ours, b"" for one that is; whether its demand waits
+        #: here however long; since when it has found nothing here.
+        self.home = b""
+        self.stay = False
+        self.short_since: float | None = None
+        #: Conditions on the node, and nodes that are not to be named to the owner now.
+        self.where: Where | None = None
+        self.avoid: tuple[bytes, ...] = ()
+        #: Asks for what no node has, and its owner was told.
         self.infeasible = False
         #: Everybody has been asked once to give back idle leases for it.
         self.asked_back = False
@@ -77,7 +85,7 @@ class Line:
 
     def served(self) -> None:
         """One of its requests was granted."""
-        self.passed_over_at = None
+        self.passed_over_at = self.short_since = None
         self.rest_until = float("-inf")
         self.rest_s = CLAIM_S
 

@@ -12,8 +12,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
+from mray.node.sched.effects import Send
 from mray.node.sched.holds import Hold
 from mray.node.sched.lines import Line
+from mray.wire.messages import LeasesWanted
 
 #: Longer than an owner takes to push a task to a worker it was given.
 _AFTER_GRANT_S: Final = 0.002
@@ -28,6 +30,8 @@ class Pacing:
         #: By owner: when it was asked last and the gap after that; when it was granted a lease.
         self._asked: dict[bytes, tuple[float, float]] = {}
         self._granted: dict[bytes, float] = {}
+        #: When somebody may be asked to give back.
+        self.ask_at: float | None = None
 
     def granted(self, owner: bytes, now: float) -> None:
         """The owner has a new lease."""
@@ -48,6 +52,30 @@ class Pacing:
         asked_at, gap_s = self._asked.get(owner, (float("-inf"), 0.0))
         again_at = asked_at + max(gap_s, _GAP_FIRST_S)
         return max(again_at, self._granted.get(owner, float("-inf")) + _AFTER_GRANT_S)
+
+    def ask_back(
+        self, short: list[Line], lent: list[Hold], moved: bool, now: float
+    ) -> list[Send]:
+        """Ask for leases for lines that found no room; ``moved``: some lease was granted."""
+        if moved:
+            self.moved()
+        self.ask_at = None
+        if not short:
+            return []
+        due_at = min((self.due_at(hold.owner) for hold in lent), default=None)
+        if due_at is None or due_at > now:
+            self.ask_at = due_at
+            return []
+        asked = whom_to_ask(short, lent)
+        for line in short:
+            line.asked_back = True
+        effects = []
+        for owner, count in asked.items():
+            if self.due_at(owner) <= now:
+                self.asked(owner, now)
+                effects.append(Send(owner, LeasesWanted(count)))
+        self.ask_at = min(map(self.due_at, asked), default=None)
+        return effects
 
     def forget(self, owner: bytes) -> None:
         """The owner is gone."""
