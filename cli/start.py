@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from mray.auth import TokenError
-from mray.bootstrap import NodeOptions, Started, StartError, join, start_head
+from mray.bootstrap import NodeOptions, Started, StartError, join, resume_head, start_head
 from mray.cli import arguments
 from mray.cli.cluster import connect, find, knock
 from mray.cli.failure import FAILED, Failure, WrongUsage
@@ -21,6 +21,7 @@ from mray.config import Resolved
 from mray.exceptions import AuthenticationError
 from mray.session import Session, all_running, create_session
 from mray.session_end import end_session
+from mray.storage_place import storage_place
 from mray.units import format_bytes, format_duration
 from mray.wire.messages import NodeInfo
 
@@ -105,6 +106,14 @@ def start(
             help="Serve http://127.0.0.1:PORT/metrics for Prometheus. Default: 0, which does not.",
         ),
     ] = None,
+    gcs_storage: Annotated[
+        str | None,
+        typer.Option(
+            "--gcs-storage", metavar="PLACE",
+            help="Where the head keeps its state: a file, redis://[:PASSWORD@]HOST:PORT/DB, or "
+            "memory. Default: a file of the session.",
+        ),
+    ] = None,
     config_file: ConfigFile = None,
     block: Annotated[
         bool,
@@ -115,6 +124,9 @@ def start(
     ] = False,
 ) -> int:  # fmt: skip
     """Start a cluster on this machine, or add this machine to one.
+
+    Where a cluster here has lost its head, --head starts that again: jobs, actors
+    and nodes that run go on.
 
     \b
       mray start --head
@@ -129,6 +141,8 @@ def start(
         )
     if address is not None and port is not None:
         raise WrongUsage("--port is the head's port and goes with --head only")
+    if address is not None and gcs_storage is not None:
+        raise WrongUsage("--gcs-storage is the head's and goes with --head only")
     node = NodeOptions(
         resources=_amounts(num_cpus, num_gpus, memory, resources),
         labels=arguments.labels(labels) if labels else {},
@@ -141,6 +155,7 @@ def start(
         object_store_memory=object_store_memory,
         object_spilling_directory=object_spilling_directory,
         metrics_export_port=metrics_export_port,
+        gcs_storage=gcs_storage,
     )
     print_warnings(resolved)
     begun = time.monotonic()
@@ -169,6 +184,13 @@ def _amounts(
 
 def _start_head(resolved: Resolved, node: NodeOptions, port: int | None) -> Started:
     config = resolved.config
+    headless = _headless(resolved, port)
+    if headless is not None:
+        try:
+            with waiting("starting the head again"):
+                return resume_head(headless, resolved)
+        except BaseException as error:
+            _explain(error)
     wanted = config.node.gcs_server_port if port is None else port
     try:
         if wanted:
@@ -189,6 +211,24 @@ def _start_head(resolved: Resolved, node: NodeOptions, port: int | None) -> Star
         # What had started is gone already; this leaves no directory that looks like a session.
         end_session(session, force=True, reason="mray start failed")
         _explain(error)
+
+
+def _headless(resolved: Resolved, port: int | None) -> Session | None:
+    """The session whose nodes wait for the head that is to be started, if there is one."""
+    node = resolved.config.node
+    try:
+        sessions = [one for one in all_running(node.tmpdir) if one.headless()]
+        for session in sessions:
+            info = session.info()
+            place = storage_place(node.gcs_storage, node.external_storage_namespace, session.path)
+            right_port = not port or info.head_tcp.rpartition(":")[2] == str(port)
+            if right_port and (place == info.storage or not (place.named or node.gcs_storage)):
+                return session
+    except ValueError as error:
+        raise WrongUsage(str(error)) from error
+    except OSError as error:
+        raise Failure(f"sessions cannot be looked up: {error}") from error
+    return None
 
 
 def _refuse_second(port: int, running: list[Session]) -> None:
@@ -247,6 +287,8 @@ def _print_banner(
         node_count = sum(view.state == "ALIVE" for view in cluster.nodes.nodes)
     what = "Head and node are" if is_head else f"This node is one of {node_count} of the cluster,"
     print(f"Local node IP: {node.ip}")
+    if started.epoch > 1:
+        what = f"The head is back (epoch {started.epoch}), with what it had kept,"
     print(f"\n{what} up after {format_duration(took_s)}.")
     print("\nNext steps")
     for title, line in _next_steps(started, address, is_head=is_head, temp_dir=temp_dir):

@@ -16,7 +16,7 @@ import os
 import socket
 import time
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -29,9 +29,10 @@ from mray.ids import new_head_id, new_node_id
 from mray.process import start_time_of
 from mray.rpc.client import AskError, Client
 from mray.rpc.door import Keys
-from mray.rpc.endpoints import join_host_port
+from mray.rpc.endpoints import join_host_port, split_host_port
 from mray.session import NodeEntry, Session, SessionInfo, create_session
 from mray.session_end import EndReport, clean_stale, end_session
+from mray.storage_place import StoragePlace, storage_place
 from mray.wire.messages import Address, GetNodes, KvGet, KvValue, Nodes
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "StartError",
     "Started",
     "join",
+    "resume_head",
     "start_head",
     "start_local",
     "start_node",
@@ -63,6 +65,8 @@ class Started:
     node: Address | None
     #: Of the daemons started: "head", "node".
     pids: dict[str, int]
+    #: Of a head that was started: 1 for the first of its cluster.
+    epoch: int = 0
     _spawned: list[Spawned] = field(default_factory=list, repr=False)
 
     @property
@@ -107,6 +111,8 @@ def start_head(
         node_id=node_id.hex(), ipc=_node_ipc(session, node_id),
         tcp_host=node.tcp_host, tcp_shown=_shown(node.tcp_host, node),
     )  # fmt: skip
+    # A cluster that ends with its program has nothing to keep.
+    place = StoragePlace(kind="memory") if die_with_pid else _storage(session, resolved)
     info = SessionInfo(
         cluster_id=head_id[1:17].hex(),
         role="head",
@@ -116,6 +122,8 @@ def start_head(
         nodes=[entry] if with_node else [],
         started_by="init" if die_with_pid else "cli",
         created_unix_s=time.time(),
+        head_host=tcp_host,
+        storage=None if place.kind == "memory" else place,
     )
     params = DaemonParams(
         process_id=head_id,
@@ -126,7 +134,7 @@ def start_head(
         head_pid=0,
         head_start_time=0,
         ipc=head.ipc,
-        config=resolved.config.to_bytes(),
+        config=_for_all(resolved.config),
         token=token,
         tcp_host=tcp_host,
         tcp_port=tcp_port,
@@ -134,8 +142,60 @@ def start_head(
         owner_pid=die_with_pid,
         owner_start_time=start_time_of(die_with_pid) if die_with_pid else 0,
         ready_fd=-1,
+        storage=place,
     )
     return _start(session, resolved, info, params, [entry] if with_node else [], True, timeout_s)
+
+
+def resume_head(session: Session, resolved: Resolved, *, timeout_s: float = 30.0) -> Started:
+    """Start the head of a session again whose former one has died, for the nodes that wait for it:
+    under its ids, at its port, from its storage. A node daemon is started where none is left here.
+
+    Raises as start_head, and leaves the session as it was. ``resolved`` counts for a new node
+    daemon only: the cluster's settings are in the storage.
+    """
+    info = session.info()
+    if info.storage is None:
+        raise ValueError(f"session {session.name} keeps no state that a head could take up")
+    host, port = split_host_port(info.head_tcp) if info.head_tcp else ("", 0)
+    token = load_token(resolved) if info.head_tcp else ""
+    living = {record.name for record in session.processes() if record.alive}
+    nodes = [entry for entry in info.nodes if entry.node_id in living]
+    new: list[NodeEntry] = []
+    node = _completed(NodeOptions(ip=host), info.head_host, resolved)
+    if not nodes:
+        node_id = new_node_id()
+        entry = NodeEntry(
+            node_id=node_id.hex(), ipc=_node_ipc(session, node_id),
+            tcp_host=node.tcp_host, tcp_shown=_shown(node.tcp_host, node),
+        )  # fmt: skip
+        new.append(entry)
+    info = msgspec.structs.replace(info, nodes=[*nodes, *new])
+    head = Address(
+        bytes.fromhex(info.head_id), bytes.fromhex(info.nodes[0].node_id), info.head_ipc,
+        info.head_tcp,
+    )  # fmt: skip
+    params = DaemonParams(
+        process_id=head.process_id,
+        cluster_id=info.cluster_id,
+        session_dir=session.path,
+        is_head=True,
+        head=head,
+        head_pid=0,
+        head_start_time=0,
+        ipc=info.head_ipc,
+        config=_for_all(resolved.config),
+        token=token,
+        tcp_host=info.head_host,
+        tcp_port=port,
+        node=node,
+        owner_pid=0,
+        owner_start_time=0,
+        ready_fd=-1,
+        storage=info.storage,
+        resume=True,
+    )
+    return _start(session, resolved, info, params, new, True, timeout_s, new=False)
 
 
 def start_node(
@@ -186,7 +246,7 @@ def start_node(
         head_pid=head_record.pid if head_record else 0,
         head_start_time=head_record.start_time if head_record else 0,
         ipc=entry.ipc,
-        config=resolved.config.to_bytes(),
+        config=_for_all(resolved.config),
         token=token,
         tcp_host=node.tcp_host,
         tcp_port=node.tcp_port,
@@ -279,22 +339,32 @@ def _start(
     nodes: list[NodeEntry],
     with_head: bool,
     timeout_s: float,
+    *,
+    new: bool = True,
 ) -> Started:
-    """Spawn what is asked for, wait for it, write down what came of it; or undo it all."""
+    """Spawn what is asked for, wait for it, write down what came of it; or undo it all.
+
+    ``new``: the session has no head yet.
+    """
     session.hold()
     # Before anything runs, so that whatever happens to us, `mray stop` can find it.
     try:
-        session.write_info(info, new=with_head)
+        session.write_info(info, new=with_head and new)
     except FileExistsError as error:
         text = f"the session {session.path} was begun by another start; make a new one"
         raise StartError("head", "RuntimeError", text) from error
     spawned: list[Spawned] = []
+    facts: list[dict[str, Any]] = []
     try:
         if with_head:
             spawned.append(spawn("head", params, session))
             params = msgspec.structs.replace(
                 params, head_pid=spawned[0].pid, head_start_time=start_time_of(spawned[0].pid)
             )
+            if params.storage.named:
+                # It may hold a cluster: the head says who it is before anybody looks for it.
+                facts = wait_ready(spawned, timeout_s)
+                info, params = _identified(info, params, facts[0])
         for entry in nodes:
             node_params = msgspec.structs.replace(
                 params,
@@ -310,9 +380,10 @@ def _start(
             retention_s=resolved.config.node.session_retention_s,
             retention_count=resolved.config.node.session_retention_count,
         )
-        facts = wait_ready(spawned, timeout_s)
+        facts += wait_ready(spawned[len(facts) :], timeout_s)
     except BaseException as error:
-        _undo(session, spawned, str(error) or "interrupted", whole=len(info.nodes) == len(nodes))
+        whole = new and len(info.nodes) == len(nodes)
+        _undo(session, spawned, str(error) or "interrupted", whole=whole)
         raise
     head, kinds = params.head, [one.kind for one in spawned]
     if with_head:
@@ -322,14 +393,40 @@ def _start(
     if nodes:
         node_id = bytes.fromhex(nodes[0].node_id)
         address = Address(node_id, node_id, ipc=nodes[0].ipc, tcp=facts[-1]["tcp"])
+    elif info.nodes and with_head:
+        node_id = bytes.fromhex(info.nodes[0].node_id)
+        address = Address(node_id, node_id, ipc=info.nodes[0].ipc)
     return Started(
         session=session,
         cluster_id=info.cluster_id,
         head=head,
+        epoch=facts[0].get("epoch", 1) if with_head else 0,
         node=address,
         pids={kind: one.pid for kind, one in zip(kinds, spawned, strict=True)},
         _spawned=spawned,
     )
+
+
+def _identified(
+    info: SessionInfo, params: DaemonParams, facts: dict[str, Any]
+) -> tuple[SessionInfo, DaemonParams]:
+    """The ids that a head found in its storage, in place of those that were made for it."""
+    head_id = bytes.fromhex(facts["head_id"])
+    head = msgspec.structs.replace(params.head, process_id=head_id)
+    info = msgspec.structs.replace(info, head_id=head_id.hex(), cluster_id=facts["cluster_id"])
+    return info, msgspec.structs.replace(params, head=head, cluster_id=info.cluster_id)
+
+
+def _storage(session: Session, resolved: Resolved) -> StoragePlace:
+    """Where the head of a cluster that stays keeps its state."""
+    node = resolved.config.node
+    return storage_place(node.gcs_storage, node.external_storage_namespace, session.path)
+
+
+def _for_all(config: Config) -> bytes:
+    """The configuration as processes of the cluster get it: a place may have a password in it."""
+    node = msgspec.structs.replace(config.node, gcs_storage="")
+    return msgspec.structs.replace(config, node=node).to_bytes()
 
 
 def _undo(session: Session, spawned: list[Spawned], reason: str, *, whole: bool) -> None:

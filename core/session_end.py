@@ -10,6 +10,7 @@ directory in its environment (a child that left its parents behind). Never a nam
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import shutil
@@ -22,6 +23,7 @@ from mray.process import alive, open_pidfd, read_stat, send_signal
 from mray.rpc.client import Client
 from mray.session import ProcessRecord, Session, all_sessions
 from mray.session_files import SHM_DIR, try_lock_store_dir
+from mray.storage_place import FILE_NAME
 from mray.wire.messages import Message, Shutdown
 
 #: Set by bootstrap.py in the daemons' environment, and so in that of all that they start.
@@ -282,6 +284,9 @@ def _remove_places(session: Session) -> None:
     _remove_stores(session.store_prefix)
     shutil.rmtree(f"{session.path}/spill", ignore_errors=True)
     shutil.rmtree(f"{session.path}/runtime_resources", ignore_errors=True)
+    for suffix in ("", "-wal", "-shm"):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(f"{session.path}/{FILE_NAME}{suffix}")
     shutil.rmtree(session.sockets, ignore_errors=True)
     link = f"{session.path}/sockets"
     if os.path.islink(link):

@@ -28,6 +28,7 @@ from typing import Final, Literal
 import msgspec
 
 from mray.process import alive, start_time_of
+from mray.storage_place import StoragePlace
 
 #: A job is a driver that `mray submit` started; a child was never recorded, only found.
 ProcessKind = Literal["head", "node", "zygote", "worker", "driver", "job", "child"]
@@ -63,6 +64,9 @@ class SessionInfo(msgspec.Struct, frozen=True, kw_only=True):
     nodes: list[NodeEntry]
     started_by: Literal["cli", "init"]
     created_unix_s: float
+    #: The host that the head binds, and where it keeps its state: for a head that is started again.
+    head_host: str = ""
+    storage: StoragePlace | None = None
 
 
 class ProcessRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -181,13 +185,25 @@ class Session:
         return not os.path.isdir(f"{self.path}/pids")
 
     def running(self) -> bool:
-        """Whether the head (or, where the head is elsewhere, a node daemon) of it lives."""
+        """Whether the head of it lives, or a node daemon that is there without the head: because
+        the head is elsewhere, or waited for."""
         try:
-            role = self.info().role
+            info = self.info()
         except (FileNotFoundError, ValueError):
             return False
+        if info.role == "head" and self._lives("head"):
+            return True
+        return (info.role == "node" or info.storage is not None) and self._lives("node")
+
+    def headless(self) -> bool:
+        """Whether it is without its head, which can be started again: its node daemon waits."""
+        if self.ended or not self.running():
+            return False
+        return self.info().role == "head" and not self._lives("head")
+
+    def _lives(self, kind: ProcessKind) -> bool:
         for name in self._record_names():
-            if name.startswith(f"{role}-"):
+            if name.startswith(f"{kind}-"):
                 record = self._read_record(name)
                 if record is not None and record.alive:
                     return True
