@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import time
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -20,14 +21,15 @@ from mray.object_ref import ObjectRef
 from mray.options import (
     ACTOR_OPTIONS,
     METHOD_OPTIONS,
+    actor_resources_of,
     backpressure_of,
-    resources_of,
+    refuse_decorators,
     returns_of,
     validate,
     yields,
 )
 from mray.remote_function import Signature
-from mray.tasks.writable import options_of
+from mray.tasks.writable import changed, options_of
 from mray.wire.messages import ActorSpec
 
 #: See call_sites.py.
@@ -67,7 +69,18 @@ class ActorClass:
             raise ValueError("a detached actor needs a name, or nobody could find it")
         self._class = cls
         self._options = options
-        self._methods = _methods_of(cls)
+        methods = _methods_of(cls)
+        self._is_async = any(facts.get("is_async") for facts in methods.values())
+        self._groups = list(options.get("concurrency_groups") or ())
+        _check_groups(methods, self._groups, cls.__name__)
+        self._methods = {name: self._shared(facts) for name, facts in methods.items()}
+        if options.get("object_store_memory") is not None:
+            warnings.warn(
+                f"{cls.__name__}: object_store_memory reserves nothing for an actor, and is "
+                "deprecated: what does not fit into the store is spilled",
+                DeprecationWarning,
+                stacklevel=3,
+            )
         self._check = Signature(inspect.getattr_static(cls, "__init__"), skip_first=True)
         self._worker_options = options_of(
             options, self._check.parameters(), f"{cls.__name__}.__init__()"
@@ -95,11 +108,31 @@ class ActorClass:
 
     def options(self, **options: Any) -> ActorClass:
         """The same class with other options for the actors made through the result."""
+        refuse_decorators(options, f"actor class {self.__name__}")
         return ActorClass(self._class, {**self._options, **options})
 
     def _remote(self, args: Any = None, kwargs: Any = None, **options: Any) -> ActorHandle:
         """Ray's older form of ``.options(...).remote(...)``."""
         return self.options(**options).remote(*(args or ()), **(kwargs or {}))
+
+    @property
+    def _is_concurrent(self) -> bool:
+        """Whether calls of one caller may run side by side in the default group."""
+        return self._is_async or (self._options.get("max_concurrency") or 1) > 1
+
+    def _shared(self, facts: dict[str, Any]) -> dict[str, Any]:
+        """The facts of a method with what the options of the actor say of all methods."""
+        options = self._options
+        shared: dict[str, Any] = {}
+        if options.get("enable_task_events") is False:
+            shared["enable_task_events"] = False
+        overtakes = options.get("allow_out_of_order_execution")
+        if self._is_concurrent if overtakes is None else overtakes:
+            shared["unordered"] = True
+        most = options.get("_actor_generator_backpressure_num_objects") or 0
+        if most > 0 and facts.get("yields"):
+            shared["actor_backpressure"] = most
+        return {**shared, **facts} if shared else facts
 
     def remote(self, *args: Any, **kwargs: Any) -> ActorHandle:
         """Make an actor; its handle, at once. Constructor errors surface in its first calls."""
@@ -109,6 +142,12 @@ class ActorClass:
 
         rt = current.get()
         options = self._options
+        if options.get("allow_out_of_order_execution") is False and self._is_concurrent:
+            kind = "async" if self._is_async else "threaded"
+            raise ValueError(
+                f"{self.__name__} is {kind}: its calls run side by side, and "
+                "allow_out_of_order_execution=False cannot be kept"
+            )
         name = options.get("name") or ""
         namespace = options.get("namespace") or rt.namespace
         if name and options.get("get_if_exists"):
@@ -122,21 +161,17 @@ class ActorClass:
             self._made = (rt, key)
         packed = pack_arguments(rt, f"{self.__name__}.__init__", args, kwargs)
         actor_id, task_id = rt.ids.actor(), rt.ids.task()
-        is_async = any(entry.get("is_async") for entry in self._methods.values())
+        is_async = self._is_async
         concurrency = options.get("max_concurrency") or (1000 if is_async else 1)
-        # Without num_cpus an actor needs a CPU to be placed and none to live, as in Ray.
-        held = resources_of(options, 0.0)
-        placement = resources_of(options, 1.0)
+        held, placement = actor_resources_of(options)
         place = placing_of(rt, options, f"the actor {self.__name__}", held, placement)
         retries = options.get("max_task_retries") or 0
         detached = options.get("lifetime") == "detached"
         limit = options.get("max_pending_calls") or -1
         methods = self._methods
         recorded = options.get("enable_task_events") is not False
-        if not recorded:
-            quiet = {"enable_task_events": False}
-            methods = {method: {**quiet, **facts} for method, facts in methods.items()}
-        shape = msgspec.msgpack.encode((self.__name__, methods, retries, limit))
+        groups = self._groups
+        shape = msgspec.msgpack.encode((self.__name__, methods, retries, limit, groups))
         spec = ActorSpec(
             actor_id, rt.job_id, rt.address, key, self.__name__, task_id, b"", [], None, None,
             place.needs(held), place.needs(placement), options.get("max_restarts") or 0,
@@ -161,7 +196,7 @@ class ActorClass:
         )
         if existing is not None:
             return handle_of(existing)
-        return _handle(limit, actor_id, self.__name__, methods, retries, ref)
+        return _handle(limit, actor_id, self.__name__, methods, retries, ref, groups)
 
 
 def _methods_of(cls: type) -> dict[str, dict[str, Any]]:
@@ -189,7 +224,7 @@ def _methods_of(cls: type) -> dict[str, dict[str, Any]]:
         plain = isinstance(inspect.getattr_static(cls, name), (staticmethod, classmethod))
         parameters = Signature(member, skip_first=not plain).parameters()
         options["parameters"] = parameters
-        if options.pop("writable_args", None):
+        if options.pop("writable_args", None) or options.get("concurrency_group"):
             marked = getattr(member, _OPTIONS_ATTRIBUTE)
             options["worker_options"] = options_of(marked, parameters, f"{cls.__name__}.{name}()")
         methods[name] = options
@@ -198,10 +233,25 @@ def _methods_of(cls: type) -> dict[str, dict[str, Any]]:
     return methods
 
 
+def _check_groups(methods: dict[str, dict[str, Any]], groups: list[str], what: str) -> None:
+    """Raise ValueError for a method in a concurrency group that the actor does not have."""
+    for name, facts in methods.items():
+        group = facts.get("concurrency_group")
+        if group and group not in groups:
+            raise ValueError(_no_group(f"{what}.{name}", group, groups))
+
+
+def _no_group(what: str, group: str, groups: list[str]) -> str:
+    return f"{what}: the actor has no concurrency group {group!r}; it has {groups or 'none'}"
+
+
 class ActorHandle:
     """A handle of an actor: its methods have ``.remote()``."""
 
-    __slots__ = ("__weakref__", "_actor_id", "_class_name", "_methods", "_ref", "_retries")
+    __slots__ = (
+        "__weakref__", "_actor_id", "_class_name", "_groups", "_methods", "_ref", "_retries",
+        "_templates",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -210,8 +260,13 @@ class ActorHandle:
         methods: dict[str, dict[str, Any]],
         retries: int,
         ref: ObjectRef[Any] | None,
+        groups: list[str],
     ) -> None:
         self._actor_id = actor_id
+        #: Names of its concurrency groups.
+        self._groups = groups
+        #: Of methods called without options: the connection, and what it knows them by.
+        self._templates: dict[str, tuple[Any, Any]] = {}
         self._class_name = class_name
         self._methods = methods
         self._retries = retries
@@ -243,19 +298,23 @@ class ActorHandle:
 
     def __reduce__(self) -> Any:
         return ActorHandle, (
-            self._actor_id, self._class_name, self._methods, self._retries, self._ref,
+            self._actor_id, self._class_name, self._methods, self._retries, self._ref, self._groups,
         )  # fmt: skip
 
 
 class ActorMethod:
     """One method of one actor."""
 
-    __slots__ = ("_handle", "_name", "_options")
+    __slots__ = ("_handle", "_is_changed", "_name", "_options")
 
-    def __init__(self, handle: ActorHandle, name: str, options: dict[str, Any]) -> None:
+    def __init__(
+        self, handle: ActorHandle, name: str, options: dict[str, Any], is_changed: bool = False
+    ) -> None:
         self._handle = handle
         self._name = name
         self._options = options
+        #: The options are not those that the handle has for the method.
+        self._is_changed = is_changed
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         raise TypeError(
@@ -265,19 +324,13 @@ class ActorMethod:
     def remote(self, *args: Any, **kwargs: Any) -> Any:
         """Call the method; the reference of its result (a list with several, None with none)."""
         runtime = current.runtime or current.get()
-        handle, options = self._handle, self._options
-        returns = options.get("num_returns", 1)
-        template = runtime.actors.method_template(
-            handle._class_name,
-            self._name,
-            returns,
-            options.get("max_task_retries", handle._retries),
-            _retry_bytes(options.get("retry_exceptions")),
-            options.get("worker_options", b""),
-            options["parameters"],
-            backpressure_of(options, returns),
-            options.get("enable_task_events") is not False,
-        )
+        handle = self._handle
+        made = None if self._is_changed else handle._templates.get(self._name)
+        if made is None or made[0] is not runtime:
+            made = runtime, self._template(runtime)
+            if not self._is_changed:
+                handle._templates[self._name] = made
+        template = made[1]
         if args or kwargs or template.check.needs_arguments:
             template.check(args, kwargs)
         ref = handle._ref
@@ -288,6 +341,22 @@ class ActorMethod:
             return refs[0]
         return refs or None
 
+    def _template(self, runtime: Any) -> Any:
+        handle, options = self._handle, self._options
+        returns = options.get("num_returns", 1)
+        return runtime.actors.method_template(
+            handle._class_name,
+            self._name,
+            returns,
+            options.get("max_task_retries", handle._retries),
+            _retry_bytes(options.get("retry_exceptions")),
+            options.get("worker_options", b""),
+            options["parameters"],
+            backpressure_of(options, returns),
+            options.get("enable_task_events") is not False,
+            options.get("unordered", False),
+        )
+
     def options(self, **options: Any) -> ActorMethod:
         """The same method with other options for the calls made through the result."""
         what = f"{self._handle._class_name}.{self._name}"
@@ -295,11 +364,14 @@ class ActorMethod:
         if "num_returns" in options:
             is_generator = self._options.get("yields", False)
             options["num_returns"] = returns_of(options, is_generator, what)
-        if "writable_args" in options:
-            parameters = self._options["parameters"]
-            options["worker_options"] = options_of(options, parameters, f"{what}()")
-            del options["writable_args"]
-        return type(self)(self._handle, self._name, {**self._options, **options})
+        group, groups = options.get("concurrency_group"), self._handle._groups
+        if group and group not in groups:
+            raise ValueError(_no_group(what, group, groups))
+        if "writable_args" in options or group is not None:
+            parameters, present = self._options["parameters"], self._options.get("worker_options")
+            options["worker_options"] = changed(present or b"", options, parameters, f"{what}()")
+            options.pop("writable_args", None)
+        return type(self)(self._handle, self._name, {**self._options, **options}, True)
 
     def _remote(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
         """Ray's older form of ``.options(...).remote(...)``."""
@@ -321,8 +393,8 @@ def _retry_bytes(value: Any) -> bytes:
 
 def handle_of(spec: ActorSpec) -> ActorHandle:
     """A handle made from what the head knows; it does not keep the actor alive."""
-    class_name, methods, retries, limit = msgspec.msgpack.decode(spec.handle)
-    return _handle(limit, spec.actor_id, class_name, methods, retries, None)
+    class_name, methods, retries, limit, groups = msgspec.msgpack.decode(spec.handle)
+    return _handle(limit, spec.actor_id, class_name, methods, retries, None, groups)
 
 
 def _handle(limit: int, *parts: Any) -> ActorHandle:

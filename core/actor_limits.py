@@ -92,7 +92,7 @@ class PendingCalls:
             returns.extend(left)
         # Calls without results are known here only, and in the notes that the loop has not read.
         calls = self._calls.get(self._actor_id)
-        known = 0 if calls is None else len(calls.queue) + len(calls.inflight)
+        known = 0 if calls is None else calls.waiting() + len(calls.inflight)
         notes = [note for note in self._posts.copy() if type(note) is Task]
         unread = sum(note.actor_id == self._actor_id for note in notes)
         return max(len(returns), known + unread)

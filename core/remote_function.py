@@ -11,6 +11,8 @@ from mray import current
 from mray.options import (
     TASK_OPTIONS,
     backpressure_of,
+    refuse_decorators,
+    refuse_store_memory,
     resources_of,
     returns_of,
     validate,
@@ -26,7 +28,9 @@ class RemoteFunction:
     """A function whose ``.remote()`` runs it as a task."""
 
     def __init__(self, function: Callable[..., Any], options: dict[str, Any]) -> None:
-        validate(options, TASK_OPTIONS, f"remote function {function.__name__}")
+        what = f"remote function {function.__name__}"
+        validate(options, TASK_OPTIONS, what)
+        refuse_store_memory(options, what)
         self._function = function
         self._options = options
         self._name = function.__qualname__
@@ -94,6 +98,7 @@ class RemoteFunction:
 
     def options(self, **options: Any) -> RemoteFunction:
         """The same function with other options for the calls made through the result."""
+        refuse_decorators(options, f"remote function {self._name}")
         return RemoteFunction(self._function, {**self._options, **options})
 
     def _remote(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:

@@ -133,8 +133,8 @@ def _where(strategy: Any, labels: Conditions, fallbacks: list[Conditions]) -> by
     """Conditions on the node; b"" where there are none."""
     where = Where(labels=labels, fallbacks=fallbacks, spread=strategy == "SPREAD")
     if isinstance(strategy, NodeAffinitySchedulingStrategy):
-        node_id, soft = bytes.fromhex(strategy.node_id), bool(strategy.soft)
-        where = Where(node_id, soft, labels, fallbacks=fallbacks)
+        node_id = bytes.fromhex(strategy.node_id)
+        where = Where(node_id, bool(strategy.soft), labels, fallbacks=fallbacks)
     elif isinstance(strategy, NodeLabelSchedulingStrategy):
         hard = {key: (value.operator, value.values) for key, value in strategy.hard.items()}
         soft = {key: (value.operator, value.values) for key, value in strategy.soft.items()}

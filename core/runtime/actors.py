@@ -84,14 +84,15 @@ class ActorsPart:
         max_task_retries: int,
         retry_exceptions: bytes,
         options: bytes,
-        parameters: Any = None,
+        parameters: Any = (),
         backpressure: int = 0,
         recorded: bool = True,
+        unordered: bool = False,
     ) -> Template:
         """What calls of one method with these options share; made at first use."""
         key = (
             class_name, method, num_returns, max_task_retries, retry_exceptions, options,
-            backpressure, recorded,
+            tuple(map(tuple, parameters)), backpressure, recorded, unordered,
         )  # fmt: skip
         template = self._templates.get(key)
         if template is None:
@@ -102,6 +103,7 @@ class ActorsPart:
             )  # fmt: skip
             template.check = Signature.of_parameters(f"{class_name}.{method}", parameters)
             template.recorded = recorded
+            template.unordered = unordered
             self._templates[key] = template
         return template
 
@@ -248,8 +250,11 @@ class ActorsPart:
         """All arguments of a call are there."""
         calls = self.calls[task.actor_id]
         error = self.rt.tasks.failed_dependency(task)
-        if error is not None and calls.cancel_queued(task):
-            self.rt.tasks.fail(task, error)
+        if error is not None:
+            if calls.cancel_queued(task):
+                self.rt.tasks.fail(task, error)
+        else:
+            calls.resolved(task)
         self._dirty[task.actor_id] = calls
 
     def turn(self) -> None:

@@ -1,36 +1,108 @@
-"""Runs the calls of an async actor: all on one asyncio loop, in the actor's thread.
+"""Runs the calls of an async actor on asyncio loops: one for each concurrency group.
 
-Owns that loop and how many calls are under way. The only asyncio in mray.
+Owns these loops and how many calls are under way on each. The default group's turns in the main
+thread, where the constructor ran within it too; the others have a thread each. The only asyncio in
+mray.
 """
 
 from __future__ import annotations
 
 import asyncio
 import inspect
+import threading
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mray.runtime.calls import OK, RAISED, Done, Work, async_work, cancelled_error
 from mray.runtime.generators import Slot
 from mray.runtime.inputs import explain_read_only
+from mray.runtime.lanes import Lane, Queue
 
 if TYPE_CHECKING:
     from mray.runtime.executor import Executor
 
 
 class AsyncServing:
-    """See the module."""
+    """All groups of one actor. Made in the main thread."""
 
     def __init__(self, executor: Executor) -> None:
         self.executor = executor
+        self._main = _LoopLane(self, executor.queue)
+        self._lanes = [self._main]
+
+    def maker(self, actor_class: Any) -> Callable[..., Any]:
+        """What makes the instance: on the default group's loop, so that the constructor can start
+        tasks there. It may be a coroutine."""
+        return self._main.maker(actor_class)
+
+    def run(self, max_concurrency: int, groups: Iterable[Lane]) -> int:
+        """Serve until told to end, in the default group at most ``max_concurrency`` calls at a
+        time; the exit code."""
+        executor = self.executor
+        threads = []
+        for group in groups:
+            lane = _LoopLane(self, group.queue)
+            self._lanes.append(lane)
+            threads.append(
+                threading.Thread(
+                    target=lane.run, args=(group.limit,), name=f"mray-{group.name}", daemon=True
+                )
+            )
+        executor.kick = self._kick
+        executor.cancel_async = self._cancel
+        for thread in threads:
+            thread.start()
+        self._main.run(max_concurrency)
+        for lane in self._lanes[1:]:
+            lane.end()
+        for thread in threads:
+            thread.join()
+        return executor.exit_code or 0
+
+    def end(self) -> None:
+        """A call has ended the actor: what runs is finished, and nothing more is begun."""
+        self._main.end()
+
+    def _kick(self) -> None:
+        for lane in self._lanes:
+            if not lane.queue.empty():
+                lane.kick()
+
+    def _cancel(self, task_id: bytes) -> None:
+        for lane in self._lanes:
+            lane.cancel(task_id)
+
+
+class _LoopLane:
+    """One loop and the calls on it."""
+
+    def __init__(self, serving: AsyncServing, queue: Queue) -> None:
+        self.serving = serving
+        self.executor = serving.executor
+        self.queue = queue
         self._loop = asyncio.new_event_loop()
         self._tasks: dict[asyncio.Task[None], Work] = {}
         self._ending: asyncio.Task[None] | None = None
 
+    # -- any thread
+
+    def kick(self) -> None:
+        """Have what came in begun."""
+        self._loop.call_soon_threadsafe(self._drain)
+
+    def cancel(self, task_id: bytes) -> None:
+        """Cancel a call, if it is here."""
+        self._loop.call_soon_threadsafe(self._cancel, task_id)
+
+    def end(self) -> None:
+        """Stop once what runs has ended."""
+        self._loop.call_soon_threadsafe(self._end)
+
+    # -- its own thread
+
     def maker(self, actor_class: Any) -> Callable[..., Any]:
-        """What makes the instance: on the loop, so that the constructor can start tasks there. It
-        may be a coroutine."""
+        """See AsyncServing.maker."""
 
         async def make(*args: Any, **kwargs: Any) -> Any:
             constructor = actor_class.__init__
@@ -43,31 +115,27 @@ class AsyncServing:
         asyncio.set_event_loop(self._loop)
         return lambda *args, **kwargs: self._loop.run_until_complete(make(*args, **kwargs))
 
-    def run(self, max_concurrency: int) -> int:
-        """Serve until told to end, at most ``max_concurrency`` calls at a time; the exit code."""
-        executor, loop = self.executor, self._loop
-        self._limit = asyncio.Semaphore(max_concurrency)
-        executor.kick = self._kick
-        executor.cancel_async = self._cancel_from_afar
-        loop.call_soon(self._drain)
-        loop.run_forever()
-        return executor.exit_code or 0
-
-    def _kick(self) -> None:
-        self._loop.call_soon_threadsafe(self._drain)
+    def run(self, limit: int) -> None:
+        """Serve until told to end."""
+        asyncio.set_event_loop(self._loop)
+        self._limit = asyncio.Semaphore(limit)
+        self._loop.call_soon(self._drain)
+        self._loop.run_forever()
 
     def _drain(self) -> None:
         executor, loop, tasks = self.executor, self._loop, self._tasks
-        queue = executor.queue
+        queue = self.queue
         while not queue.empty():
             work = queue.get_nowait()
             if type(work) is Work:
+                if executor.exiting:
+                    continue
                 if executor.pending.pop(work.spec.task_id, None) is not None:
                     task = loop.create_task(self._one(work))
                     tasks[task] = work
                     task.add_done_callback(self._ended)
             elif work is None:
-                self._ending = loop.create_task(self._finish())
+                self._end()
             else:
                 assert callable(work)
                 work()
@@ -79,19 +147,21 @@ class AsyncServing:
             self.executor.results.fail(done, work.template, cancelled_error(work))
             self.executor.finished(done)
 
-    def _cancel_from_afar(self, task_id: bytes) -> None:
-        self._loop.call_soon_threadsafe(self._cancel, task_id)
-
     def _cancel(self, task_id: bytes) -> None:
         for task, work in self._tasks.items():
             if work.spec.task_id == task_id:
                 task.cancel()
 
+    def _end(self) -> None:
+        if self._ending is None:
+            self._ending = self._loop.create_task(self._finish())
+
     async def _one(self, work: Work) -> None:
         async with self._limit:
-            await self._execute(work)
+            if not self.executor.exiting:
+                await self._execute(work)
         if self.executor.exit_code is not None:
-            self._loop.stop()
+            self.serving.end()
 
     async def _finish(self) -> None:
         if self._tasks:
@@ -158,10 +228,10 @@ class AsyncServing:
             # The stand-in turns the loop here, always: it would be slow to take it back.
             generators.emit(flow, Slot(flow, *packed), send=False)
             del item, packed
-            while pace.full():
+            while generators.full(flow):
                 signal = flow.waiting = _Signal(self._loop)
                 # Room that was made before the event loop could know of this wait.
-                if pace.full():
+                if generators.full(flow):
                     await signal.event.wait()
         generators.conclude(flow, False)
 

@@ -1,8 +1,8 @@
 """Runs user code in a worker: tasks one at a time, or the calls of one actor.
 
 Owns fetching functions, arguments in, what runs in which thread. What a call leaves is results.py's
-and generators.py's; async actors are async_serving.py's. Talks to nobody: the loop (worker.py)
-hands it work and takes its replies.
+and generators.py's; async actors are async_serving.py's, queues of concurrency groups lanes.py's.
+Talks to nobody: the loop (worker.py) hands it work and takes its replies.
 
 Who may run a task is settled by one dict: whoever pops its id from ``pending`` has it, the
 executing thread to run it or the loop to hand it back. A dict pop is atomic.
@@ -26,8 +26,10 @@ from mray.ownership.references import Entry
 from mray.runtime.borrowing import adopting
 from mray.runtime.calls import NO_ARGUMENTS, OK, Done, Work, cancelled, cancelled_error, running
 from mray.runtime.inputs import Inputs, explain_read_only
+from mray.runtime.lanes import Lane, Lanes, Queue
 from mray.runtime.results import Results
 from mray.runtime.tasks import FUNCTIONS
+from mray.tasks.writable import TemplateOptions
 from mray.wire.messages import ActorSpec, KvGet, KvValue, TaskTemplate
 
 if TYPE_CHECKING:
@@ -62,6 +64,9 @@ class Executor:
         self.finished = finished
         self.announce = announce
         self.queue: SimpleQueue[Work | Callable[[], None] | None] = SimpleQueue()
+        #: Leaves a call for its thread: in an actor with concurrency groups, in one of ``_groups``.
+        self.put: Callable[[Work], None] = self.queue.put
+        self._groups: list[Lane] = []
         #: Calls not begun, by task id.
         self.pending: dict[bytes, Work] = {}
         #: What the main thread runs, from its arguments to its results: it may be interrupted.
@@ -94,14 +99,14 @@ class Executor:
         #: What was announced last: the name, and whether it may be run again.
         self._title = ("", False)
         self.exit_code: int | None = None
-        #: max_calls was reached: nothing more is begun.
+        #: max_calls was reached, or a call ended the actor: nothing more is begun.
         self.exiting = False
 
     # -- the executing threads
 
-    def run(self) -> int:
-        """Run what the queue gives until told to end; the process's exit code."""
-        queue, pending = self.queue, self.pending
+    def run(self, queue: Queue | None = None) -> int:
+        """Run what a queue gives until told to end; the process's exit code."""
+        queue, pending = queue or self.queue, self.pending
         turn = self.turn if self.turn is not None and self.turn.here() else None
         while True:
             if turn is not None and queue.empty():
@@ -202,6 +207,7 @@ class Executor:
         elif self.actor_spec is not None and exit_.code == 0:
             self.leaving("sys.exit(0) was called")  # Meant, as in Ray: it is not restarted.
         code = exit_.code
+        self.exiting = True
         self.exit_code = code if isinstance(code, int) else 0 if code is None else 1
 
     # -- in
@@ -276,13 +282,7 @@ class Executor:
                     spec.args, spec.deps, spec.args_in_store, spec.args_located, borrowed,
                     spec.options,
                 )  # fmt: skip
-            make = actor_class
-            if spec.is_async:
-                # asyncio is nothing for workers without async actors.
-                from mray.runtime.async_serving import AsyncServing
-
-                self._async_serving = AsyncServing(self)
-                make = self._async_serving.maker(actor_class)
+            make = self._prepare(spec, actor_class)
             self.actor = self.results.actor = make(*args, **kwargs)
         except BaseException as error:
             explain_read_only(error, actor_class, args, kwargs)
@@ -293,20 +293,60 @@ class Executor:
             sys.stderr.flush()
         return b""
 
+    def _prepare(self, spec: ActorSpec, actor_class: Any) -> Callable[..., Any]:
+        """Lay out what serves the actor's calls, which may come once it is made; what makes it."""
+        if spec.options:
+            options = TemplateOptions.decode(spec.options)
+            self.generators.items_max = options.items_max
+            if options.concurrency_groups:
+                lanes = Lanes(self.queue, options.concurrency_groups)
+                self._groups = list(lanes.named.values())
+                self.put = lanes.put
+        if not spec.is_async:
+            maker: Callable[..., Any] = actor_class
+            return maker
+        # asyncio is nothing for workers without async actors.
+        from mray.runtime.async_serving import AsyncServing
+
+        self._async_serving = AsyncServing(self)
+        return self._async_serving.maker(actor_class)
+
     def serve_actor(self, spec: ActorSpec) -> int:
         """Run the actor's calls as its kind demands; the process's exit code."""
-        if spec.is_async or spec.max_concurrency > 1:
+        if spec.is_async or spec.max_concurrency > 1 or self._groups:
             self.turn = None
         if self._async_serving is not None:
-            return self._async_serving.run(spec.max_concurrency)
-        threads = [
-            threading.Thread(target=self.run, name=f"mray-actor-{index}", daemon=True)
-            for index in range(spec.max_concurrency - 1)
-        ]
+            return self._async_serving.run(spec.max_concurrency, self._groups)
+        threads = self._threads("actor", spec.max_concurrency - 1, self.queue)
+        for group in self._groups:
+            threads += self._threads(group.name, group.limit, group.queue)
         self._progress = None if threads else self._progress
         for thread in threads:
             thread.start()
-        return self.run()
+        try:
+            return self.run()
+        finally:
+            # What runs beside a call that ends the actor is finished, as in Ray.
+            for queue in (self.queue, *(group.queue for group in self._groups)):
+                queue.put(None)
+            for thread in threads:
+                thread.join()
+
+    def _threads(self, name: str, count: int, queue: Queue) -> list[threading.Thread]:
+        return [
+            threading.Thread(
+                target=self._serve, args=(queue,), name=f"mray-{name}-{index}", daemon=True
+            )
+            for index in range(count)
+        ]
+
+    def _serve(self, queue: Queue) -> None:
+        """The life of a thread beside the main one."""
+        try:
+            self.run(queue)
+        except SystemExit:
+            self.queue.put(None)  # The call that ended the actor ran here: the main thread is told.
+        queue.put(None)  # The others of this queue end too.
 
 
 def _ready() -> None:

@@ -110,6 +110,8 @@ class GeneratorsPart:
         self.flows: dict[bytes, Flow] = {}
         #: Those with something in ``out``, in the order they got it.
         self._dirty: dict[bytes, Flow] = {}
+        #: Of an actor: so many untaken items may all its running generators have together; 0: any.
+        self.items_max = 0
         runtime.pump.on(ItemsConsumed, self._consumed)
         runtime.on_death.append(self._died)
 
@@ -134,7 +136,7 @@ class GeneratorsPart:
                 continue
             self.emit(flow, Slot(flow, *pack_item(done, template, pace.made + 1, item)))
             del item  # It may be big, or hold references that somebody watches.
-            if pace.full():
+            if pace.full() or (self.items_max and self.full(flow)):
                 self._pause(flow)
         self.conclude(flow, False)
 
@@ -196,6 +198,16 @@ class GeneratorsPart:
         if turn is not None and turn.here():
             turn.lead(lambda: not posts)
 
+    def full(self, flow: Flow) -> bool:
+        """Whether a generator has to pause. From any thread."""
+        pace = flow.pace
+        if pace.full():
+            return True
+        if not self.items_max or pace.unwanted:
+            return False
+        paces = [other.pace for other in list(self.flows.values())]
+        return sum(max(0, one.made - one.consumed) for one in paces) >= self.items_max
+
     def _pause(self, flow: Flow) -> None:
         """Wait for room. Whoever waits needs no CPU, and those who take items may."""
         objects = self.rt.objects
@@ -203,12 +215,12 @@ class GeneratorsPart:
         if before is not None:
             before()
         try:
-            while flow.pace.full():
+            while self.full(flow):
                 lock = threading.Lock()
                 lock.acquire()
                 flow.waiting = lock
                 # Room that was made before the loop could know of this wait.
-                if not flow.pace.full():
+                if not self.full(flow):
                     break
                 self.rt.block_on(lock, None)
         finally:
@@ -245,6 +257,8 @@ class GeneratorsPart:
             if slot.done is not None:
                 self.flows.pop(task_id, None)
                 self._reply(slot.done)
+                if self.items_max:
+                    self._resume_all()
                 return
             self._dirty[task_id] = flow
             returned = Returned(slot.data, slot.located, slot.refs)
@@ -274,11 +288,18 @@ class GeneratorsPart:
         if flow is None or flow.done.owner.process_id != sender:
             return  # Over, or on its way to being over.
         flow.pace.heard(message.count)
-        self._resume(flow)
+        if self.items_max:
+            self._resume_all()
+        else:
+            self._resume(flow)
 
-    @staticmethod
-    def _resume(flow: Flow) -> None:
-        if flow.waiting is not None and not flow.pace.full():
+    def _resume_all(self) -> None:
+        """There is room for items of any of the actor's generators."""
+        for flow in list(self.flows.values()):
+            self._resume(flow)
+
+    def _resume(self, flow: Flow) -> None:
+        if flow.waiting is not None and not self.full(flow):
             waiting, flow.waiting = flow.waiting, None
             waiting.release()
 

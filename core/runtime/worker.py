@@ -178,11 +178,11 @@ class Worker:
             returned = [spec.task_id for spec in message.tasks]
             self.rt.pump.send(sender, TaskReplies([], returned, blocked=True))
             return
-        pending, queue, owner = executor.pending, executor.queue, message.owner
+        pending, put, owner = executor.pending, executor.put, message.owner
         for spec in message.tasks:
             work = Work(owner, self._templates[sender, spec.template], spec)
             pending[spec.task_id] = work
-            queue.put(work)
+            put(work)
         self._kick()
 
     def _kick(self) -> None:

@@ -5,6 +5,7 @@ Machine. Owns the calls not yet sent, those in flight, and what the caller knows
     PENDING -> ALIVE -> RESTARTING -> ALIVE ...     any -> DEAD (final)
 
 Calls leave in the order they were made: one that waits for an argument holds back those behind it.
+Calls that need no order (Template.unordered) wait for their arguments aside, and are queued then.
 A call in flight when its incarnation ends is sent again if retries are left, else it fails with the
 head's verdict; until the verdict (the death notice of the worker comes first) it waits. Calls not
 sent yet are kept over a restart free of charge.
@@ -37,6 +38,7 @@ class ActorCalls:
 
     __slots__ = (
         "actor_id",
+        "aside",
         "class_name",
         "effects",
         "incarnation",
@@ -61,6 +63,8 @@ class ActorCalls:
         self.worker: Address | None = None
         #: Not sent yet, in call order.
         self.queue: deque[Task] = deque()
+        #: Not queued yet: they wait for arguments and may be overtaken. By task id.
+        self.aside: dict[bytes, Task] = {}
         #: Sent and not answered, in call order.
         self.inflight: dict[bytes, Task] = {}
         #: To be sent now; each is in inflight already.
@@ -85,8 +89,19 @@ class ActorCalls:
         elif self.state == "RESTARTING" and task.retries_left == 0:
             assert self.verdict is not None
             self.effects.append(FailCall(task, "unavailable", self.verdict))
+        elif task.unresolved and task.template.unordered:
+            self.aside[task.task_id] = task
         else:
             self.queue.append(task)
+
+    def resolved(self, task: Task) -> None:
+        """The arguments of a call that waited for them are there."""
+        if self.aside.pop(task.task_id, None) is not None:
+            self.queue.append(task)
+
+    def waiting(self) -> int:
+        """How many calls were not sent."""
+        return len(self.queue) + len(self.aside)
 
     def advance(self) -> bool:
         """Move what may be sent to ``out``; whether there is anything."""
@@ -115,6 +130,8 @@ class ActorCalls:
 
     def cancel_queued(self, task: Task) -> bool:
         """Take back a call that was not sent; whether it was there."""
+        if self.aside.pop(task.task_id, None) is not None:
+            return True
         try:
             self.queue.remove(task)
         except ValueError:
@@ -164,8 +181,10 @@ class ActorCalls:
         self.incarnation = state.incarnation
         self.worker = state.worker if state.state == "ALIVE" else None
         if state.state == "DEAD":
-            while self.queue:
-                self.effects.append(FailCall(self.queue.popleft(), "died", state))
+            for task in (*self.queue, *self.aside.values()):
+                self.effects.append(FailCall(task, "died", state))
+            self.queue.clear()
+            self.aside.clear()
 
     def _end_incarnation(self, state: ActorState) -> None:
         again: list[Task] = []
@@ -190,7 +209,7 @@ class ActorCalls:
     def check(self) -> None:
         """Raise InvariantError on a contradiction."""
         who = f"actor {self.actor_id.hex()}"
-        if self.state == "DEAD" and (self.queue or self.inflight):
+        if self.state == "DEAD" and (self.queue or self.aside or self.inflight):
             raise InvariantError(f"{who} is dead and has calls")
         if (self.state == "ALIVE") != (self.worker is not None):
             raise InvariantError(f"{who} is {self.state} with the worker {self.worker}")
@@ -202,5 +221,8 @@ class ActorCalls:
         numbers = [task.seq for task in self.inflight.values()]
         if numbers != sorted(set(numbers)):
             raise InvariantError(f"{who}: calls in flight out of order: {numbers}")
-        if any(task.task_id in self.inflight for task in self.queue):
-            raise InvariantError(f"{who}: a call is queued and in flight")
+        queued = {task.task_id for task in self.queue}
+        if queued & self.inflight.keys() or queued & self.aside.keys():
+            raise InvariantError(f"{who}: a call is in two places")
+        if any(not task.template.unordered for task in self.aside.values()):
+            raise InvariantError(f"{who}: a call that has its place in the order waits aside")

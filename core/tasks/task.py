@@ -31,6 +31,7 @@ class Template:
         "recorded",
         "run_us",
         "target_us",
+        "unordered",
         "wire",
     )
 
@@ -48,6 +49,8 @@ class Template:
         self.check: Any = None
         #: Whether the ends of its calls are recorded (enable_task_events).
         self.recorded = True
+        #: Of an actor's method: its calls need not leave in the order they were made.
+        self.unordered = False
         self.target_us = target_us
         #: Estimate of the run time, -1 while unknown.
         self.run_us = -1.0

@@ -1,7 +1,8 @@
-"""Which arguments of a call its function may write to: the option ``writable_args``.
+"""Which arguments of a call its function may write to: the option ``writable_args``; and how what
+only the worker reads of options travels to it.
 
-Owns the option's meaning: names against a signature, and how the choice travels to the worker. The
-memory is made by runtime/inputs.py, from copy-on-write pages of the store.
+Owns the option's meaning: names against a signature. The memory is made by runtime/inputs.py, from
+copy-on-write pages of the store. Concurrency groups are served by runtime/lanes.py.
 """
 
 from __future__ import annotations
@@ -38,6 +39,11 @@ class TemplateOptions(msgspec.Struct, frozen=True, omit_defaults=True):
     """What TaskTemplate.options and ActorSpec.options hold, as a MessagePack map."""
 
     writable_args: WritableArgs | None = None
+    #: Of a call: the group that it runs in, "" for the default.
+    concurrency_group: str = ""
+    #: Of an actor: names and limits; and how many items of all its generators may be untaken.
+    concurrency_groups: dict[str, int] = {}
+    items_max: int = 0
 
     def encode(self) -> bytes:
         """The map, b"" when nothing is set."""
@@ -88,5 +94,21 @@ def choose(
 
 
 def options_of(options: Any, parameters: Sequence[Parameter], what: str) -> bytes:
-    """The bytes for the wire of what options of a function or method say for the worker."""
-    return TemplateOptions(choose(options.get("writable_args"), parameters, what)).encode()
+    """The bytes for the wire of what options of a function, class or method say for the worker."""
+    return TemplateOptions(
+        choose(options.get("writable_args"), parameters, what),
+        options.get("concurrency_group") or "",
+        dict(options.get("concurrency_groups") or {}),
+        max(0, options.get("_actor_generator_backpressure_num_objects") or 0),
+    ).encode()
+
+
+def changed(data: bytes, options: Any, parameters: Sequence[Parameter], what: str) -> bytes:
+    """Such bytes of a method with what ``options`` of one call say otherwise."""
+    present = TemplateOptions.decode(data)
+    if "writable_args" in options:
+        chosen = choose(options["writable_args"], parameters, what)
+        present = msgspec.structs.replace(present, writable_args=chosen)
+    if options.get("concurrency_group") is not None:
+        present = msgspec.structs.replace(present, concurrency_group=options["concurrency_group"])
+    return present.encode()

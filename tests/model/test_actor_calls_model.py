@@ -13,6 +13,8 @@ from mray.tasks.task import Task, Template
 from mray.wire.messages import ActorState, Address, TaskReply, TaskTemplate
 
 TEMPLATE = Template(TaskTemplate(1, b"", "A.m", 1, b"job1", {}), -1, 0)
+UNORDERED = Template(TaskTemplate(2, b"", "A.n", 1, b"job1", {}), -1, 0)
+UNORDERED.unordered = True
 
 
 class ActorLife(RuleBasedStateMachine):
@@ -62,9 +64,10 @@ class ActorLife(RuleBasedStateMachine):
         worker = Address(b"w%d" % self.incarnation, b"n") if state == "ALIVE" else None
         self.words.append(ActorState(b"a", state, self.incarnation, worker))
 
-    @rule(retries=st.sampled_from([0, 1, 2, -1]), waits=st.booleans())
-    def submit(self, retries: int, waits: bool) -> None:
-        task = Task(next(self.ids).to_bytes(24, "big"), TEMPLATE, b"", [], [], [])
+    @rule(retries=st.sampled_from([0, 1, 2, -1]), waits=st.booleans(), ordered=st.booleans())
+    def submit(self, retries: int, waits: bool, ordered: bool) -> None:
+        template = TEMPLATE if ordered else UNORDERED
+        task = Task(next(self.ids).to_bytes(24, "big"), template, b"", [], [], [])
         task.retries_left, task.unresolved = retries, int(waits)
         self.tasks.append(task)
         self.limit[task.task_id] = 10_000 if retries < 0 else 1 + retries
@@ -74,8 +77,12 @@ class ActorLife(RuleBasedStateMachine):
     @precondition(lambda self: any(task.unresolved for task in self.tasks))
     @rule(data=st.data())
     def argument_arrives(self, data: st.DataObject) -> None:
-        data.draw(st.sampled_from([t for t in self.tasks if t.unresolved])).unresolved = 0
+        self.resolve(data.draw(st.sampled_from([t for t in self.tasks if t.unresolved])))
         self.turn()
+
+    def resolve(self, task: Task) -> None:
+        task.unresolved = 0
+        self.calls.resolved(task)
 
     @precondition(lambda self: len(self.ended) < len(self.tasks))
     @rule(data=st.data())
@@ -173,21 +180,24 @@ class ActorLife(RuleBasedStateMachine):
     @invariant()
     def no_call_is_lost(self) -> None:
         self.calls.check()
-        known = {task.task_id for task in self.calls.queue} | set(self.calls.inflight)
+        calls = self.calls
+        known = {task.task_id for task in calls.queue} | set(calls.inflight) | set(calls.aside)
         assert known == {task.task_id for task in self.tasks} - set(self.ended)
 
     @invariant()
     def order_is_kept(self) -> None:
-        for line in (self.calls.queue, self.calls.inflight.values()):
-            ids = [task.task_id for task in line]
-            assert ids == sorted(ids)
-        if self.calls.inflight and self.calls.queue:
-            assert max(self.calls.inflight) < self.calls.queue[0].task_id
+        line = [*self.calls.inflight.values(), *self.calls.queue]
+        ids = [task.task_id for task in line if task.template is TEMPLATE]
+        assert ids == sorted(ids)
+
+    @invariant()
+    def nothing_waits_behind_a_call_that_needs_no_order(self) -> None:
+        assert not any(t.unresolved for t in self.calls.queue if t.template is UNORDERED)
 
     def teardown(self) -> None:
         """When the actor lives and all arguments are there, all calls end."""
         for task in self.tasks:
-            task.unresolved = 0
+            self.resolve(task)
         if self.state in ("PENDING", "RESTARTING"):
             self.starts()
         while self.words:
@@ -201,7 +211,7 @@ class ActorLife(RuleBasedStateMachine):
                 self.end(task, "done")
         assert len(self.ended) == len(self.tasks), "calls never end"
         assert not self.calls.inflight
-        assert not self.calls.queue
+        assert not self.calls.waiting()
 
 
 ActorLife.TestCase.settings = settings(

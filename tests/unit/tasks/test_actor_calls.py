@@ -9,11 +9,19 @@ from mray.tasks.task import Task, Template
 from mray.wire.messages import ActorState, Address, TaskReply, TaskTemplate
 
 TEMPLATE = Template(TaskTemplate(1, b"", "A.m", 1, b"job1", {}), -1, 0)
+UNORDERED = Template(TaskTemplate(2, b"", "A.n", 1, b"job1", {}), -1, 0)
+UNORDERED.unordered = True
 
 
 def call(number: int, retries: int = 0, unresolved: int = 0) -> Task:
     task = Task(number.to_bytes(24, "little"), TEMPLATE, b"", [], [], [])
     task.retries_left = retries
+    task.unresolved = unresolved
+    return task
+
+
+def unordered(number: int, unresolved: int = 0) -> Task:
+    task = Task(number.to_bytes(24, "little"), UNORDERED, b"", [], [], [])
     task.unresolved = unresolved
     return task
 
@@ -180,3 +188,32 @@ def test_a_call_can_be_taken_back_until_it_is_sent() -> None:
     assert not calls.cancel_queued(sent)
     assert calls.cancel_queued(queued)
     assert not calls.cancel_queued(queued)
+
+
+def test_calls_that_need_no_order_overtake_those_that_wait_for_arguments() -> None:
+    calls, late, early = alive(), unordered(1, unresolved=1), unordered(2)
+    calls.submit(late)
+    calls.submit(early)
+    assert send(calls) == [early]
+    assert calls.waiting() == 1
+    late.unresolved = 0
+    calls.resolved(late)
+    assert send(calls) == [late]
+
+
+def test_a_call_that_waits_aside_can_be_cancelled() -> None:
+    calls, late = alive(), unordered(1, unresolved=1)
+    calls.submit(late)
+    assert calls.cancel(late)
+    calls.resolved(late)
+    assert send(calls) == []
+    assert calls.waiting() == 0
+
+
+def test_calls_that_wait_aside_fail_with_the_actor() -> None:
+    calls, late = alive(), unordered(1, unresolved=1)
+    calls.submit(late)
+    dead = word("DEAD", 0)
+    calls.changed(dead)
+    calls.check()
+    assert calls.take() == [FailCall(late, "died", dead)]
