@@ -107,7 +107,9 @@ class ActorTable:
                 self._room_up(node)
                 adopted = [] if contents is None else self._adopt(node.node_id, contents, now)
                 return adopted + self._place_waiting(now)
-            case RoomSeen(node_id, available):
+            case RoomSeen(node_id, available, draining):
+                if node_id in self._rooms:
+                    self._rooms[node_id].draining = draining
                 return self._room_seen(node_id, available, now)
             case NodeLost(node_id, cause):
                 return self._node_lost(node_id, cause, now)
@@ -208,12 +210,12 @@ class ActorTable:
         need = spec.placement_resources
         if spec.group:
             return choose_in_group(need, spec.group, self._groups.get(spec.group, []), self._rooms)
-        rooms = list(self._rooms.values())
-        if spec.where:
-            rooms, settled = allowed(msgspec.msgpack.decode(spec.where, type=Where), rooms)
-            if settled is not None:
-                return settled
-        return choose(need, spec.resources, rooms)
+        rooms = [room for room in self._rooms.values() if not room.draining]
+        if not spec.where:
+            return choose(need, spec.resources, rooms)
+        where = msgspec.msgpack.decode(spec.where, type=Where)
+        rooms, settled = allowed(where, rooms)
+        return settled or choose(need, spec.resources, rooms, where.spread)
 
     def _group_ended(self, group_id: bytes) -> list[Effect]:
         self._groups.pop(group_id, None)

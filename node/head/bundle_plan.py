@@ -49,6 +49,12 @@ def spread_over(
             if node in left and fits(whole, left[node]) and all(allows(node, i) for i in order):
                 return dict.fromkeys(bundles, node)
         return None
+    if strategy == "PACK" and not taken:
+        together = spread_over(
+            bundles, "STRICT_PACK", rooms, prefer=prefer, selectors=selectors, idle=idle
+        )
+        if together is not None:
+            return together
     places: Places = {}
     used = list(taken)
     for index in order:

@@ -55,6 +55,8 @@ class RoomSeen(Value, frozen=True):
 
     node_id: bytes
     available: dict[str, int]
+    #: It takes nothing new.
+    draining: bool = False
 
 
 class JobEnded(Value, frozen=True):

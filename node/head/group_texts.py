@@ -8,14 +8,12 @@ from mray.wire.messages import GroupSpec, PlacementGroupState
 
 
 def why_it_waits(
-    spec: GroupSpec, wanted: dict[int, Resources], rooms: list[Room], others: int | None,
-    never: bool,
+    spec: GroupSpec, wanted: dict[int, Resources], rooms: list[Room], never: bool
 ) -> str:  # fmt: skip
-    """Why bundles have no places on ``rooms``. ``others``: nodes that do not count, None for no
-    such rule; ``never``: not even if all were idle."""
+    """Why bundles have no places on ``rooms``. ``never``: not even if all were idle."""
     asked = f"{spec.strategy} of {len(wanted)} bundles ({amounts(sum_of(wanted))} in all)"
     if not rooms:
-        return f"infeasible: the node of its maker, {short(spec.maker.node_id)}, is gone"
+        return f"infeasible: {asked}, and no node takes anything"
     have = "; ".join(
         f"node {short(room.node_id)} has {_have(wanted, room, never)}" for room in rooms[:3]
     )
@@ -24,11 +22,6 @@ def why_it_waits(
     text = f"infeasible: {asked} does not fit, even when all is idle: {have}"
     if spec.strategy == "STRICT_SPREAD":
         text = f"infeasible: {asked} needs {len(spec.bundles)} nodes: {have}"
-    if others is not None:
-        text += (
-            "; bundles go to the node of the process that makes the group, the only one it "
-            f"can run on in this version ({others} other nodes are not counted)"
-        )
     return text
 
 

@@ -256,7 +256,7 @@ class Membership:
         member.memory_used_bytes = beat.memory_used_bytes
         member.memory_limit_bytes = beat.memory_limit_bytes
         member.memory_threshold_bytes = beat.memory_threshold_bytes
-        effects.append(RoomSeen(beat.node_id, beat.available))
+        effects.append(RoomSeen(beat.node_id, beat.available, beat.draining))
         self._news.heard(beat)
         return [*effects, *self._tell(now)]
 

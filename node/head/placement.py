@@ -1,14 +1,18 @@
 """Which node an actor goes to: a pure choice over what the nodes have and have free.
 
-Nodes with room are preferred, the head's node first (nothing has to travel), then in the order of
-joining. Where no node has room now but one could ever have it, a single such node gets the actor
-at once and queues it, knowing best when room comes; among several the actor waits here for the
-first that has room.
+Nodes with room are preferred: packed until half of what is scarce is in use, the head's node first
+(nothing has to travel), then in the order of joining; from there on, and with SPREAD, the one that
+has most left. Nodes that drain get nothing.
+
+Where no node has room now but one could ever have it, a single such node gets the actor at once
+and queues it, knowing best when room comes; among several the actor waits here for the first that
+has room.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 import msgspec
 
@@ -23,6 +27,9 @@ from mray.placement import (
 )
 from mray.resources import UNIT, fits, missing, to_float
 
+#: A node gets more until so much of its scarcest resource is in use.
+PACKED_UNTIL: Final = 0.5
+
 
 class Room(msgspec.Struct, kw_only=True):
     """What a node has in all, and what is thought to be free of it."""
@@ -32,6 +39,8 @@ class Room(msgspec.Struct, kw_only=True):
     total: dict[str, int]
     available: dict[str, int]
     labels: dict[str, str] = {}
+    #: It takes nothing new and is about to end.
+    draining: bool = False
 
 
 class Choice(msgspec.Struct, frozen=True):
@@ -43,18 +52,29 @@ class Choice(msgspec.Struct, frozen=True):
     never: bool = False
 
 
-def choose(need: Mapping[str, int], held: Mapping[str, int], rooms: Sequence[Room]) -> Choice:
+def choose(
+    need: Mapping[str, int], held: Mapping[str, int], rooms: Sequence[Room], spread: bool = False
+) -> Choice:
     """The node for an actor that needs ``need`` to be placed and ``held`` while it lives."""
     both = {name: max(need.get(name, 0), held.get(name, 0)) for name in {**need, **held}}
     feasible = [room for room in rooms if fits(both, room.total)]
     if not feasible:
         return Choice(None, _infeasible(both, rooms))
-    for room in sorted(feasible, key=lambda room: not room.is_head):
-        if fits(need, room.available):
-            return Choice(room.node_id)
+    with_room = [room for room in feasible if fits(need, room.available)]
+    if with_room:
+        return Choice(min(with_room, key=lambda room: _rank(need, room, spread)).node_id)
     if len(feasible) == 1:
         return Choice(feasible[0].node_id, _full(need, feasible))
     return Choice(None, _full(need, feasible))
+
+
+def _rank(need: Mapping[str, int], room: Room, spread: bool) -> tuple[float, bool]:
+    """Lower is better."""
+    used = 0.0
+    for name, amount in room.total.items():
+        if amount > 0 and (name in need or name in ("CPU", "GPU", "memory")):
+            used = max(used, 1 - (room.available.get(name, 0) - need.get(name, 0)) / amount)
+    return used if spread or used > PACKED_UNTIL else 0.0, not room.is_head
 
 
 def choose_in_group(

@@ -9,9 +9,7 @@ node that is the only one does both at once. So a group is created whole or not 
 on several nodes, groups could wait for each other; so after a while what is reserved is given up
 and tried again, each time later.
 
-Programs lease workers only from the node that they are on (``own_node_only``). A bundle elsewhere
-could run nothing of its maker, so all bundles go to the maker's node, and what that cannot hold is
-infeasible, with the reason. Does not choose nodes (bundle_plan.py).
+The maker's node is preferred. Does not choose nodes (bundle_plan.py).
 """
 
 from __future__ import annotations
@@ -77,8 +75,7 @@ _CREATION_WAIT_S: Final = 10.0
 class GroupTable:
     """See the module. ``kept``: what changes is to be persisted."""
 
-    def __init__(self, own_node_only: bool = True, *, kept: bool = False) -> None:
-        self._own_node_only = own_node_only
+    def __init__(self, *, kept: bool = False) -> None:
         self._kept = kept
         #: What this event changed.
         self._changed: dict[bytes, None] = {}
@@ -114,10 +111,11 @@ class GroupTable:
                 )  # fmt: skip
                 adopted = [] if contents is None else self._adopt(node.node_id, contents)
                 return adopted + self._place_waiting(now)
-            case RoomSeen(node_id, available):
+            case RoomSeen(node_id, available, draining):
                 if node_id not in self._rooms:
                     return []
                 self._rooms[node_id].available = dict(available)
+                self._rooms[node_id].draining = draining
                 return self._place_waiting(now)
             case NodeLost(node_id, _):
                 return self._node_lost(node_id, now)
@@ -221,8 +219,7 @@ class GroupTable:
         if places is None:
             before = (group.reason, group.infeasible)
             group.infeasible = could_be is None
-            others = len(self._rooms) - len(rooms) if self._own_node_only else None
-            group.reason = why_it_waits(spec, wanted, rooms, others, group.infeasible)
+            group.reason = why_it_waits(spec, wanted, rooms, group.infeasible)
             return [] if before == (group.reason, group.infeasible) else self._tell(group)
         group.attempt += 1
         self._touch(spec.group_id)
@@ -249,8 +246,8 @@ class GroupTable:
     def _rooms_for(self, spec: GroupSpec) -> list[Room]:
         """Where what its maker submits can run, the maker's own node first."""
         own = spec.maker.node_id
-        rooms = sorted(self._rooms.values(), key=lambda room: room.node_id != own)
-        return [r for r in rooms if r.node_id == own] if self._own_node_only else rooms
+        rooms = [room for room in self._rooms.values() if not room.draining]
+        return sorted(rooms, key=lambda room: room.node_id != own)
 
     def _reserved(self, sender: bytes, message: BundlesReserved, now: float) -> list[Effect]:
         group = self._groups.get(message.group_id)

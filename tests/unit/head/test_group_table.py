@@ -62,8 +62,8 @@ def spec(word: str, *cpus: float, strategy: str = "PACK", **more: object) -> Gro
 
 
 class Head:
-    def __init__(self, *nodes: NodeInfo, own_node_only: bool = True) -> None:
-        self.table = GroupTable(own_node_only)
+    def __init__(self, *nodes: NodeInfo) -> None:
+        self.table = GroupTable()
         self.now = 0.0
         self.last: list[Effect] = []
         for info in nodes:
@@ -109,7 +109,7 @@ def test_one_node_reserves_and_commits_at_once() -> None:
 
 
 def test_several_nodes_commit_only_when_all_have_reserved() -> None:
-    head = Head(node(A), node(B), own_node_only=False)
+    head = Head(node(A), node(B))
     made = spec("g", 1, 1, strategy="STRICT_SPREAD")
     head.create(made)
     assert {(to, order.commit) for to, order in head.sent(ReserveBundles)} == {
@@ -125,7 +125,7 @@ def test_several_nodes_commit_only_when_all_have_reserved() -> None:
 
 
 def test_what_is_reserved_is_given_up_when_the_rest_does_not_come_and_tried_again() -> None:
-    head = Head(node(A), node(B), own_node_only=False)
+    head = Head(node(A), node(B))
     made = spec("g", 1, 1, strategy="STRICT_SPREAD")
     head.create(made)
     head.reserved(made, A)
@@ -145,14 +145,29 @@ def test_what_is_reserved_is_given_up_when_the_rest_does_not_come_and_tried_agai
     assert head.state(made).state == "PENDING"
 
 
-def test_bundles_go_to_the_makers_node_and_what_it_cannot_hold_is_infeasible() -> None:
-    head, made = Head(node(A), node(B)), spec("g", 1, 1, strategy="STRICT_SPREAD")
+def test_what_no_number_of_these_nodes_can_hold_is_infeasible() -> None:
+    head, made = Head(node(A)), spec("g", 1, 1, strategy="STRICT_SPREAD")
     head.create(made)
     assert head.sent(ReserveBundles) == []
     state = head.state(made)
     assert state.infeasible
     assert "needs 2 nodes" in state.reason
-    assert "1 other nodes are not counted" in state.reason
+
+
+def test_pack_takes_one_node_that_has_room_for_all_and_the_makers_first() -> None:
+    head = Head(node(B), node(A))
+    head.create(spec("g", 2, 1))
+    assert [to for to, _ in head.sent(ReserveBundles)] == [A]
+    head.do(RoomSeen(A, to_fixed({"CPU": 1})))
+    head.create(spec("h", 2, 1))
+    assert [to for to, _ in head.sent(ReserveBundles)] == [B]
+
+
+def test_a_node_that_drains_gets_no_bundles() -> None:
+    head = Head(node(B), node(A))
+    head.do(RoomSeen(A, to_fixed({"CPU": 4}), True))
+    head.create(spec("g", 1))
+    assert [to for to, _ in head.sent(ReserveBundles)] == [B]
 
 
 def test_a_full_node_is_asked_and_says_when_there_is_room() -> None:
@@ -166,7 +181,7 @@ def test_a_full_node_is_asked_and_says_when_there_is_room() -> None:
 
 
 def test_a_node_that_joins_makes_an_infeasible_group_possible() -> None:
-    head, made = Head(node(A, 1), own_node_only=False), spec("g", 2)
+    head, made = Head(node(A, 1)), spec("g", 2)
     head.create(made)
     assert head.state(made).infeasible
     head.do(NodeUp(node(B)))
@@ -174,7 +189,7 @@ def test_a_node_that_joins_makes_an_infeasible_group_possible() -> None:
 
 
 def test_bundles_of_a_lost_node_are_placed_again_and_the_others_stay() -> None:
-    head = Head(node(A), node(B), own_node_only=False)
+    head = Head(node(A), node(B))
     made = spec("g", 1, 1, strategy="STRICT_SPREAD")
     head.create(made)
     head.reserved(made, A, B)
@@ -246,7 +261,7 @@ def test_who_watches_a_group_that_nobody_makes_is_told_so() -> None:
 
 
 def test_labels_choose_the_nodes_of_bundles() -> None:
-    head = Head(node(A), node(B, labels={"zone": "1"}), own_node_only=False)
+    head = Head(node(A), node(B, labels={"zone": "1"}))
     head.create(spec("g", 1, selectors=[{"zone": "1"}]))
     assert [to for to, _ in head.sent(ReserveBundles)] == [B]
 
@@ -254,7 +269,7 @@ def test_labels_choose_the_nodes_of_bundles() -> None:
 @pytest.mark.parametrize("seed", range(20))
 def test_whatever_happens_the_table_agrees_with_itself(seed: int) -> None:
     draw = random.Random(seed)
-    head = Head(own_node_only=draw.random() < 0.3)
+    head = Head()
     made: list[GroupSpec] = []
     up: set[bytes] = set()
     for step in range(150):
