@@ -155,7 +155,8 @@ def resume_head(session: Session, resolved: Resolved, *, timeout_s: float = 30.0
     daemon only: the cluster's settings are in the storage.
     """
     info = session.info()
-    if info.storage is None:
+    place = info.storage
+    if place is None:
         raise ValueError(f"session {session.name} keeps no state that a head could take up")
     host, port = split_host_port(info.head_tcp) if info.head_tcp else ("", 0)
     token = load_token(resolved) if info.head_tcp else ""
@@ -192,7 +193,7 @@ def resume_head(session: Session, resolved: Resolved, *, timeout_s: float = 30.0
         owner_pid=0,
         owner_start_time=0,
         ready_fd=-1,
-        storage=info.storage,
+        storage=place,
         resume=True,
     )
     return _start(session, resolved, info, params, new, True, timeout_s, new=False)

@@ -72,7 +72,10 @@ class ActorsPart:
         #: Entry of a handle -> its actor.
         self._handles: dict[bytes, bytes] = {}
         self._templates: dict[tuple[Any, ...], Template] = {}
+        #: Told to be out of scope, and not heard to be dead.
+        self._leaving: dict[bytes, None] = {}
         runtime.pump.on(ActorState, self._state)
+        runtime.head_link.on_back.append(self._head_back)
 
     # ----------------------------------------------------------------------------- any thread
 
@@ -205,10 +208,7 @@ class ActorsPart:
                     ),
                 )
 
-        rt.pump.door.dial(rt.head, rt.node.node_id)
-        rt.pump.request(
-            rt.head.process_id, lambda rid: RegisterActor(rid, spec), answered, _REGISTER_TIMEOUT_S
-        )
+        rt.head_link.ask(lambda rid: RegisterActor(rid, spec), answered, _REGISTER_TIMEOUT_S)
         rt.tell(rt.head, WatchActor(actor_id))
 
     def _never_made(self, creation: Creation, error: bytes) -> None:
@@ -330,6 +330,7 @@ class ActorsPart:
         if calls.worker is not None:
             self._by_worker[calls.worker.process_id] = calls
         if message.state == "DEAD":
+            self._leaving.pop(message.actor_id, None)
             creation = self._creations.get(message.actor_id)
             if creation is not None:
                 self._forget(creation)
@@ -404,6 +405,15 @@ class ActorsPart:
         """The last handle of an actor of ours is gone."""
         actor_id = self._handles.pop(entry.object_id, None)
         if actor_id is not None:
+            self._leaving[actor_id] = None
+            self.rt.tell(self.rt.head, ActorOutOfScope(actor_id))
+
+    def _head_back(self) -> None:
+        """A head that has begun anew knows neither who watches nor what it has not read."""
+        for actor_id, calls in self.calls.items():
+            if calls.state != "DEAD":
+                self.rt.tell(self.rt.head, WatchActor(actor_id))
+        for actor_id in self._leaving:
             self.rt.tell(self.rt.head, ActorOutOfScope(actor_id))
 
     def explain(self, entry: Entry) -> str:
@@ -427,7 +437,7 @@ class ActorsPart:
             return f"waits for {creation.unresolved} argument(s)"
         calls = self.calls.get(actor_id)
         word = calls.verdict if calls is not None else None
-        return word.reason if word is not None else ""
+        return self.rt.head_link.why() or (word.reason if word is not None else "")
 
     def reason_of(self, task: Task) -> str:
         """Why a call has not ended."""
@@ -437,7 +447,9 @@ class ActorsPart:
         if task.unresolved:
             return f"waits for {task.unresolved} argument(s)"
         if calls.state != "ALIVE":
-            why = calls.verdict.reason if calls.verdict is not None else ""
+            why = self.rt.head_link.why()
+            if not why and calls.verdict is not None:
+                why = calls.verdict.reason
             return f"the actor {calls.class_name} is {calls.state}" + (f": {why}" if why else "")
         if task.task_id in calls.inflight:
             ahead = list(calls.inflight).index(task.task_id)

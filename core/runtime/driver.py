@@ -17,7 +17,6 @@ from typing import Any, Final
 import msgspec
 
 from mray import compat
-from mray.auth import load_token
 from mray.config import Config, Resolved, keep_own
 from mray.environments import pack_environment
 from mray.exceptions import RaySystemError
@@ -32,8 +31,10 @@ from mray.session_files import Session
 from mray.uploads import PACKAGE_TIMEOUT_S, Uploads
 from mray.wire.messages import (
     Address,
+    ClusterKeys,
     DrainLogs,
     FinishJob,
+    GetKeys,
     JobRegistered,
     LeaseDemand,
     MemoryNews,
@@ -109,7 +110,8 @@ class Driver:
             rt.ask_any(rt.node.address, lambda rid: DrainLogs(rid, rt.job_id), _DRAIN_TIMEOUT_S)
         rt.post(rt.task_reports.flush)
         rt.post(rt.metrics.end)
-        rt.ask_any(rt.head, lambda rid: FinishJob(rid, rt.job_id), _DRAIN_TIMEOUT_S)
+        # Without patience: a head that is away learns of the driver's end from its node.
+        rt.ask_any(rt.head, lambda rid: FinishJob(rid, rt.job_id), _DRAIN_TIMEOUT_S, patient=False)
         rt.close()
         rt.serializers.end()
         if self.printer is not None:
@@ -139,14 +141,15 @@ def connect(
     node = Address(node_id, node_id, entry.ipc)
     head = Address(bytes.fromhex(info.head_id), node_id, info.head_ipc, info.head_tcp)
     process_id = new_process_id(node_id)
-    # Of a cluster with ports, whose nodes may be elsewhere.
-    keys = Keys.from_token(load_token(settings)) if entry.tcp_host else None
-    door = Door(process_id, keys, settings.config.node.same_machine_ipc)
+    door = Door(process_id, None, settings.config.node.same_machine_ipc)
+    # What is asked before the runtime is there has its own time limits.
+    pump = Pump(door, node_id, linked=False)
     path = f"{session.sockets}/d-{process_id[1:5].hex()}"
     address = Address(process_id, node_id, path)
     try:
         door.listen_ipc(path)
         if entry.tcp_host:
+            door.use_keys(_cluster_keys(pump, node))
             ports = settings.config.node
             port = door.listen_tcp_between(
                 entry.tcp_host, ports.min_worker_port, ports.max_worker_port
@@ -154,9 +157,7 @@ def connect(
             tcp = join_host_port(entry.tcp_shown, port)
             address = Address(process_id, node_id, path, tcp)
         registered, job = _register(
-            # What is asked before the runtime is there has its own time limits.
-            Pump(door, node_id, linked=False),
-            address, node, head, namespace, runtime_env, log_to_driver, environ,
+            pump, address, node, head, namespace, runtime_env, log_to_driver, environ
         )
     except BaseException:
         door.close()
@@ -190,6 +191,23 @@ def connect(
 
 def _ignored(sender: bytes, message: MemoryNews) -> None:
     """A driver that shows no output shows none of the node's either; its log has it."""
+
+
+def _cluster_keys(pump: Pump, node: Address) -> Keys:
+    """Of a cluster with ports, whose nodes may be elsewhere. Asked of our node and not derived from
+    a token: a submitted job is given none, and the user's may be another by now."""
+    answers: dict[str, Message] = {}
+    pump.door.dial(node, node.node_id)
+    pump.request(
+        node.process_id, GetKeys, lambda reply: answers.__setitem__("node", reply),
+        _CONNECT_TIMEOUT_S,
+    )  # fmt: skip
+    _turn(pump, answers, 1)
+    told = answers["node"]
+    keys = Keys.from_parts(tuple(told.parts)) if isinstance(told, ClusterKeys) else None
+    if keys is None:
+        raise ConnectionError("the node daemon has no keys for tcp connections to give")
+    return keys
 
 
 def _register(

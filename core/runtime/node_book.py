@@ -67,5 +67,4 @@ class NodeBook:
                 for call in calls:
                     call(reached)
 
-        rt.pump.door.dial(rt.head, rt.node.node_id)
-        rt.pump.request(rt.head.process_id, GetNodes, answered, _TIMEOUT_S)
+        rt.head_link.ask(GetNodes, answered, _TIMEOUT_S)

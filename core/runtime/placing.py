@@ -63,6 +63,7 @@ class PlacingPart:
         #: For each capturing group an object that stands for it: see Runtime.scope.
         self._scopes: dict[bytes, object] = {}
         runtime.pump.on(PlacementGroupState, self._state)
+        runtime.head_link.on_back.append(self._head_back)
 
     # ----------------------------------------------------------------------------- any thread
 
@@ -154,13 +155,7 @@ class PlacingPart:
                 text = f"it was not made: {reply.text}"
                 self._state(b"", PlacementGroupState(spec.group_id, spec, "REMOVED", reason=text))
 
-        rt.reach(rt.head)
-        rt.pump.request(
-            rt.head.process_id,
-            lambda rid: CreatePlacementGroup(rid, spec),
-            answered,
-            _TIMEOUT_S,
-        )
+        rt.head_link.ask(lambda rid: CreatePlacementGroup(rid, spec), answered, _TIMEOUT_S)
 
     def _remove(self, group_id: bytes, tries: int = 1) -> None:
         rt = self.rt
@@ -171,17 +166,17 @@ class PlacingPart:
             elif isinstance(reply, (RequestFailed, Refused)):
                 log.error("removing placement group %s failed: %s", group_id.hex(), reply.text)
 
-        rt.reach(rt.head)
-        rt.pump.request(
-            rt.head.process_id,
-            lambda rid: RemovePlacementGroup(rid, group_id),
-            answered,
-            _TIMEOUT_S,
-        )
+        rt.head_link.ask(lambda rid: RemovePlacementGroup(rid, group_id), answered, _TIMEOUT_S)
         state = self._states.get(group_id)
         if state is None or state.state != "REMOVED":
             gone = PlacementGroupState(group_id, None, "REMOVED", reason="it was removed")
             self._state(b"", gone)
+
+    def _head_back(self) -> None:
+        """A head that has begun anew does not know who watches."""
+        for group_id in self._known:
+            if group_id not in self._gone:
+                self.rt.tell(self.rt.head, WatchPlacementGroup(group_id))
 
     def _await(self, group_id: bytes, entry: Entry, data: bytes) -> None:
         self._waiting.setdefault(group_id, []).append((entry, data))
@@ -236,6 +231,9 @@ class PlacingPart:
     def _why(self, group_id: bytes) -> str:
         state = self._states.get(group_id)
         name = f"placement group {group_id.hex()[:10]}"
+        away = self.rt.head_link.why()
+        if away:
+            return f"waits for {name}, and {away}"
         if state is None:
             return f"waits for {name}, of which the head has not told yet"
         return f"waits for {name}, which is {state.state}: {state.reason or 'in use'}"

@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 from mray.config import Config
 from mray.environments import merge_environments, pack_environment
 from mray.exceptions import LocalRayletDiedError, RaySystemError, RpcError
-from mray.ids import IdMaker, JobId, is_head
+from mray.ids import IdMaker, JobId
 from mray.object_ref import ObjectRef
 from mray.ownership.entry import Entry
 from mray.ownership.ledger import Ledger
@@ -33,7 +33,9 @@ from mray.rpc.pump import Pump, RequestFailed, Timer
 from mray.runtime.actors import ActorsPart
 from mray.runtime.borrowing import BorrowingPart, Found
 from mray.runtime.cancels import CancelsPart
+from mray.runtime.fetching import FetchingPart
 from mray.runtime.freeing import FreeingPart
+from mray.runtime.head_link import HeadLink
 from mray.runtime.leasing import LeasingPart
 from mray.runtime.mailbox import Mailbox
 from mray.runtime.metrics import MetricsPart
@@ -107,9 +109,11 @@ class Runtime:
             node.store_path, ask=self.ask_store, post=self.post_store, schedule=self.post,
             overflow_path=node.overflow_path,
         )  # fmt: skip
+        self.head_link = HeadLink(self)
         self.dead_processes: dict[bytes, ProcessDied] = {}
         self.dead_nodes: dict[bytes, NodeGone] = {}
         self.objects = ObjectsPart(self)
+        self.fetching = FetchingPart(self)
         self.borrowing = BorrowingPart(self)
         #: What makes the ObjectRefs of a pickle.
         self.ref_maker = self.borrowing.ref_maker
@@ -305,9 +309,13 @@ class Runtime:
         return self._thread is threading.current_thread()
 
     def ask_any(
-        self, peer: Address, make: Callable[[int], Message], timeout_s: float = 30.0
-    ) -> Message:
-        """Send a request and block for whatever answers it, RequestFailed included."""
+        self, peer: Address, make: Callable[[int], Message], timeout_s: float = 30.0,
+        patient: bool = True,
+    ) -> Message:  # fmt: skip
+        """Send a request and block for whatever answers it, RequestFailed included.
+
+        ``patient``: wait for a head that is away; its own time counts from when it is back.
+        """
         if self._loop_is_here():
             raise RuntimeError("the event loop may not wait for itself")
         if self.closed:
@@ -326,13 +334,19 @@ class Runtime:
         if peer.process_id == self.node.node_id:
             self._asked_node[id(lock)] = arrived
 
+        to_head = patient and peer.process_id == self.head.process_id
+
         def begin() -> None:
+            if to_head:
+                self.head_link.ask(make, arrived, timeout_s)
+                return
             self.reach(peer)
             self.pump.request(peer.process_id, make, arrived, timeout_s)
 
         self.post(begin)
         # Longer than the request's own end: the loop answers in time, or it is gone.
-        answered = self.block_on(lock, timeout_s + 10.0)
+        patience_s = self.head_link.patience_s if to_head else 0.0
+        answered = self.block_on(lock, timeout_s + 10.0 + patience_s)
         self._asked_node.pop(id(lock), None)
         if not answered:
             return RequestFailed("RpcError", "the event loop of this process does not answer")
@@ -388,13 +402,16 @@ class Runtime:
         if door.knows(process_id):
             return True
         own = self.node.node_id
+        if process_id == self.head.process_id:
+            door.dial(peer, own)  # It may be away, and comes back as itself.
+            return True
         is_dead = process_id in self.dead_processes or peer.node_id in self.dead_nodes
         listens = False if is_dead else door.somebody_listens(peer, own)
         if listens is False:
             door.hang_up(process_id)
             return False
         door.dial(peer, own)
-        if listens is None and not is_head(process_id):
+        if listens is None:
             self.pump.send(own, CheckProcess(process_id, peer.node_id))
         return True
 

@@ -143,9 +143,7 @@ class SerializersPart:
             self.rt.pump.send(sender, Ack(message.rid))
 
         key = self._key(message.version)
-        self.rt.pump.request(
-            self.rt.head.process_id, lambda rid: KvGet(rid, NAMESPACE, key), fetched, 8.0
-        )
+        self.rt.head_link.ask(lambda rid: KvGet(rid, NAMESPACE, key), fetched, 8.0)
 
     def _take(self, version: int, packed: bytes) -> None:
         if version <= self.version:

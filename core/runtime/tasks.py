@@ -150,12 +150,8 @@ class TasksPart:
             elif isinstance(reply, (RequestFailed, Refused)):
                 log.error("exporting a function to the head failed: %s", reply.text)
 
-        rt.pump.door.dial(rt.head, rt.node.node_id)
-        rt.pump.request(
-            rt.head.process_id,
-            lambda rid: KvPut(rid, FUNCTIONS, key, data),
-            answered,
-            _EXPORT_TIMEOUT_S,
+        rt.head_link.ask(
+            lambda rid: KvPut(rid, FUNCTIONS, key, data), answered, _EXPORT_TIMEOUT_S
         )
 
     def template(

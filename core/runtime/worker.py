@@ -178,6 +178,8 @@ class Worker:
             returned = [spec.task_id for spec in message.tasks]
             self.rt.pump.send(sender, TaskReplies([], returned, blocked=True))
             return
+        if self.rt.address.tcp:
+            self.rt.fetching.queued(message.tasks)
         pending, put, owner = executor.pending, executor.put, message.owner
         for spec in message.tasks:
             work = Work(owner, self._templates[sender, spec.template], spec)
@@ -323,18 +325,27 @@ class Worker:
         error = self.executor.make_actor(spec, borrowed)
         incarnation = self._incarnation
 
+        started = ActorStarted(spec.actor_id, incarnation, self.address, os.getpid(), error)
+
+        def tell() -> None:
+            self.rt.tell(self.params.head, started)
+
         def report() -> None:
-            self.rt.tell(
-                self.params.head,
-                ActorStarted(spec.actor_id, incarnation, self.address, os.getpid(), error),
-            )
-            if error:
+            tell()
+            if not error:
+                # A head that has begun anew may not have read it.
+                self.rt.head_link.on_back.append(tell)
+            else:
                 self._leave(DeathCause("creation_failed", "the actor's constructor raised"))
                 self.executor.queue.put(None)
 
         # The owners of what the actor keeps know of it before anybody can drop the arguments.
         handover = self.rt.ledger.handover
-        self.rt.post(lambda: handover.pack(report, spec.owner, borrowed, []))
+        def ready() -> None:
+            # Why the constructor failed is worth waiting for a head that is away.
+            self.rt.head_link.once_back(report) if error else report()
+
+        self.rt.post(lambda: handover.pack(ready, spec.owner, borrowed, []))
         if not error:
             self._serving = True
             self.executor.made_actor = True
