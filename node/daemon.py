@@ -27,7 +27,7 @@ from mray.rpc.door import Door, Keys
 from mray.rpc.endpoints import join_host_port
 from mray.rpc.pump import Pump
 from mray.session import Session
-from mray.wire.messages import Ack, DeathCause, NodeGone, Shutdown
+from mray.wire.messages import Ack, ClusterKeys, DeathCause, GetKeys, NodeGone, Shutdown
 
 #: A cluster that dies with its driver has to be gone 5 s later; workers get this much of it.
 OWNER_GONE_GRACE_S: Final = 2.0
@@ -70,9 +70,9 @@ class Daemon:
         self.config = Config.from_bytes(params.config)
         self.session = Session(params.session_dir)
         self.log = logging.getLogger(f"mray.{kind}")
-        keys = Keys.from_token(params.token) if params.token else None
+        self._keys = Keys.from_token(params.token) if params.token else None
         own_node = params.head.node_id if kind == "head" else params.process_id
-        door = Door(params.process_id, keys, self.config.node.same_machine_ipc)
+        door = Door(params.process_id, self._keys, self.config.node.same_machine_ipc)
         self.pump = Pump(door, own_node)
         #: "host:port" of the tcp socket as others reach it; "" where there is none.
         self.tcp = ""
@@ -106,6 +106,7 @@ class Daemon:
         if self.kind == "node":
             _become_subreaper()
         self.pump.on(Shutdown, self._on_shutdown)
+        self.pump.on(GetKeys, self._on_get_keys)
         if params.owner_pid:
             reason = f"the driver (pid {params.owner_pid}) that this cluster belongs to has ended"
             self.watch_pid(
@@ -113,6 +114,11 @@ class Daemon:
                 params.owner_start_time,
                 lambda: self.stop(reason, OWNER_GONE_GRACE_S),
             )
+
+    def _on_get_keys(self, sender: bytes, message: GetKeys) -> None:
+        # Whoever can ask is in already: by the modes of files, or by these keys.
+        parts = self._keys.parts() if self._keys is not None else ()
+        self.pump.send(sender, ClusterKeys(message.rid, list(parts)))
 
     def _listen_tcp(self, host: str, port: int) -> None:
         try:

@@ -325,6 +325,10 @@ class Door:
         """The process ids of all connections."""
         return [*self._dialled, *self._callers]
 
+    def use_keys(self, keys: Keys) -> None:
+        """Set the keys, of a door that was made without; before the first tcp connection."""
+        self._keys = keys
+
     def knows(self, process_id: bytes) -> bool:
         """Whether there is a connection to the process (it may be away for the moment)."""
         return process_id in self._dialled or process_id in self._callers

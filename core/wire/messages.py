@@ -11,7 +11,7 @@ Dialogues (A: B: lines name who speaks):
 joining     node: RegisterNode / head: NodeRegistered; node: Heartbeat …; head: NodeGone
             new head: RegisterAgain (to who beats); node -> its processes: HeadAway … HeadBack
             anyone: GetHeadState / node: HeadState
-            driver|worker: RegisterProcess / node: ProcessRegistered
+            driver|worker: RegisterProcess / node: ProcessRegistered; driver: GetKeys / ClusterKeys
             head -> nodes: NodeJoined, ClusterNews (what changed on the others)
             driver: RegisterJob / head: JobRegistered … driver: FinishJob
 dying       node -> its processes and head: ProcessDied; head -> other nodes -> theirs: ProcessDied
@@ -307,6 +307,19 @@ class HeadState(Message, frozen=True, tag=274):
     text: str
     wait_s: float
     epoch: int
+
+
+class GetKeys(Message, frozen=True, tag=335):
+    """driver -> its node, by unix socket: what tcp connections of the cluster need."""
+
+    rid: int
+
+
+class ClusterKeys(Message, frozen=True, tag=336):
+    """``parts`` of mray.rpc.door.Keys; empty where the node has no port."""
+
+    rid: int
+    parts: list[bytes]
 
 
 class NodeJoined(Message, frozen=True, tag=13):
@@ -1886,5 +1899,5 @@ AnyMessage = Union[  # noqa: UP007 (a type written with | would need 90 of them)
     PlacementGroupState, CreatePlacementGroup, RemovePlacementGroup, WatchPlacementGroup,
     GetPlacementGroups, PlacementGroups, ReserveBundles, BundlesReserved, CommitBundles,
     ReturnBundles,
-    HeadAway, HeadBack, RegisterAgain, GetHeadState, HeadState,
+    HeadAway, HeadBack, RegisterAgain, GetHeadState, HeadState, GetKeys, ClusterKeys,
 ]  # fmt: skip
