@@ -289,6 +289,7 @@ def join(
     resolved: Resolved,
     *,
     node: NodeOptions = NodeOptions(),  # noqa: B008
+    die_with_pid: int = 0,
     timeout_s: float = 30.0,
 ) -> Started:
     """Start a node on this machine for the head at ``host:port``: `mray start --address`.
@@ -312,6 +313,7 @@ def join(
             cluster_id=nodes.cluster_id,
             head=head,
             node=node,
+            die_with_pid=die_with_pid,
             timeout_s=timeout_s,
         )
     except BaseException:
