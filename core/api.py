@@ -326,6 +326,7 @@ def wait(
 ) -> tuple[list[ObjectRef[Any]], list[ObjectRef[Any]]]:
     """Wait until ``num_returns`` of the references are ready, or ``timeout`` seconds.
     An ObjectRefGenerator among them is ready when its next reference, or its end, is there.
+    ``fetch_local``: a value that is on another node is ready when a copy of it is here.
 
     Returns (ready, not ready), in the order given; never more than ``num_returns`` ready ones.
     """
@@ -355,7 +356,7 @@ def wait(
         raise ValueError(f"num_returns must be 1 or more, not {num_returns}")
     if num_returns > len(refs):
         raise ValueError(f"num_returns is {num_returns}, but only {len(refs)} references are given")
-    return rt.objects.wait(refs, num_returns, timeout)
+    return rt.objects.wait(refs, num_returns, timeout, fetch_local)
 
 
 def kill(actor: ActorHandle, *, no_restart: bool = True) -> None:

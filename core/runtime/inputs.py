@@ -116,11 +116,12 @@ class Inputs:
         """Reads arguments of the store in few questions; None where there are not several."""
         if len(deps) < 2:
             return None
-        row = [
-            (dep.ref.object_id, dep.located.size_bytes if dep.located is not None else 0)
-            for dep in deps
-            if dep.data is None
-        ]
+        row = []
+        for dep in deps:
+            if dep.data is None:
+                row.append((dep.ref.object_id, dep.located.size_bytes if dep.located else 0))
+                if dep.located is not None:
+                    self.rt.fetching.look_there(dep.ref.object_id, dep.ref.owner, dep.located)
         return ReadAhead(self.rt.store, row) if len(row) > 1 else None
 
     def _value(self, dep: Argument, ahead: ReadAhead | None, *, writable: bool) -> Any:
@@ -142,6 +143,8 @@ class Inputs:
         self, ref: RefInfo, located: Located | None, ahead: ReadAhead | None = None
     ) -> bytes | memoryview:
         object_id = ref.object_id
+        if located is not None and ahead is None:
+            self.rt.fetching.look_there(object_id, ref.owner, located)
         view = self.rt.store.get(object_id) if ahead is None else ahead.view(object_id)
         if view is None:
             reason = (

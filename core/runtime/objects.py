@@ -9,7 +9,7 @@ from __future__ import annotations
 import concurrent.futures
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from queue import SimpleQueue
 from time import monotonic
@@ -142,14 +142,7 @@ class ObjectsPart:
         load = self.load
         if len(entries) == 1:
             return [load(entries[0], writable, None, deadline)]
-        ahead = ReadAhead(
-            self.rt.store,
-            (
-                (entry.object_id, entry.located.size_bytes)
-                for entry in entries
-                if entry.data is None and entry.located is not None
-            ),
-        )
+        ahead = ReadAhead(self.rt.store, self._row(entries))
         return [load(entry, writable, ahead, deadline) for entry in entries]
 
     def load(
@@ -192,6 +185,8 @@ class ObjectsPart:
         self, entry: Entry, ahead: ReadAhead | None, deadline: float | None
     ) -> bytes | memoryview:
         object_id, store = entry.object_id, self.rt.store
+        assert entry.located is not None
+        self.rt.fetching.look_there(object_id, entry.owner, entry.located)
         view = store.get(object_id) if ahead is None else ahead.view(object_id)
         reads = 1
         while view is None:
@@ -204,9 +199,20 @@ class ObjectsPart:
             self._await_again(entry, reason, deadline)
             if entry.data is not None:
                 return entry.data
+            if entry.located is not None:
+                self.rt.fetching.look_there(object_id, entry.owner, entry.located)
             view = store.get(object_id)
             reads += 1
         return view
+
+    def _row(self, entries: Iterable[Entry]) -> Iterator[tuple[bytes, int]]:
+        """What of these is read from the store, and its size, as it is about to be read."""
+        look_there = self.rt.fetching.look_there
+        for entry in entries:
+            located = entry.located
+            if entry.data is None and located is not None:
+                look_there(entry.object_id, entry.owner, located)
+                yield entry.object_id, located.size_bytes
 
     def _await_again(self, entry: Entry, reason: str, deadline: float | None) -> None:
         """Have the owner look for a value that is not in the store, and wait for its word."""
@@ -240,7 +246,7 @@ class ObjectsPart:
 
     def wait_for(self, pending: list[Entry], timeout_s: float | None) -> None:
         waiter = Waiter(len(pending), fail_fast=True)
-        done = self._block(waiter, pending, timeout_s)
+        done = self.block(waiter, pending, timeout_s)
         if done:
             return
         # It may have become ready, or failed, between the end of the wait and now.
@@ -256,12 +262,13 @@ class ObjectsPart:
             timeout_s=timeout_s,
         )
 
-    def _block(self, waiter: Waiter, pending: list[Entry], timeout_s: float | None) -> bool:
+    def block(self, waiter: Waiter, pending: list[Entry], timeout_s: float | None) -> bool:
+        """Wait until ``waiter`` is released; False if the time ran out first."""
         rt = self.rt
         if rt.closed:
             raise RaySystemError("this process is no longer connected to a cluster")
         self._waiting[id(waiter)] = waiter
-        rt.post(lambda: self._begin_wait(waiter, pending))
+        rt.post(lambda: self.begin_wait(waiter, pending))
         before = self.before_wait
         if before is not None:
             before()
@@ -275,10 +282,11 @@ class ObjectsPart:
         if rt.is_closed() and not all(entry.ready for entry in pending):
             raise RaySystemError("the cluster went away while get() waited; see `mray logs`")
         if not done:
-            rt.post(lambda: self._end_wait(waiter, pending))
+            rt.post(lambda: self.end_wait(waiter, pending))
         return done
 
-    def _begin_wait(self, waiter: Any, pending: list[Entry]) -> None:
+    def begin_wait(self, waiter: Any, pending: list[Entry]) -> None:
+        """In the loop: fire ``waiter`` for each entry that is or becomes ready."""
         for entry in pending:
             if entry.ready:
                 waiter.fire(entry)
@@ -289,15 +297,20 @@ class ObjectsPart:
                 if entry.owner is not None and not entry.watching:
                     self._ask_owner(entry)
 
-    def _end_wait(self, waiter: Any, pending: list[Entry]) -> None:
+    def end_wait(self, waiter: Any, pending: list[Entry]) -> None:
+        """In the loop: what becomes ready from now on is no matter."""
         for entry in pending:
             if entry.waiters is not None and waiter in entry.waiters:
                 entry.waiters = [other for other in entry.waiters if other is not waiter]
 
     def wait(
-        self, refs: list[ObjectRef[Any]], num_returns: int, timeout_s: float | None
-    ) -> tuple[list[ObjectRef[Any]], list[ObjectRef[Any]]]:
-        """Split into the first ``num_returns`` ready ones and the rest, order kept."""
+        self, refs: list[ObjectRef[Any]], num_returns: int, timeout_s: float | None,
+        fetch_local: bool = True,
+    ) -> tuple[list[ObjectRef[Any]], list[ObjectRef[Any]]]:  # fmt: skip
+        """Split into the first ``num_returns`` ready ones and the rest, order kept.
+        ``fetch_local``: ready are those whose values are on this node."""
+        if fetch_local and self.rt.address.tcp:
+            return self.rt.fetching.wait(refs, num_returns, timeout_s)
         found = self._first_ready(refs, num_returns)
         if len(found[0]) == num_returns:
             return found
@@ -306,14 +319,14 @@ class ObjectsPart:
         if timeout_s is None or timeout_s > 0:
             if missing > 0:
                 waiter = Waiter(missing, fail_fast=False)
-                self._block(waiter, pending, timeout_s)
+                self.block(waiter, pending, timeout_s)
                 if len(pending) > missing:
-                    self.rt.post(lambda: self._end_wait(waiter, pending))
+                    self.rt.post(lambda: self.end_wait(waiter, pending))
         elif missing > 0:
             # An object of another owner becomes ready here only if somebody asked for it.
             asking = Waiter(len(pending) + 1, fail_fast=False)
-            self.rt.post(lambda: self._begin_wait(asking, pending))
-            self.rt.post(lambda: self._end_wait(asking, pending))
+            self.rt.post(lambda: self.begin_wait(asking, pending))
+            self.rt.post(lambda: self.end_wait(asking, pending))
         return self._first_ready(refs, num_returns)
 
     @staticmethod
@@ -357,7 +370,7 @@ class ObjectsPart:
         if entry.ready and entry.located is None:
             fulfil(entry)
         else:
-            self.rt.post(lambda: self._begin_wait(Watcher(arrived), [entry]))
+            self.rt.post(lambda: self.begin_wait(Watcher(arrived), [entry]))
         return future
 
     def _in_background(self, call: Callable[[], None]) -> None:

@@ -30,9 +30,11 @@ from mray import exceptions
 from mray.store.abort import NO_SPACE
 from mray.store.copying import CopyPool
 from mray.store.mapping import ArenaMap
+from mray.store.refusals import refused, unexpected
 from mray.units import format_bytes
 from mray.wire.messages import (
     AbortObject,
+    Address,
     CreateObject,
     FreeObjects,
     GiveUpPlaces,
@@ -43,6 +45,7 @@ from mray.wire.messages import (
     PlacesGivenUp,
     Refused,
     SealObject,
+    Source,
     UnpinObjects,
 )
 
@@ -57,8 +60,11 @@ Schedule = Callable[[Callable[[], None]], None]
 #: that has answered. A long line in front of a slow disk takes its time.
 _CREATE_TIMEOUT_S = 600.0
 _PIN_TIMEOUT_S = 600.0
-#: Reasons remembered of objects that were not there.
+#: Reasons remembered of objects that were not there, and places of objects on other nodes.
 _REASONS_KEPT = 1000
+_ELSEWHERE_KEPT = 10_000
+#: Of an object that is on this node or nowhere.
+NO_SOURCE = Source(Address(b"", b""), -1, [])
 #: A file system that is full, by space or by quota.
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
@@ -126,6 +132,8 @@ class StoreClient:
         self._stale: deque[_Pin] = deque()
         #: Why objects were not there, latest last, where the node said so.
         self._reasons: dict[bytes, str] = {}
+        #: Where objects are of which this node may have no copy: told to it with the next question.
+        self._elsewhere: dict[bytes, Source] = {}
         #: A drain is on its way.
         self._scheduled = False
 
@@ -199,6 +207,12 @@ class StoreClient:
         """
         base = self._bases((object_id,))[object_id]
         return None if base is None else self._map.private_copy(base)
+
+    def elsewhere(self, object_id: bytes, source: Source) -> None:
+        """The next get of an object may have to bring it from there."""
+        self._elsewhere[object_id] = source
+        if len(self._elsewhere) > _ELSEWHERE_KEPT:
+            del self._elsewhere[next(iter(self._elsewhere))]
 
     # ---------------------------------------------------------------------------------- owning
 
@@ -348,9 +362,9 @@ class StoreClient:
                 _CREATE_TIMEOUT_S,
             )
             if isinstance(created, Refused):
-                raise _refused(created, object_id, size)
+                raise refused(created, object_id, size)
             if not isinstance(created, ObjectCreated):
-                raise _unexpected(created)
+                raise unexpected(created)
             try:
                 self._map.claim(created.cold)
             except OSError as error:
@@ -410,12 +424,17 @@ class StoreClient:
 
     def _pin(self, object_ids: list[bytes]) -> dict[bytes, Bytes | None]:
         """Ask the node for objects and pin them."""
+        sources: list[Source] = []
+        if self._elsewhere:
+            known = [self._elsewhere.pop(object_id, NO_SOURCE) for object_id in object_ids]
+            if any(source is not NO_SOURCE for source in known):
+                sources = known
         try:
-            reply = self._ask(lambda rid: PinObjects(rid, object_ids), _PIN_TIMEOUT_S)
+            reply = self._ask(lambda rid: PinObjects(rid, object_ids, sources), _PIN_TIMEOUT_S)
             if isinstance(reply, Refused):
-                raise _refused(reply)
+                raise refused(reply)
             if not isinstance(reply, ObjectsPinned) or len(reply.places) != len(object_ids):
-                raise _unexpected(reply)
+                raise unexpected(reply)
         except BaseException:
             # Whether the node has pinned them, or still will, is unknown: give back what there is.
             self._post(UnpinObjects([(object_id, 1) for object_id in object_ids]))
@@ -475,24 +494,3 @@ def _ended(pin: _Pin) -> None:
     if not client._scheduled:
         client._scheduled = True
         client._schedule(client.drain)
-
-
-def _refused(message: Refused, object_id: bytes = b"", size: int | None = None) -> Exception:
-    """The exception that a refusal names."""
-    match message.kind:
-        case "ObjectStoreFullError":
-            return exceptions.ObjectStoreFullError(message.text, requested_bytes=size)
-        case "OutOfDiskError":
-            return exceptions.OutOfDiskError(message.text)
-        case "OwnerDiedError":
-            return exceptions.OwnerDiedError(object_id.hex(), reason=message.text)
-        case "ValueError":
-            return ValueError(message.text)
-        case kind:
-            return exceptions.RaySystemError(f"the object store refused ({kind}): {message.text}")
-
-
-def _unexpected(message: Message) -> Exception:
-    return exceptions.RaySystemError(
-        f"the object store answered with {type(message).__name__}, which answers something else"
-    )

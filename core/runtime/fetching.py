@@ -1,0 +1,153 @@
+"""Objects of other nodes: telling the store where they are, having them brought before their time.
+
+Owns waits for copies on this node (``wait`` with ``fetch_local``) and the fetching of arguments of
+tasks that are queued here. Bringing is the node daemon's (node/transfer/); what is read at once is
+asked for by the store's client itself, who is told here where to look.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from mray.ownership.entry import Entry
+from mray.runtime.mailbox import Waiter
+from mray.wire.messages import (
+    Address,
+    FetchObjects,
+    Located,
+    ObjectsFetched,
+    RefInfo,
+    Source,
+    TaskSpec,
+)
+
+if TYPE_CHECKING:
+    from mray.object_ref import ObjectRef
+    from mray.runtime.runtime import Runtime
+
+#: FetchObjects.priority.
+_WAIT, _ARGUMENTS = 1, 2
+#: Objects remembered as fetched. One that is forgotten is asked for again, and is there.
+_HERE_KEPT = 10_000
+
+
+class FetchWaiter(Waiter):
+    """A wait for copies on this node: an entry that is ready elsewhere is fetched first."""
+
+    __slots__ = ("_fetching",)
+
+    def __init__(self, left: int, fetching: FetchingPart) -> None:
+        super().__init__(left, fail_fast=False)
+        self._fetching = fetching
+
+    def fire(self, entry: Any) -> None:
+        """One of the entries is ready, somewhere."""
+        if self._fetching.is_here(entry):
+            super().fire(entry)
+        else:
+            self._fetching.fetch(entry, self)
+
+
+class FetchingPart:
+    """See the module."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.rt = runtime
+        self._node_id = runtime.node.node_id
+        #: Objects that were fetched, latest last. They may have gone since.
+        self._here: dict[bytes, None] = {}
+        #: Who waits for a copy here.
+        self._waiting: dict[bytes, list[tuple[FetchWaiter, Entry]]] = {}
+        runtime.pump.on(ObjectsFetched, self._fetched)
+
+    # -- any thread
+
+    def look_there(self, object_id: bytes, owner: Address | None, located: Located) -> None:
+        """The store's client is about to read an object that is in a store; ``owner`` None: this
+        process."""
+        if located.node_id != self._node_id:
+            self.rt.store.elsewhere(object_id, self._source(object_id, owner, located))
+
+    def is_here(self, entry: Entry) -> bool:
+        """Whether a value is there and no other node has to give it."""
+        located = entry.located
+        return entry.ready and (
+            located is None or located.node_id == self._node_id or entry.object_id in self._here
+        )
+
+    def wait(
+        self, refs: list[ObjectRef[Any]], num_returns: int, timeout_s: float | None
+    ) -> tuple[list[ObjectRef[Any]], list[ObjectRef[Any]]]:
+        """As ObjectsPart.wait, of values on this node."""
+        is_here, objects = self.is_here, self.rt.objects
+        pending = [ref._entry for ref in refs if not is_here(ref._entry)]
+        missing = num_returns - (len(refs) - len(pending))
+        if missing > 0:
+            at_once = timeout_s is not None and timeout_s <= 0
+            waiter = FetchWaiter(len(pending) + 1 if at_once else missing, self)
+            if at_once:
+                self.rt.post(lambda: objects.begin_wait(waiter, pending))
+            else:
+                objects.block(waiter, pending, timeout_s)
+            self.rt.post(lambda: self._end_wait(waiter, pending))
+        ready: list[ObjectRef[Any]] = []
+        rest: list[ObjectRef[Any]] = []
+        for ref in refs:
+            (ready if len(ready) < num_returns and is_here(ref._entry) else rest).append(ref)
+        return ready, rest
+
+    # -- the loop
+
+    def queued(self, tasks: Iterable[TaskSpec]) -> None:
+        """Tasks have come to this worker: have what they need brought while they wait."""
+        object_ids: dict[bytes, Source] = {}
+        for spec in tasks:
+            stored: list[tuple[RefInfo, Located | None]] = [
+                (dep.ref, dep.located) for dep in spec.deps
+            ]
+            if spec.args_in_store is not None:
+                stored.append((spec.args_in_store, spec.args_located))
+            for ref, located in stored:
+                if located is not None and located.node_id != self._node_id:
+                    object_ids[ref.object_id] = self._source(ref.object_id, ref.owner, located)
+        if object_ids:
+            message = FetchObjects(list(object_ids), list(object_ids.values()), _ARGUMENTS)
+            self.rt.pump.send(self._node_id, message)
+
+    def fetch(self, entry: Entry, waiter: FetchWaiter) -> None:
+        """Have a ready entry's value brought, and fire then."""
+        waiting = self._waiting.setdefault(entry.object_id, [])
+        waiting.append((waiter, entry))
+        if len(waiting) == 1 and entry.located is not None:
+            source = self._source(entry.object_id, entry.owner, entry.located)
+            message = FetchObjects([entry.object_id], [source], _WAIT)
+            self.rt.pump.send(self._node_id, message)
+
+    def _end_wait(self, waiter: FetchWaiter, pending: list[Entry]) -> None:
+        self.rt.objects.end_wait(waiter, pending)
+        for entry in pending:
+            waiting = self._waiting.get(entry.object_id)
+            if waiting is None:
+                continue
+            left = [one for one in waiting if one[0] is not waiter]
+            if left:
+                self._waiting[entry.object_id] = left
+            else:
+                # It comes all the same; a later wait will find it here.
+                del self._waiting[entry.object_id]
+
+    def _fetched(self, sender: bytes, message: ObjectsFetched) -> None:
+        for object_id in message.object_ids:
+            # One that cannot be had is ready as well: get() says why, or has it made again.
+            self._here[object_id] = None
+            for waiter, entry in self._waiting.pop(object_id, ()):
+                waiter.fire(entry)
+        while len(self._here) > _HERE_KEPT:
+            del self._here[next(iter(self._here))]
+
+    def _source(self, object_id: bytes, owner: Address | None, located: Located) -> Source:
+        nodes = [located.node_id]
+        if owner is None:
+            nodes += self.rt.recovering.locations.copies.get(object_id, ())
+        return Source(owner or self.rt.address, located.size_bytes, nodes)
