@@ -14,6 +14,7 @@ from typing import Protocol, Self, TypeVar
 
 from mray.auth import TokenError, load_token
 from mray.cli.failure import FAILED, USAGE, Failure
+from mray.cli.head_away import refuse_if_away
 from mray.cli.settings import settings
 from mray.config import Resolved
 from mray.rpc.client import AskError, Client
@@ -164,6 +165,8 @@ def connect(address: str | None, resolved: Resolved | None = None) -> Cluster:
     target = find(address, resolved)
     if target.kind == "local":
         raise Failure(f"{target.why}: `local` is no running cluster; leave the address out")
+    if target.session is not None:
+        refuse_if_away(target.session)
     keys = _keys(resolved, needed=target.kind == "tcp")
     if target.endpoint.startswith("tcp://"):
         knock(target.endpoint, target.why)

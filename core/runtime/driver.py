@@ -48,6 +48,8 @@ from mray.wire.messages import (
 
 _CONNECT_TIMEOUT_S = 10.0
 _DRAIN_TIMEOUT_S = 2.0
+#: How often a driver that comes while the head is away looks for it.
+_LOOK_S = 0.1
 #: Of a demand that is only to have the environment made.
 _NO_CLASS: Final = -1
 
@@ -133,6 +135,7 @@ def connect(
 
     Raises ConnectionError when daemon or head do not answer or refuse.
     """
+    _await_head(session)
     info = session.info()
     if not info.nodes:
         raise ConnectionError(f"session {session.name} has no node daemon to connect through")
@@ -208,6 +211,15 @@ def _cluster_keys(pump: Pump, node: Address) -> Keys:
     if keys is None:
         raise ConnectionError("the node daemon has no keys for tcp connections to give")
     return keys
+
+
+def _await_head(session: Session) -> None:
+    """Wait while the nodes of the session wait for their head."""
+    if not session.headless():
+        return
+    print(f"mray: the head of {session.name} is away; waiting for it", file=sys.stderr, flush=True)
+    while session.headless():
+        time.sleep(_LOOK_S)
 
 
 def _register(

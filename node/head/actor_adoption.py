@@ -52,7 +52,7 @@ def compare(registry: Registry, node_id: bytes, contents: NodeContents) -> Compa
             compared.sends.append(Send(node_id, stop))
     processes = set(contents.processes)
     gone = DeathCause("killed", "its process ended while the head was away", node_id=node_id)
-    for actor in registry.living():
+    for actor in registry.inherited():
         owner = actor.spec.owner
         orphan = owner.node_id == node_id and owner.process_id not in processes
         if orphan and not actor.spec.detached:

@@ -137,7 +137,7 @@ class Registry:
         self._nodes: dict[bytes, dict[bytes, Actor]] = {}
         #: Living actors that no node was told to start.
         self._unplaced: dict[bytes, Actor] = {}
-        self._number = 0
+        self._number = self._restored = 0
 
     def get(self, actor_id: bytes) -> Actor | None:
         """By id, dead or alive."""
@@ -162,6 +162,10 @@ class Registry:
     def living(self) -> list[Actor]:
         """All that are not DEAD."""
         return list(self._living.values())
+
+    def inherited(self) -> list[Actor]:
+        """Those living ones that lived already when this head began."""
+        return [actor for actor in self._living.values() if actor.number <= self._restored]
 
     def unplaced(self) -> list[Actor]:
         """All that wait for a node."""
@@ -275,6 +279,7 @@ class Registry:
             actor.state = row.state
             self.set_node(actor, row.node_id)
             self.set_worker(actor, row.worker, row.pid)
+        self._restored = self._number
 
     def check(self) -> None:
         """Raise InvariantError where an index and the records disagree."""

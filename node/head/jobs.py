@@ -94,6 +94,8 @@ class JobTable:
         self._submissions: dict[str, Submission] = {}
         #: The node of the head's machine, once it has registered.
         self._head_node: bytes = b""
+        #: Drivers that ran in a former life of this head: their nodes know whether they still do.
+        self._inherited: set[bytes] = set()
 
     def handle(self, event: From | NodeUp | NodeLost, now: float) -> list[Effect]:
         """Take a message about jobs, or the coming and going of nodes."""
@@ -334,7 +336,8 @@ class JobTable:
         lost = "it ended while the head was away, and how is not known"
         for process_id, job_id in list(self._by_process.items()):
             on_node = self._drivers[job_id].info.driver.node_id == node_id
-            if on_node and process_id not in processes:
+            inherited = process_id in self._inherited
+            if on_node and inherited and process_id not in processes:
                 effects += self._end_driver(job_id, "FAILED", lost, None, now)
         pids = dict(contents.submissions)
         for name, submission in list(self._submissions.items()):
@@ -386,6 +389,7 @@ class JobTable:
             self._number = max(self._number, _number_of(job_id))
             if driver.status == "RUNNING":
                 self._by_process[process_id] = job_id
+        self._inherited = set(self._by_process)
         taken = [Submission.of_row(row, self._unix_offset_s) for row in submissions.values()]
         for submission in sorted(taken, key=lambda one: one.submitted_at):
             self._submissions[submission.request.submission_id] = submission
