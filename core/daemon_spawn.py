@@ -73,6 +73,10 @@ class Spawned:
             _dropped.remove(self._process)
         return self._process.returncode
 
+    def has_ended(self) -> bool:
+        """Whether it has ended; then it is reaped."""
+        return self._process.poll() is not None
+
     def close(self) -> None:
         """Close the pipe."""
         if self.answer_fd >= 0:
