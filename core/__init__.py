@@ -8,7 +8,7 @@ from __future__ import annotations
 if __name__ != "mray":
     raise ImportError("this folder is installed as 'mray'; run: pip install -e .")
 
-from mray import exceptions
+from mray import absent, exceptions
 from mray.actor import ActorClass, ActorHandle, method
 from mray.api import (
     available_resources,
@@ -37,12 +37,21 @@ __version__ = f"{RAY_VERSION}.post0+mray{VERSION}"
 #: Ray's old name of ObjectRef.
 ObjectID = ObjectRef
 
+absent.install()
+
+#: Names of mray.id_types.
+_IDS = frozenset(
+    ("ActorClassID", "ActorID", "FunctionID", "JobID", "NodeID", "PlacementGroupID", "TaskID",
+     "UniqueID", "WorkerID")
+)  # fmt: skip
 _LAZY = {
     "_private": "mray._private",
     "_raylet": "mray._raylet",
     "autoscaler": "mray.autoscaler",
     "actor": "mray.actor",
     "cloudpickle": "mray.cloudpickle",
+    "data": "mray.data",
+    "runtime_env": "mray.runtime_env",
     "experimental": "mray.experimental",
     "util": "mray.util",
     "runtime_context": "mray.runtime_context",
@@ -54,6 +63,10 @@ def __getattr__(name: str) -> object:
         from mray.runtime_context import get_runtime_context
 
         return get_runtime_context
+    if name in _IDS:
+        from mray import id_types
+
+        return getattr(id_types, name)
     if name == "on_memory_pressure":  # Needs msgspec.
         from mray.memory_pressure import on_memory_pressure
 
@@ -70,7 +83,7 @@ def __getattr__(name: str) -> object:
         import importlib
 
         return importlib.import_module(_LAZY[name])
-    raise AttributeError(f"module 'mray' has no attribute {name!r}")
+    absent.refuse_attribute("", name)
 
 
 __all__ = [
@@ -78,18 +91,28 @@ __all__ = [
     "SCRIPT_MODE",
     "WORKER_MODE",
     "ActorClass",
+    "ActorClassID",
     "ActorHandle",
+    "ActorID",
     "DynamicObjectRefGenerator",
+    "FunctionID",
+    "JobID",
+    "NodeID",
     "ObjectID",
     "ObjectRef",
     "ObjectRefGenerator",
+    "PlacementGroupID",
     "RemoteFunction",
+    "TaskID",
+    "UniqueID",
+    "WorkerID",
     "available_resources",
     "cancel",
     "cluster_resources",
     "exceptions",
     "get",
     "get_actor",
+    "get_runtime_context",
     "init",
     "is_initialized",
     "kill",

@@ -18,13 +18,10 @@ from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Final
 
+from mray.absent import reason_of
+
 #: The variable that turns the alias on ("1", also beside a real Ray) or off ("0").
 SWITCH: Final = "MRAY_AS_RAY"
-#: Parts of Ray beyond Ray Core.
-_BEYOND_CORE: Final = frozenset(
-    ("air", "dag", "data", "llm", "rllib", "serve", "train", "tune", "workflow")
-)
-
 
 class _Alias:
     """Finds and loads ``ray`` and ``ray.x`` as ``mray`` and ``mray.x``: finder and loader."""
@@ -39,13 +36,9 @@ class _Alias:
         first, _, rest = name.partition(".")
         if first != "ray":
             return None
-        part = rest.partition(".")[0]
-        if part in _BEYOND_CORE and rest != "data":  # mray.data says why it is there.
-            raise ModuleNotFoundError(
-                f"mray provides Ray Core only: there is no ray.{part}; "
-                "to use it, install Ray and run the script without the alias",
-                name=f"ray.{part}",
-            )
+        reason = reason_of(rest)
+        if reason:
+            raise ModuleNotFoundError(reason, name=name)
         found = importlib.util.find_spec(_own_name(name))
         if found is None:
             return None

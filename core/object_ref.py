@@ -6,11 +6,14 @@ no lock: it may run in any thread, inside any other code.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from mray import current
-from mray.ids import NIL_OBJECT, task_of
+from mray.call_sites import describe
+from mray.id_types import JobID, TaskID
+from mray.ids import NIL_OBJECT, OBJECT_BYTES, TASK_BYTES
 from mray.serialization.context import collector
 from mray.wire.messages import Address
 
@@ -38,6 +41,32 @@ class ObjectRef(Generic[T]):
         if home.asleep:
             home.wake()
 
+    @classmethod
+    def from_binary(cls, id: bytes) -> ObjectRef[Any]:
+        """The reference with this id: see stray_refs.py. TypeError and ValueError as there."""
+        from mray.stray_refs import ref_of
+
+        return ref_of(id)
+
+    @classmethod
+    def from_random(cls) -> ObjectRef[Any]:
+        """A reference to an object that nobody has."""
+        return cls.from_binary(os.urandom(OBJECT_BYTES))
+
+    @classmethod
+    def nil(cls) -> ObjectRef[Any]:
+        """The reference to nothing."""
+        return cls.from_binary(NIL_OBJECT)
+
+    @classmethod
+    def size(cls) -> int:
+        """How many bytes an id has."""
+        return OBJECT_BYTES
+
+    def call_site(self) -> str:
+        """The line of code where the reference was made; "" where it was not recorded."""
+        return describe(self._entry.call_site)
+
     def binary(self) -> bytes:
         """The id as 28 bytes."""
         return self._entry.object_id
@@ -50,13 +79,13 @@ class ObjectRef(Generic[T]):
         """Whether this is the id of nothing."""
         return self._entry.object_id == NIL_OBJECT
 
-    def task_id(self) -> Any:
-        """The id of the task (or put) that makes the object, as bytes with ``hex()``."""
-        return task_of(self._entry.object_id)  # type: ignore[arg-type]
+    def task_id(self) -> TaskID:
+        """The id of the task (or put) that makes the object."""
+        return TaskID(self._entry.object_id[:TASK_BYTES])
 
-    def job_id(self) -> Any:
+    def job_id(self) -> JobID:
         """The id of the job whose process owns the object."""
-        return self._entry.object_id[20:24]
+        return self.task_id().job_id()
 
     def __hash__(self) -> int:
         return hash(self._entry.object_id)

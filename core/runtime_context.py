@@ -8,6 +8,7 @@ from typing import Any
 
 from mray import current
 from mray.actor import ActorHandle, handle_of
+from mray.id_types import ActorID, JobID, NodeID, PlacementGroupID, TaskID
 from mray.ids import NIL_ACTOR
 from mray.placement import plain
 from mray.resources import to_float
@@ -96,6 +97,49 @@ class RuntimeContext:
     def was_current_actor_reconstructed(self) -> bool:
         """Whether this actor has been restarted."""
         return current.get().incarnation > 0
+
+    def get_node_labels(self) -> dict[str, str]:
+        """The labels of the node this process runs on."""
+        return dict(current.get().node.labels)
+
+    def get_session_name(self) -> str:
+        """The name of the cluster's session on this node."""
+        return os.path.basename(current.get().node.session_dir.rstrip("/"))
+
+    def get_temp_dir(self) -> str:
+        """The directory that sessions are made under on this node."""
+        return os.path.dirname(current.get().node.session_dir.rstrip("/"))
+
+    @property
+    def job_id(self) -> JobID:
+        """The job's id."""
+        return JobID(current.get().job_id)
+
+    @property
+    def node_id(self) -> NodeID:
+        """The id of the node this process runs on."""
+        return NodeID(current.get().node.node_id)
+
+    @property
+    def task_id(self) -> TaskID:
+        """The id of the task this thread runs. AssertionError in a driver, as in Ray."""
+        work = present_work()
+        assert work is not None, "a driver runs no task: get_task_id() says None there"
+        return TaskID(work.spec.task_id)
+
+    @property
+    def actor_id(self) -> ActorID:
+        """The id of the actor this process is. AssertionError in a driver, as in Ray; the id of
+        nothing in a task."""
+        rt = current.get()
+        assert rt.mode == "worker", "a driver is no actor: get_actor_id() says None there"
+        return ActorID(rt.actor_spec.actor_id) if rt.actor_spec is not None else ActorID.nil()
+
+    @property
+    def current_placement_group_id(self) -> PlacementGroupID:
+        """The id of the placement group that the task or actor runs in; that of nothing if none."""
+        group = current.get().placing.current_group()
+        return PlacementGroupID(group) if group else PlacementGroupID.nil()
 
     @property
     def current_actor(self) -> ActorHandle:

@@ -130,6 +130,7 @@ BANNED_STEMS = {"common", "helper", "helpers", "misc", "tools", "util", "utils"}
 BANNED_STEM_EXCEPTIONS = {
     "core/util": "the name of ray.util",
     "core/_private/utils.py": "the name of ray._private.utils",
+    "core/util/helpers.py": "the name of ray.util.helpers",
     "tests/unit/util": "mirrors core/util",
 }
 
