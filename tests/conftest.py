@@ -26,10 +26,21 @@ import pytest
 #: In the environment of everything that a test file starts. Not called MRAY_...: tests that run
 #: programs in a user's environment drop those.
 MARK = "PYTEST_STARTED_BY"
-CHECKED = ("integration", "failure", "conformance")
+CHECKED = ("integration", "failure", "conformance", "load")
 
 #: How long what was told to end may take; nothing waits longer than it must.
 PATIENCE_S = 10.0
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--soak", action="store_true", help="full sizes, and tests that take minutes")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--soak"):
+        for item in items:
+            if item.get_closest_marker("soak"):
+                item.add_marker(pytest.mark.skip("it takes minutes: scripts/test --soak"))
 
 
 @pytest.fixture(scope="module", autouse=True)
