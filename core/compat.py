@@ -18,10 +18,11 @@ from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Final
 
-from mray.absent import reason_of
+from mray.absent import absent_part, reason_of
 
 #: The variable that turns the alias on ("1", also beside a real Ray) or off ("0").
 SWITCH: Final = "MRAY_AS_RAY"
+
 
 class _Alias:
     """Finds and loads ``ray`` and ``ray.x`` as ``mray`` and ``mray.x``: finder and loader."""
@@ -38,7 +39,7 @@ class _Alias:
             return None
         reason = reason_of(rest)
         if reason:
-            raise ModuleNotFoundError(reason, name=name)
+            raise ModuleNotFoundError(reason, name=f"ray.{absent_part(rest)[0]}")
         found = importlib.util.find_spec(_own_name(name))
         if found is None:
             return None
