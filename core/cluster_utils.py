@@ -188,7 +188,7 @@ class Cluster:
     ) -> bootstrap.Started:
         if temp_dir is not None:
             settings["tmpdir"] = temp_dir
-        self._resolved = config.load(settings, os.environ, flags_from="_system_config")
+        self._resolved = config.load(settings, os.environ, flags_from="init")
         session = create_session(self._resolved.config.node.tmpdir)
         try:
             return bootstrap.start_head(

@@ -63,8 +63,10 @@ class LeasingPart:
         if node != HOME:
             rt.nodes.reach(node, lambda there: self._ask_away(sclass, node, there))
             return
-        avoid = sclass.asked.avoid(rt.pump.clock()) if sclass.asked.shunned else []
-        rt.tell(rt.node.address, self._demand(sclass, count, avoid=avoid))
+        asked = sclass.asked
+        avoid = asked.avoid(rt.pump.clock()) if asked.shunned else []
+        stay = asked.targets is not None
+        rt.tell(rt.node.address, self._demand(sclass, count, stay=stay, avoid=avoid))
 
     def _demand(
         self, sclass: SchedulingClass, count: int, home: bytes = b"", stay: bool = False,

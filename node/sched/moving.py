@@ -59,7 +59,7 @@ class Moving:
         for line in lines:
             if line.class_id is None or line.group is not None or line.home:
                 continue
-            if line.own_cpu is not None:
+            if line.own_cpu is not None or line.stay:
                 continue
             if line.infeasible:
                 line.infeasible = not self._elsewhere.possible(line, total)
