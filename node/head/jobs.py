@@ -248,7 +248,7 @@ class JobTable:
 
     def _started(self, submission_id: str, pid: int, error: str, now: float) -> list[Effect]:
         submission = self._submissions.get(submission_id)
-        if submission is None or submission.status != "PENDING":
+        if submission is None or submission.status != "PENDING" or not submission.node_id:
             return []
         if error:
             text = f"the entrypoint could not be started: {error}"
