@@ -202,10 +202,10 @@ class Pulls:
             return []
         if crc >= 0:
             pull.crc = crc
-        source.received += 1
         source.asked_at = now
         source.strikes = 0
         if not pull.have[chunk]:
+            source.received += 1
             pull.have[chunk] = 1
             pull.left -= 1
             pull.located_count = 0
@@ -372,7 +372,7 @@ class Pulls:
         for node_id, peer in self._peers.items():
             if any(peer.lines):
                 effects += self._ask(node_id, peer, now)
-        if self._look_at is None and any(self._active_bytes):
+        if self._look_at is None and self._pulls:
             self._look_at = now + self.rules.stall_s / 4
         return effects
 
