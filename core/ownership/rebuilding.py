@@ -197,6 +197,21 @@ class Rebuilding:
             self._active += 1
             self.effects.append(Again(job.task, list(job.wanted.values()), job.loss))
 
+    def found(self, entry: Entry) -> bool:
+        """A copy of a lost value has turned up. True if it is to be used: the task has not begun
+        to run again, and does not if nothing else needs it. False: the task makes a new one."""
+        task_id = entry.object_id[:TASK_BYTES]
+        job = self.jobs.get(task_id)
+        if job is None or job.running or entry.object_id not in job.wanted:
+            return False
+        del job.wanted[entry.object_id]
+        if not job.wanted:
+            if job.task.retries_left >= 0:
+                job.task.retries_left += 1
+            job.task.attempt -= 1
+            self.ended(task_id)
+        return True
+
     def ended(self, task_id: bytes, pending: Container[bytes] = ()) -> None:
         """A task is over, with whatever result: its returns have been filled."""
         unfinished = self.unfinished.pop(task_id, None)

@@ -45,20 +45,22 @@ class CopiesPart:
             mine = entry is not None and entry.owner is None
             if entry is None or not (mine and self.locations.made(entry, message.node_id)):
                 unwanted.append(object_id)
+            elif not entry.ready:
+                self.rt.recovering.found(entry)
         if unwanted:
             self.rt.pump.send(sender, FreeObjects(unwanted))
 
     def _copy_gone(self, sender: bytes, message: CopyGone) -> None:
-        lost = []
+        doubtful = []
         for object_id in message.object_ids:
             entry = self.references.entries.get(object_id)
             self.locations.dropped(object_id, message.node_id)
-            if entry is None or entry.owner is not None or not entry.ready:
+            if entry is None or entry.owner is not None or entry.located is None:
                 continue
-            if entry.located is not None and entry.located.node_id == message.node_id:
-                lost.append(entry)
-        if lost:
-            self.rt.recovering.lost(lost, message.text)
+            if entry.ready and entry.located.node_id == message.node_id:
+                doubtful.append(entry)
+        if doubtful:
+            self.rt.recovering.doubt(message.node_id, doubtful, message.text)
 
     def _locate(self, sender: bytes, message: LocateObjects) -> None:
         nodes = []

@@ -12,6 +12,7 @@ copy is used, or the task runs again, or the error takes the value's place.
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING
 from mray.ownership import lineage
 from mray.ownership.entry import Entry
 from mray.ownership.rebuilding import Again, Hopeless, Rebuilding
+from mray.rpc.pump import RequestFailed
 from mray.runtime.borrowing import owner_died
 from mray.runtime.copies import CopiesPart
 from mray.runtime.replaying import Replays
@@ -70,10 +72,13 @@ class RecoveringPart:
         self.locations = self.copies.locations
         self.replays = Replays(runtime)
         self.rebuilding = Rebuilding(runtime.references, tasks.max_parallel_rebuilds)
+        #: Values that nodes were asked about, and which question is the last.
+        self._asked: dict[bytes, int] = {}
+        self._questions = itertools.count(1)
         #: Tasks run again so far, and objects that could not be made again.
         self.rebuilt = 0
         self.given_up = 0
-        self._said_evicted = False
+        self.said_evicted = False
         self._say_at = 0.0
         runtime.pump.on(CopyMissing, self._copy_missing)
         runtime.on_node_gone.append(self._node_gone)
@@ -100,8 +105,8 @@ class RecoveringPart:
         else:
             evicted = kept.evicted
             loose = kept.keep(task.task_id, task, _weight(task), task.holds, returns)
-            if kept.evicted > evicted and not self._said_evicted:
-                self._said_evicted = True
+            if kept.evicted > evicted and not self.said_evicted:
+                self.said_evicted = True
                 log.warning(
                     "descriptions of finished tasks took more than %s (max_lineage_bytes): the "
                     "older half is dropped, and lost results of those tasks cannot be made again",
@@ -147,9 +152,10 @@ class RecoveringPart:
         sources = []
         if nodes != [own]:
             sources = [Source(rt.address, located.size_bytes, nodes)]
+        question = self._ask([entry])
 
         def answered(reply: Message) -> None:
-            if entry.ready:
+            if self._asked.get(entry.object_id) != question:
                 return
             if isinstance(reply, ObjectsPinned) and reply.places[0][0] >= 0:
                 rt.tell(rt.node.address, UnpinObjects([(entry.object_id, 1)]))
@@ -167,6 +173,7 @@ class RecoveringPart:
         promoted: dict[bytes, list[Entry]] = {}
         lost = []
         for entry in entries:
+            self._asked.pop(entry.object_id, None)
             if entry.located is None:
                 continue
             node_id = self.locations.promote(entry)
@@ -182,29 +189,47 @@ class RecoveringPart:
             self.rebuilding.lost(entry, loss, self.rt.tasks.pending)
         self._perform()
 
+    def found(self, entry: Entry) -> None:
+        """A further copy of a value that is not ready was under way when the last one was lost."""
+        if self.rebuilding.found(entry):
+            self.lost([entry], "its copy was to be had for a moment only")
+
+    def doubt(self, node_id: bytes, entries: list[Entry], loss: str) -> None:
+        """A node said that it has these no more. They may have been made there again since, or it
+        drains and still has them: it is asked."""
+        for entry in entries:
+            entry.ready = False
+        self._promote(node_id, entries, loss)
+
     def _promote(self, node_id: bytes, entries: list[Entry], loss: str) -> None:
         """Have a node keep its copies; they are the values from now on if it has them."""
         ids = [entry.object_id for entry in entries]
+        question = self._ask(entries)
 
         def answered(reply: Message) -> None:
-            missing = set(ids)
-            if isinstance(reply, PromotedCopies):
-                missing = set(reply.missing)
-            there = [entry for entry in entries if entry.object_id not in missing]
-            for entry in there:
-                if not entry.ready:
+            missing = set(reply.missing) if isinstance(reply, PromotedCopies) else set(ids)
+            left = [e for e in entries if self._asked.get(e.object_id) == question]
+            for entry in left:
+                if entry.object_id not in missing:
                     self.fill(entry, None, entry.located)
-            self.lost([e for e in entries if e.object_id in missing and not e.ready], loss)
+            self.lost([entry for entry in left if entry.object_id in missing], loss)
 
         def told(reached: bool) -> None:
             if not reached:
-                self.lost([entry for entry in entries if not entry.ready], loss)
+                answered(RequestFailed("RpcError", "it cannot be reached"))
                 return
             self.rt.pump.request(
                 node_id, lambda rid: PromoteCopies(rid, ids), answered, _PROMOTE_TIMEOUT_S
             )
 
         self.copies.nodes.reach(node_id, told)
+
+    def _ask(self, entries: list[Entry]) -> int:
+        """The number of a question about these: only the answer to the last one counts."""
+        question = next(self._questions)
+        for entry in entries:
+            self._asked[entry.object_id] = question
+        return question
 
     def _perform(self) -> None:
         rt = self.rt
@@ -260,11 +285,13 @@ class RecoveringPart:
 
     def failed(self, task: Task, error: bytes) -> bool:
         """A task that ran again has failed. False if it runs for the first time."""
-        if task.task_id not in self.rebuilding.jobs:
+        job = self.rebuilding.jobs.get(task.task_id)
+        if job is None:
             return False
         self.rt.tasks.pending.pop(task.task_id, None)
         for entry in task.returns:
-            if not entry.ready:
+            # Not those that may still turn up somewhere.
+            if not entry.ready and entry.object_id in job.wanted:
                 self.fill(entry, error, None)
         self.replays.end(task, error)
         self._over(task)
@@ -294,6 +321,14 @@ class RecoveringPart:
             if returned.located is not None:
                 self.copies.discard(entry.object_id, returned.located)
             return
+        # What is left of the former value elsewhere must not be taken for this one.
+        stale = {*self.locations.forget(entry.object_id)}
+        if entry.located is not None:
+            stale.add(entry.located.node_id)
+        if returned.located is not None:
+            stale.discard(returned.located.node_id)
+        for node_id in stale:
+            self.copies.free_at(node_id, [entry.object_id])
         former, entry.nested = entry.nested, None
         if returned.refs:
             self.rt.borrowing.receive_refs(entry, returned.refs)
@@ -308,8 +343,10 @@ class RecoveringPart:
     def fill(self, entry: Entry, data: bytes | None, located: Located | None) -> None:
         """Whoever waits for a value that was lost has it, or the error in its place."""
         references = self.references
+        self._asked.pop(entry.object_id, None)
         if located is None:
-            self.locations.forget(entry.object_id)
+            for node_id in self.locations.forget(entry.object_id):
+                self.copies.free_at(node_id, [entry.object_id])
         references.fill(entry, data, located)
         if located is None:
             references.settle_all(self.lineage.close(entry))
