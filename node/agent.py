@@ -26,6 +26,7 @@ from mray.node.objects.report import MemoryReports
 from mray.node.reports import NodeReports
 from mray.node.sched.cluster_view import ClusterView
 from mray.node.sched.elsewhere import Elsewhere
+from mray.node.sched.gpu_service import GpuService
 from mray.node.sched.group_service import GroupService
 from mray.node.sched.head_link import HeadLink
 from mray.node.sched.identity import open_store, reach
@@ -168,6 +169,7 @@ class Node:
             m.SignalJob: self._runner.signal_job,
             **self._neighbours.handlers,
             **GroupService(self._leases, self._act).handlers,
+            **GpuService(self._leases.holds, self._pump.send).handlers,
             **self._store.handlers,
             **self._transfer.handlers,
             **self._memory.handlers,

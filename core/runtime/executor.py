@@ -23,6 +23,8 @@ from typing import TYPE_CHECKING, Any
 
 from mray.exceptions import RayError
 from mray.ownership.references import Entry
+from mray.placement import plain
+from mray.runtime.accelerators import Accelerators
 from mray.runtime.borrowing import adopting
 from mray.runtime.calls import NO_ARGUMENTS, OK, Done, Work, cancelled, cancelled_error, running
 from mray.runtime.inputs import Inputs, explain_read_only
@@ -96,6 +98,9 @@ class Executor:
         self._functions: dict[bytes, Any] = {}
         self._calls_of: dict[bytes, int] = {}
         self._titled: TaskTemplate | None = None
+        self.accelerators = runtime.accelerators = Accelerators(runtime)
+        #: Tasks of that template have GPUs, or are to see none.
+        self._has_devices = False
         #: What was announced last: the name, and whether it may be run again.
         self._title = ("", False)
         self.exit_code: int | None = None
@@ -134,6 +139,7 @@ class Executor:
             self._rename(template.name, template.retriable)
             if self.actor_spec is None:
                 self.rt.placing.enter(template.group if template.captures else b"")
+                self._has_devices = self.accelerators.concern(template.resources)
         # The monotonic clock, on Linux: the node daemon compares it with its own.
         begun_at = time.perf_counter_ns()
         if self._progress is not None:
@@ -147,6 +153,8 @@ class Executor:
                 raise stop
             if self.serializers.wanted > self.serializers.version:
                 self.serializers.catch_up()
+            if self._has_devices:
+                self.accelerators.enter(template.resources)
             function = self.function_of(template)
             args, kwargs = self.arguments_of(work, done)
         except BaseException as error:
@@ -183,6 +191,8 @@ class Executor:
             # Not until the next task: what they hold may be waited for.
             del args, kwargs, function
             value = None
+        if self._has_devices:
+            self.accelerators.leave()
         done.run_us = (time.perf_counter_ns() - begun_at) // 1000
         running.work = None
         self.executing.pop(spec.task_id, None)
@@ -276,6 +286,10 @@ class Executor:
         try:
             if self.serializers.wanted > self.serializers.version:
                 self.serializers.catch_up()
+            self._has_devices = False  # For life, whatever ran here before.
+            needs = plain(spec.resources)
+            if self.accelerators.concern(needs):
+                self.accelerators.enter(needs)
             actor_class = self.fetch(spec.class_key, f"the class {spec.class_name}")
             if spec.args or spec.args_in_store is not None:
                 args, kwargs = self._inputs.read(

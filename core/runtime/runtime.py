@@ -155,6 +155,8 @@ class Runtime:
         #: In an actor's process: what it is, and its how-manyeth life.
         self.actor_spec: ActorSpec | None = None
         self.incarnation = 0
+        #: In a worker: accelerators.Accelerators.
+        self.accelerators: Any = None
         #: In a worker: the task it runs or its actor's class, for people.
         self.title = ""
         self.pump.hooks.append(self._round)

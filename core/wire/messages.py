@@ -22,6 +22,7 @@ leases      owner: LeaseDemand (how many more, absolute) / node: LeaseGranted â€
             own node: LeaseElsewhere / owner to that node: LeaseDemand / LeaseGranted, or
             LeaseRefused "busy": the own node has that part of the demand again
             worker: WorkerBlocked â€¦ WorkerUnblocked (its CPU goes back while it waits in get)
+            worker: GetGpus (as what needs some begins) / node: GpusHeld
 tasks       owner: PushTasks / worker: TaskReplies (finished and handed-back tasks, batched)
             owner: StealTasks / worker: TaskReplies with `returned`
             borrower: CancelObject; owner: CancelTask / worker: NotBegun, or a reply when it ends
@@ -1869,6 +1870,19 @@ class NodeMetrics(Message, frozen=True, tag=257):
     families: list[MetricFamily]
 
 
+class GetGpus(Message, frozen=True, tag=250):
+    """worker -> its node, when what needs GPUs begins: which does it hold?"""
+
+    rid: int
+
+
+class GpusHeld(Message, frozen=True, tag=251):
+    """Numbers of the node's GPUs, from 0; a part of one names it as well."""
+
+    rid: int
+    numbers: list[int]
+
+
 AnyMessage = Union[  # noqa: UP007 (a type written with | would need 90 of them)
     Ack, Refused, Ping, Shutdown,
     RegisterNode, NodeRegistered, Heartbeat, NodeJoined, NodeGone, RegisterProcess,
@@ -1899,5 +1913,6 @@ AnyMessage = Union[  # noqa: UP007 (a type written with | would need 90 of them)
     PlacementGroupState, CreatePlacementGroup, RemovePlacementGroup, WatchPlacementGroup,
     GetPlacementGroups, PlacementGroups, ReserveBundles, BundlesReserved, CommitBundles,
     ReturnBundles,
+    GetGpus, GpusHeld,
     HeadAway, HeadBack, RegisterAgain, GetHeadState, HeadState, GetKeys, ClusterKeys,
 ]  # fmt: skip

@@ -6,6 +6,7 @@ Owns the arithmetic: available = total - what is held. Who gets what is leases.p
 from __future__ import annotations
 
 from mray.machine import InvariantError
+from mray.node.sched.gpus import Gpus, gpu_amount
 from mray.placement import group_in
 from mray.resources import Resources, give_back, take
 from mray.wire.messages import StartActor
@@ -15,7 +16,7 @@ class Hold:
     """A worker at work for somebody: a lease, or an actor's place."""
 
     __slots__ = (
-        "actor", "blocked", "class_id", "group", "lease_id", "owner", "resources", "since",
+        "actor", "blocked", "class_id", "gpus", "group", "lease_id", "owner", "resources", "since",
         "worker",
     )  # fmt: skip
 
@@ -37,6 +38,8 @@ class Hold:
         self.blocked = False
         #: When it was granted, monotonic seconds.
         self.since = since
+        #: The numbers of the GPUs that it has, or a part of one.
+        self.gpus: list[int] = []
 
     @property
     def held(self) -> Resources:
@@ -57,6 +60,7 @@ class Holds:
         self.offers: Resources = {}
         #: Below zero where workers took their CPU back while others had it.
         self.available = dict(total)
+        self.gpus = Gpus(total.get("GPU", 0))
         self.by_worker: dict[bytes, Hold] = {}
         #: Leases only.
         self.by_lease: dict[int, Hold] = {}
@@ -67,10 +71,14 @@ class Holds:
         if hold.actor is None:
             self.by_lease[hold.lease_id] = hold
         take(hold.resources, self.available)
+        if self.gpus:
+            hold.gpus = self.gpus.take(gpu_amount(hold.resources))
 
     def remove(self, hold: Hold) -> None:
         """Give its resources back."""
         give_back(hold.held, self.available)
+        if hold.gpus:
+            self.gpus.give_back(hold.gpus, gpu_amount(hold.resources))
         del self.by_worker[hold.worker]
         self.by_lease.pop(hold.lease_id, None)
 
@@ -139,6 +147,7 @@ class Holds:
 
     def check(self) -> None:
         """Raise InvariantError on a contradiction."""
+        self.gpus.check()
         expected = dict(self.total)
         take(self.reserved, expected)
         for hold in self.by_worker.values():

@@ -24,6 +24,7 @@ from mray.machine import InvariantError
 from mray.node.sched.bundles import Bundles
 from mray.node.sched.effects import Effect, Send, TellHead, group_removed, start_failed
 from mray.node.sched.elsewhere import Elsewhere
+from mray.node.sched.gpus import gpu_amount
 from mray.node.sched.holds import Hold, Holds
 from mray.node.sched.lines import Line, infeasible_text, sum_needs
 from mray.node.sched.moving import Moving
@@ -423,6 +424,9 @@ class Leases:
 
     def _room_for(self, line: Line, free: Resources) -> tuple[Resources, Resources] | None:
         """What a request of the line needs and would hold, None where there is no room for it."""
+        gpus = self.holds.gpus
+        if gpus and line.reserve is None and not gpus.fits(gpu_amount(line.hold)):
+            return None  # There may be enough in parts of several, which one task cannot use.
         if line.group is not None:
             return self.bundles.choose(line, free)
         return (line.need, line.hold) if fits(line.need, free) else None
