@@ -44,7 +44,7 @@ class Record:
         self.size_bytes = size_bytes
         self.inputs = inputs
         self.why = why
-        #: Its returns that are in a store, or needed by other records.
+        #: Its returns that are in a store, or were and are needed by other records.
         self.open: dict[bytes, None] = {}
 
 
@@ -121,7 +121,7 @@ class Lineage:
         # A loop, not a recursion: chains of tasks are as long as users make them.
         while stack:
             entry = stack.pop()
-            if entry.pins is not None and entry.pins.lineage:
+            if entry.pins is not None and entry.pins.lineage and entry.located is not None:
                 continue
             task_id = entry.object_id[:TASK_BYTES]
             record = self.records.get(task_id)
@@ -158,8 +158,6 @@ class Lineage:
                 stack.append(entry)
             else:
                 loose.append(entry)
-                if entry.located is None:
-                    stack.append(entry)
 
     def _evict(self) -> list[Entry]:
         """Drop the oldest tasks until half of the room is free."""
