@@ -842,6 +842,9 @@ class StoreStats(Message, frozen=True, tag=69):
     #: Directories and URLs that take spilled objects, and what is wrong with those that fail.
     spill_directories: list[str] = []
     spill_troubles: list[str] = []
+    #: Objects that came from other nodes and what was sent to them, since the start.
+    pulled_bytes_total: int = 0
+    sent_bytes_total: int = 0
 
 
 class GiveUpPlaces(Message, frozen=True, tag=130):

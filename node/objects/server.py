@@ -240,6 +240,8 @@ class StoreServer:
             restore_s=totals.restore_s,
             spill_directories=[disk.path for disk in files.disks],
             spill_troubles=list(files.troubles()),
+            pulled_bytes_total=self.transfer.pulled_bytes_total if self.transfer else 0,
+            sent_bytes_total=self.transfer.serving.sent_bytes_total if self.transfer else 0,
         )  # fmt: skip
 
     def places_given_up(self, sender: bytes, message: PlacesGivenUp) -> None:
