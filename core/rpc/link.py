@@ -13,9 +13,9 @@ until the peer has confirmed it, and drops what comes twice.
   frame and not all again: mostly the peer is busy and nothing is lost.
 - Numbers belong to a ``stream``. Where one begins, the receiver's count begins with it.
 - Each end has a ``life``, a number that grows when the same process id begins anew without its
-  memory (a head that was started again). A peer in a higher life than before has forgotten all:
-  what was meant for its former life is dropped, a new stream begins, and the owner of the link is
-  told. Frames of or for a former life are not read.
+  memory (a head that was started again). A peer in a higher life than before has forgotten all: a
+  new stream begins with what the former life has not confirmed, and the owner of the link is told,
+  for what it has confirmed may be lost. Frames of or for a former life are not read.
 
 Does not know when the peer is dead: its node or the head tells, and the link is thrown away.
 """
@@ -127,26 +127,23 @@ class Link:
         if is_ours and confirmed >= self._next:
             raise ValueError(f"a frame that confirms {confirmed} of {self._next - 1}")
         if reset:
-            self._forget_peer()
+            self._forget_peer(now)
         self._peer_life = theirs
+        frames = self._all_kept() if reset else []
         if ours not in (0, self._life):
             # Meant for a former life of this process: the sender has to learn of this one.
-            return Received([], [self._frame(_ACK, 0)], reset)
+            return Received([], frames or [self._frame(_ACK, 0)], reset)
         if stream > self._peer_stream:
             self._peer_stream = stream
             self._received = 0
             self._awaits_gap = False
         elif stream < self._peer_stream:
-            return Received([], [], reset)
-        frames: list[bytes] = []
+            return Received([], frames, reset)
         if is_ours:
             self._confirm(confirmed, now)
             missing = confirmed == self._confirmed if kind == _GAP else number > self._confirmed
             if kind in (_ACK, _GAP) and missing:
-                frames = [
-                    self._frame(_DATA, self._confirmed + 1 + place) + payload
-                    for place, payload in enumerate(self._kept)
-                ]
+                frames = self._all_kept()
         payloads: list[bytes] = []
         if kind == _DATA:
             if number == self._received + 1:
@@ -170,15 +167,21 @@ class Link:
             frames.append(self._frame(_ACK, number))
         return Received(payloads, frames, reset)
 
-    def _forget_peer(self) -> None:
+    def _all_kept(self) -> list[bytes]:
+        first = self._confirmed + 1
+        return [
+            self._frame(_DATA, first + place) + payload for place, payload in enumerate(self._kept)
+        ]
+
+    def _forget_peer(self, now: float) -> None:
         """The peer has lost its memory: both directions begin anew."""
         self._stream += 1
-        self._next, self._confirmed = 1, 0
-        self._kept.clear()
+        self._next, self._confirmed = 1 + len(self._kept), 0
         self._peer_stream = self._received = self._told = self._unacked_bytes = 0
-        self._ack_at = self._probe_at = None
+        self._ack_at = None
         self._awaits_gap = False
         self._probe_after_s = PROBE_AFTER_S
+        self._probe_at = now + PROBE_AFTER_S if self._kept else None
 
     def _confirm(self, confirmed: int, now: float) -> None:
         if confirmed <= self._confirmed:

@@ -108,19 +108,22 @@ def test_a_question_to_a_busy_peer_sends_nothing_again() -> None:
     assert a.kept_count == 0
 
 
-def test_a_peer_without_memory_is_noticed_and_gets_nothing_of_before() -> None:
+def test_a_peer_without_memory_is_noticed_and_gets_what_was_not_confirmed() -> None:
     a, b = Link(), Link()
     b.receive(a.send(b"1", 0.0), 0.0)
     a.receive(b.send(b"2", 0.0), 0.0)
     new_b = Link(life=2)
-    got = new_b.receive(a.send(b"for the former", 0.0), 0.0)
+    got = new_b.receive(a.send(b"sent to the former", 0.0), 0.0)
     assert got.payloads == []
     told = a.receive(got.frames[0], 0.0)
     assert told.reset
-    assert a.kept_count == 0
-    assert new_b.receive(a.send(b"for the new", 0.0), 0.0).payloads == [b"for the new"]
+    (again,) = told.frames
+    assert new_b.receive(again, 0.0).payloads == [b"sent to the former"]
+    assert new_b.receive(a.send(b"next", 0.0), 0.0).payloads == [b"next"]
     # And what the former life still has under way is not read.
     assert a.receive(b.send(b"stale", 0.0), 0.0).payloads == []
+    for link in (a, new_b):
+        link.check()
 
 
 def test_what_was_for_whoever_lives_reaches_the_new_life_once() -> None:
