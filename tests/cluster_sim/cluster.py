@@ -44,7 +44,7 @@ _LOG.propagate = False
 
 #: Parts of a node that look at the machine it runs on, or that nobody asks here.
 _IDLE_PARTS = (
-    "Children", "Spawner", "Tailer", "JobRunner", "LogBook", "LogService", "DirectoryWatch",
+    "Transfer", "Children", "Spawner", "Tailer", "JobRunner", "LogBook", "LogService", "DirectoryWatch",
     "Gauge", "MemoryReports", "OomService", "NodeTaskReports", "NodeStacks", "WorkerViews",
 )  # fmt: skip
 #: A worker's process is there so soon, at most; and a dead one's end is known so soon.
@@ -69,6 +69,10 @@ class Idle:
 
     def __len__(self) -> int:
         return 0
+
+    def running(self) -> list[Any]:
+        """No submitted jobs."""
+        return []
 
 
 class IdleStore(Idle):
@@ -227,7 +231,7 @@ class SimDaemon:
     def watch_pid(self, *args: Any) -> None:
         """Ends of processes are told by the cluster."""
 
-    def stop(self, reason: str, grace_s: float = 0.0) -> None:
+    def stop(self, reason: str, grace_s: float = 0.0, code: int = 0) -> None:
         """It ends itself, its workers first."""
         if not self.stopping:
             self.stopping = True
@@ -394,6 +398,9 @@ class SimCluster:
         """A head takes over what the storage has."""
         head_id = self.head_address.process_id
         storage = self.storage
+        if storage.is_broken:
+            self.world.after(0.5, self.begin_head)  # Whoever starts it tries again.
+            return
         tables = storage.load()
         epoch = storage.take_over({})
         daemon = SimDaemon(self, "head", self._params(head_id, True))
@@ -409,6 +416,10 @@ class SimCluster:
         self.head = None
         self.world.after(away_s, self.begin_head)
 
+    def disk_has_room(self) -> None:
+        """The head's storage can be written again."""
+        self.storage.is_broken = False
+
     def add_node(self) -> bytes:
         """One more node."""
         node_id = new_node_id()
@@ -420,7 +431,7 @@ class SimCluster:
         daemon.door.turn_soon()
         return node_id
 
-    def _open_store(self, daemon: SimDaemon) -> tuple[Any, m.NodeInfo]:
+    def _open_store(self, daemon: SimDaemon) -> tuple[Any, m.NodeInfo, None]:
         node_id = daemon.params.process_id
         info = m.NodeInfo(
             node_id=node_id,
@@ -431,7 +442,7 @@ class SimCluster:
             store_capacity_bytes=10**9, is_head=False, mray_version=VERSION,
             python_version="3.11.0",
         )  # fmt: skip
-        return IdleStore(), info
+        return IdleStore(), info, None
 
     def node_dies(self, node_id: bytes) -> None:
         """SIGKILL of a node daemon: its workers and drivers go with it."""

@@ -219,7 +219,7 @@ class PlanExecutor:
             after()
 
         entries = [ref._entry for ref in refs]
-        self.rt.post(lambda: self.rt.objects._begin_wait(Watcher(arrived), entries))
+        self.rt.post(lambda: self.rt.objects.begin_wait(Watcher(arrived), entries))
 
     def _end(
         self, work: Work, done: Done, value: Any = None, error: BaseException | None = None

@@ -104,7 +104,7 @@ class Life:
             if asked.actor is not None:
                 self._heed_actor(asked, asked.actor)
 
-        rt.post(lambda: rt.objects._begin_wait(Watcher(arrived), [ref._entry]))
+        rt.post(lambda: rt.objects.begin_wait(Watcher(arrived), [ref._entry]))
         self.world.doors[rt.process_id].turn_soon()
 
     def make_actor(self, rt: Runtime) -> SimActor:
@@ -224,6 +224,8 @@ FAULTS = {
     "connections are cut": 3,
     "driver dies": 1,
     "node joins": 1,
+    "head dies": 2,
+    "disk is full": 1,
 }
 
 
@@ -312,5 +314,12 @@ def fate(life: Life, fault: str) -> None:
             world.reset(a, b)
         case "driver dies" if len(cluster.drivers) > 1:
             cluster.driver_dies(rng.choice(cluster.drivers))
+        case "head dies":
+            cluster.head_dies(rng.choice([0.1, 1.0, 15.0]))
+        case "disk is full":
+            pause_s = rng.choice([0.5, 5.0])
+            world.say(f"the head's disk is full for {pause_s:g} s")
+            cluster.storage.is_broken = True
+            world.after(pause_s, cluster.disk_has_room)
         case "node joins" if len(nodes) < 5:
             cluster.add_node()

@@ -30,7 +30,7 @@ class Record:
         self.templates: dict[bytes, dict[Any, Any]] = {}
         #: How often each task has begun, and with which attempts.
         self.begins: dict[bytes, list[int]] = {}
-        self.begun = 0
+        self.begun = self.begun_abroad = 0
         self.ends = 0
         #: Living incarnations of each actor.
         self.incarnations: dict[bytes, dict[bytes, int]] = {}
@@ -47,6 +47,7 @@ class Record:
         """A worker has begun a call."""
         task_id, attempt = work.spec.task_id, work.spec.attempt
         self.begun += 1
+        self.begun_abroad += work.owner.node_id != executor.rt.node.node_id
         self.world.say(
             f"{executor.rt.process_id.hex()[:8]} begins {plan['number']} (attempt {attempt})"
         )
