@@ -377,7 +377,7 @@ def test_idle_and_endless_connections_stop_nobody_and_leave_nothing(
 
 
 def test_native_code_comes_from_known_packages_only() -> None:
-    known = {"pyzmq", "msgspec", "numpy", "psutil", "tomli"}
+    known = {"pyzmq", "msgspec", "numpy", "psutil", "tomli", "pydantic-core"}
     todo, seen = ["mray"], set()
     while todo:
         name = todo.pop()
