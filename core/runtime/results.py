@@ -64,8 +64,15 @@ class Results:
                 f"{template.name} was to return {count} values (num_returns={count}), "
                 f"it returned {len(value)}"
             )
-        for index, item in enumerate(value, 1):
-            self._add(done, template, index, item)
+        # All are packed before any is stored: of a call that fails nobody would free it.
+        packed = [self._pack(template, item) for item in value]
+        for index, one in enumerate(packed, 1):
+            try:
+                self._keep(done, index, one)
+            except Exception as error:  # No room: what is stored is the caller's to free.
+                done.status = RAISED
+                self.fail(done, template, error, kept=index - 1)
+                return
 
     def _take_generator(self, done: Done, template: TaskTemplate, items: Any) -> None:
         """A generator with a fixed number of returns: what it yields before it raises counts."""
@@ -95,10 +102,15 @@ class Results:
         items.close()
 
     def _add(self, done: Done, template: TaskTemplate, index: int, value: Any) -> None:
+        self._keep(done, index, self._pack(template, value))
+
+    def _pack(self, template: TaskTemplate, value: Any) -> bytes | Serialized:
         try:
-            packed = pack(value)
+            return pack(value)
         except Exception as error:
             raise unpicklable_error(value, f"the return value of {template.name}", error) from error
+
+    def _keep(self, done: Done, index: int, packed: bytes | Serialized) -> None:
         if type(packed) is bytes and len(packed) <= self.rt.objects.inline_max:
             done.returns.append((packed, None))
             done.nested.append([])
