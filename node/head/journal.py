@@ -49,6 +49,8 @@ WRITES: Final = (
 #: How long requests wait for a storage that cannot be written, before they are refused.
 WAIT_S: Final = 3.0
 _RETRY_S: Final = 0.25
+#: A head that has nothing to write looks so often whether it still rules, and could write.
+_LOOK_S: Final = 2.0
 
 
 class Journal:
@@ -71,7 +73,10 @@ class Journal:
         self._ended = False
         #: Answers of what only reads leave at once, while the storage cannot be written.
         self._direct = False
+        #: Nothing was written since the last look.
+        self._idle = True
         pump.hooks.append(self.flush)
+        pump.every(_LOOK_S, self._look)
 
     def handle(self, sender: bytes, message: Any, go: Callable[[], None]) -> None:
         """``go`` is to take a message in: now, later, or never."""
@@ -106,7 +111,8 @@ class Journal:
         """At the end of each round: write, then send."""
         if self._ended or (self.trouble and self._pump.clock() < self._retry_at):
             return
-        if self._rows:
+        if self._rows or self.trouble:
+            self._idle = False
             try:
                 self._storage.commit(self._rows)
             except Fenced as error:
@@ -125,6 +131,18 @@ class Journal:
             self._outbox = []
         if self._asked:
             self._asked = {}
+
+    def _look(self) -> None:
+        """Now and then: another head may have taken over while this one stood still."""
+        if self._idle and not self._ended and not self.trouble:
+            try:
+                self._storage.commit({})
+            except Fenced as error:
+                self._end()
+                self._on_fenced(str(error))
+            except StorageError as error:
+                self._failed(str(error))
+        self._idle = True
 
     # -- a storage that cannot be written
 

@@ -56,6 +56,9 @@ class Loop:
         self.sent.append((to, message))
         return True
 
+    def every(self, period_s: float, call: Callable[[], None]) -> None:
+        self.regular = call
+
     def at(self, when: float, call: Callable[[], None]) -> None:
         self.due.append((when, call))
 
@@ -208,3 +211,26 @@ def test_the_end_of_the_cluster_is_written_and_nothing_after_it(bench: Bench) ->
     bench.loop.turn()
     assert bench.loop.take() == [(CLI, KvPutDone(2, True))]
     assert ("kv", b"k2") not in bench.disk.rows
+
+
+def test_a_head_without_work_finds_out_that_it_was_overtaken(bench: Bench) -> None:
+    bench.loop.regular()
+    assert bench.disk.commits == 1
+    bench.put(1)
+    bench.loop.turn()
+    bench.loop.regular()
+    assert bench.disk.commits == 2  # It has just written: nothing to look for.
+    bench.disk.failure = Fenced("the storage", 1, 2)
+    bench.loop.regular()
+    assert len(bench.fenced) == 1
+
+
+def test_a_head_without_work_finds_out_that_it_cannot_write(bench: Bench) -> None:
+    bench.disk.failure = StorageError("no space")
+    bench.loop.regular()
+    bench.put(1)
+    assert bench.loop.take() == []
+    bench.disk.failure = None
+    bench.loop.pass_time(0.3)
+    bench.loop.pass_time(0.0)
+    assert bench.loop.take() == [(CLI, KvPutDone(1, True))]
