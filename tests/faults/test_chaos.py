@@ -109,7 +109,6 @@ def test_calls_of_actors_are_neither_lost_nor_swapped_while_they_die(
         raise _shown(history, error) from error
     finally:
         nemesis.heal()
-    del actors
 
 
 def test_calls_that_may_not_be_repeated_run_at_most_once(
@@ -161,4 +160,3 @@ def test_calls_that_may_not_be_repeated_run_at_most_once(
         raise _shown(history, error) from error
     finally:
         nemesis.heal()
-    del actor
