@@ -7,12 +7,13 @@ parts, the heartbeat, the orderly end. Decides nothing itself.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, assert_never
 
 from mray.ids import is_on, new_process_id
 from mray.memory.gauge import Gauge
 from mray.node.daemon import Daemon
+from mray.node.draining import Draining
 from mray.node.environments.service import Environments
 from mray.node.jobs.book import JobBook
 from mray.node.jobs.runner import JobRunner
@@ -41,7 +42,7 @@ from mray.node.workers.pool import Key, Kill, Pool, PoolRules, Spawn
 from mray.node.workers.processes import Process, Processes
 from mray.node.workers.spawner import WORKER_MAIN, Spawner
 from mray.resources import UNIT
-from mray.rpc.pump import Timer
+from mray.rpc.deadlines import Deadlines
 from mray.runtime.params import SETUP_FAILED, WorkerParams
 from mray.wire import messages as m
 
@@ -140,8 +141,11 @@ class Node:
             self._pump, self._store, self._node_id, bulk, self._neighbours.view.address_of,
             pull_rules(config, self.info.store_capacity_bytes),
         )  # fmt: skip
+        self._draining = Draining(
+            daemon, self._head, view, self._leases, self._act, [lambda: len(self._runner) > 0]
+        )
         self._reach = reach(daemon)
-        self._timers: dict[str, tuple[float, Timer]] = {}
+        self._timers = Deadlines(self._pump)
         self._leases_changed = True
         self._stopping = False
         self._wire()
@@ -310,6 +314,9 @@ class Node:
     def _begin_actor(self, message: m.StartActor) -> None:
         """The environment is there."""
         spec = message.spec
+        if self._draining.reason:
+            self._draining.refuse(message)
+            return
         if spec.detached:
             self._jobs.recall(spec.job_id)
         self._jobs.need(spec.job_id)
@@ -326,7 +333,7 @@ class Node:
     def _changed(self) -> None:
         self._leases_changed = True
 
-    def _act(self, effects: list[Effect]) -> None:
+    def _act(self, effects: Sequence[Effect]) -> None:
         self._leases_changed = True
         for effect in effects:
             match effect:
@@ -403,35 +410,23 @@ class Node:
         if self._leases_changed:
             self._act(self._leases.settle(self._now()))
             self._leases_changed = False
-            self._arm_one("leases", self._leases.deadline(), self._tick_leases)
+            self._timers.arm("leases", self._leases.deadline(), self._tick_leases)
             self._head.news()
-        self._arm_one("store", self._store.deadline(), self._tick_store)
-        self._arm_one("transfer", self._transfer.deadline(), self._tick_transfer)
-
-    def _arm_one(self, name: str, due: float | None, tick: Callable[[], None]) -> None:
-        """Left alone where it fires early: it arms itself again."""
-        armed = self._timers.get(name)
-        if due is None or (armed is not None and armed[0] <= due):
-            return
-        if armed is not None:
-            armed[1].cancel()
-        self._timers[name] = (due, self._pump.at(due, tick))
+        self._timers.arm("store", self._store.deadline(), self._tick_store)
+        self._timers.arm("transfer", self._transfer.deadline(), self._tick_transfer)
 
     def _tick_leases(self) -> None:
-        del self._timers["leases"]
         self._leases_changed = True
         due, now = self._leases.deadline(), self._now()
         if due is not None and due <= now:
             self._act(self._leases.tick(now))
 
     def _tick_store(self) -> None:
-        del self._timers["store"]
         due = self._store.deadline()
         if due is not None and due <= self._now():
             self._store.tick(self._now())
 
     def _tick_transfer(self) -> None:
-        del self._timers["transfer"]
         self._transfer.tick(self._now())
 
     def _heartbeat(self) -> m.Heartbeat:
@@ -457,7 +452,11 @@ class Node:
         self._stopping = self._jobs.closed = True
         self._oom.stop()
         term_s = grace_s * _TERM_SHARE
-        cause = m.DeathCause("intended", f"the node stops: {reason}", node_id=self._node_id)
+        # What may run again does so elsewhere, where there is an elsewhere.
+        kind = "node_died" if self._neighbours.view.others() else "intended"
+        cause = m.DeathCause(kind, f"the node stops: {reason}", node_id=self._node_id)
+        if self._draining.reason:
+            cause = self._draining.cause
         self._runner.stop_all(term_s)
         for process in list(self._processes):
             self._processes.kill(process.params.process_id, cause, term_s)

@@ -79,6 +79,10 @@ class Daemon:
         #: Called once, in the pump's thread, when the daemon is to end: (reason, grace_s). It must
         #: lead to finish() within the grace.
         self.on_stop: Callable[[str, float], None] = lambda reason, grace_s: self.finish(0)
+        #: Asked on SIGTERM and SIGINT: whether the end comes later by itself.
+        self.on_term: Callable[[str], bool] = lambda name: False
+        #: What a node's head is told at the end.
+        self.farewell = DeathCause("intended", "the node was stopped", pid=os.getpid())
         self.stopping = False
         self._exit_code: int | None = None
         self._least_code = 0
@@ -215,7 +219,7 @@ class Daemon:
             return
         self._exit_code = code = max(code, self._least_code)
         if self.kind == "node":
-            cause = DeathCause("intended", "the node was stopped", pid=os.getpid())
+            cause = self.farewell
             if self.pump.door.knows(self.params.head.process_id):
                 self.pump.send(self.params.head.process_id, NodeGone(self.params.process_id, cause))
         self.pump.stop()
@@ -229,7 +233,12 @@ class Daemon:
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         name = signal.Signals(number).name
-        self.pump.call_soon(lambda: self.stop(f"{name} received"))
+
+        def ended() -> None:
+            if not self.on_term(name):
+                self.stop(f"{name} received")
+
+        self.pump.call_soon(ended)
 
     def _on_shutdown(self, sender: bytes, message: Shutdown) -> None:
         self.pump.send(sender, Ack(message.rid))

@@ -27,7 +27,8 @@ def node_gone(rt: Runtime, sender: bytes, message: NodeGone) -> None:
     while len(rt.dead_nodes) > _DEAD_MAX:
         del rt.dead_nodes[next(iter(rt.dead_nodes))]
     text = f"its node {node_id.hex()[:10]} is gone: {cause.text}"
-    ended = DeathCause("node_died", text, node_id=node_id)
+    kind = "drained" if cause.kind == "drained" else "node_died"
+    ended = DeathCause(kind, text, node_id=node_id)
     peers = {*rt.pump.door.peers(), *rt.ledger.peers(node_id), *rt.tasks.dispatcher.by_worker}
     for process_id in peers:
         if is_on(process_id, node_id):

@@ -230,7 +230,7 @@ class Dispatcher:
         unsent = {task.task_id for task in lease.out}
         self._drop(lease)
         last_seq, oldest = cause.last_seq, cause.last_seq < 0
-        all_sent = oldest and cause.kind == "node_died"
+        all_sent = oldest and cause.kind in ("node_died", "drained")
         requeue: list[Task] = []
         for task in lease.inflight.values():
             sent = task.task_id not in unsent
@@ -244,7 +244,7 @@ class Dispatcher:
             if cause.oom or cause.kind == "kernel_oom":
                 self.effects.append(OutOfMemory(task, cause))
             elif task.retries_left != 0:
-                task.retries_left -= 1
+                task.retries_left -= cause.kind != "drained"
                 task.attempt += 1
                 requeue.append(task)
             else:

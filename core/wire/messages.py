@@ -17,6 +17,7 @@ joining     node: RegisterNode / head: NodeRegistered; node: Heartbeat …; head
 dying       node -> its processes and head: ProcessDied; head -> other nodes -> theirs: ProcessDied
             head -> nodes -> their processes: NodeGone
             process -> node -> that node: CheckProcess / ProcessDied, or nothing if it lives
+            anyone: DrainNode / node: Ack (it takes nothing new, and leaves within the deadline)
 leases      owner: LeaseDemand (how many more, absolute) / node: LeaseGranted … LeaseRefused
             node: LeasesWanted (others wait) ; owner: LeaseReturned
             own node: LeaseElsewhere / owner to that node: LeaseDemand / LeaseGranted, or
@@ -120,7 +121,8 @@ class DeathCause(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
     ``kind`` is one of: exit (exit_code), signal (signal), killed (by mray; ``text`` says why),
     kernel_oom, intended (asked to go: idle, job over, exit_actor), node_died, owner_died,
-    creation_failed, env_failed (its runtime_env could not be made), out_of_scope, ray_kill.
+    creation_failed, env_failed (its runtime_env could not be made), out_of_scope, ray_kill,
+    drained (its node takes nothing new and leaves: begun anew elsewhere, not charged).
     """
 
     kind: str
@@ -443,6 +445,12 @@ class CheckProcess(Message, frozen=True, tag=286):
 
     process_id: bytes
     node_id: bytes
+
+
+class DrainNode(Message, frozen=True, tag=290):
+    rid: int
+    reason: str
+    deadline_s: float
 
 
 # -------------------------------------------------------------------------------------- leases
@@ -1071,9 +1079,12 @@ class ActorState(Message, frozen=True, tag=76):
 
 
 class KillActor(Message, frozen=True, tag=77):
+    """``cause``: why, where nobody asked for it; with no_restart."""
+
     rid: int
     actor_id: bytes
     no_restart: bool = True
+    cause: DeathCause | None = None
 
 
 class ActorOutOfScope(Message, frozen=True, tag=78):
@@ -1890,7 +1901,7 @@ AnyMessage = Union[  # noqa: UP007 (a type written with | would need 90 of them)
     Ack, Refused, Ping, Shutdown,
     RegisterNode, NodeRegistered, Heartbeat, NodeJoined, NodeGone, RegisterProcess,
     ProcessRegistered, RegisterJob, JobRegistered, FinishJob, JobGone, ProcessDied, GetJobInfo,
-    JobInfoReply, ClusterNews, CheckProcess,
+    JobInfoReply, ClusterNews, CheckProcess, DrainNode,
     LeaseDemand, LeaseGranted, LeaseRefused, LeaseReturned, LeasesWanted, WorkerBlocked,
     WorkerUnblocked, LeaseElsewhere,
     PushTasks, TaskReplies, StealTasks, SerializersChanged, CancelTask,

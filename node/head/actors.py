@@ -35,7 +35,7 @@ from mray.node.head.events import (
     Send,
     Tick,
 )
-from mray.node.head.placement import Choice, Room, allowed, choose, choose_in_group
+from mray.node.head.placement import Choice, Room, allowed, choose, choose_in_group, on_named
 from mray.placement import Where
 from mray.resources import give_back, take
 from mray.wire.messages import (
@@ -215,7 +215,7 @@ class ActorTable:
             return choose(need, spec.resources, rooms)
         where = msgspec.msgpack.decode(spec.where, type=Where)
         rooms, settled = allowed(where, rooms)
-        return settled or choose(need, spec.resources, rooms, where.spread)
+        return settled or on_named(where, choose(need, spec.resources, rooms, where.spread))
 
     def _group_ended(self, group_id: bytes) -> list[Effect]:
         self._groups.pop(group_id, None)
@@ -288,6 +288,8 @@ class ActorTable:
             return self._end(actor, actor.ending if cause.kind in _INTENDED else cause)
         allowed = actor.spec.max_oom_restarts
         uncounted = for_memory(cause) and (allowed < 0 or actor.memory_count < allowed)
+        if cause.kind == "drained" and actor.restarts_left:
+            uncounted = True
         if cause.kind in _INTENDED or cause.kind in ("creation_failed", "env_failed"):
             return self._end(actor, cause)
         if not (uncounted or actor.restarts_left):
@@ -327,7 +329,7 @@ class ActorTable:
         if actor is None or actor.state == "DEAD":
             return [ack]
         if message.no_restart or not actor.restarts_left:
-            return [ack, *self._end(actor, KILLED)]
+            return [ack, *self._end(actor, message.cause or KILLED)]
         if not actor.node_id:
             # Between two incarnations: there is nothing to kill, the next one comes anyway.
             return [ack]
@@ -423,7 +425,8 @@ class ActorTable:
         self._rooms.pop(node_id, None)
         self._expected.pop(node_id, None)
         effects: list[Effect] = []
-        died = DeathCause("node_died", cause.text, node_id=node_id)
+        kind = "drained" if cause.kind == "drained" else "node_died"
+        died = DeathCause(kind, cause.text, node_id=node_id)
         for actor in self._registry.on_node(node_id):
             effects += self._incarnation_ended(actor, died, now)
         owned = [a for a in self._registry.living() if a.spec.owner.node_id == node_id]

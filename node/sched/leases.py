@@ -20,15 +20,15 @@ from collections import deque
 
 import msgspec
 
-from mray.machine import InvariantError
 from mray.node.sched.bundles import Bundles
 from mray.node.sched.effects import Effect, Send, TellHead, group_removed, start_failed
 from mray.node.sched.elsewhere import Elsewhere
 from mray.node.sched.gpus import gpu_amount
 from mray.node.sched.holds import Hold, Holds
+from mray.node.sched.invariants import check_holds, check_lines
 from mray.node.sched.lines import Line, infeasible_text, sum_needs
 from mray.node.sched.moving import Moving
-from mray.node.sched.plan import StartPlan
+from mray.node.sched.plan import StartPlan, workers_max
 from mray.node.sched.sharing import Pacing
 from mray.node.sched.turns import Turns
 from mray.node.workers.pool import Key, KeyFailed, Pool, PoolEffect, Worker
@@ -49,11 +49,6 @@ from mray.wire.messages import (
 )
 
 __all__ = ["Effect", "Leases", "Send", "TellHead", "workers_max"]
-
-
-def workers_max(cpus: int, soft_limit: int) -> int:
-    """Task workers from which on only recursion gets more; a higher soft limit raises it."""
-    return max(16 * cpus + 64, soft_limit)
 
 
 #: Where a line is filed: owner and class; actors by owner, key, needs and what is then held.
@@ -144,9 +139,20 @@ class Leases:
             lent[hold.owner] = lent.get(hold.owner, 0) + 1
         return [Send(owner, LeasesWanted(count)) for owner, count in lent.items()]
 
-    def drain(self) -> None:
-        """Begin nothing new; what runs goes on."""
+    def drain(self, cause: DeathCause) -> list[Effect]:
+        """Begin nothing new; what runs goes on. Actors and bundles that wait go elsewhere."""
         self._moving.draining = True
+        effects: list[Effect] = []
+        for line in self._lines.values():
+            effects += [start_failed(start, cause.text, cause.kind) for start in line.starts]
+            if line.reserve is not None:
+                reserve = line.reserve
+                refused = BundlesReserved(reserve.group_id, reserve.attempt, cause.text)
+                effects.append(TellHead(refused))
+            if line.class_id is None:
+                line.starts.clear()
+                line.count = 0
+        return effects
 
     def recycle(self, process_id: bytes, cause: DeathCause) -> list[Effect]:
         """End a worker if it is idle: it keeps memory that is wanted."""
@@ -337,17 +343,8 @@ class Leases:
         self.pool.check()
         self.holds.check()
         self.bundles.check()
-        workers, holds = self.pool.workers, self.holds.by_worker
-        for worker_id in holds:
-            if worker_id not in workers or workers[worker_id].state in ("starting", "idle"):
-                raise InvariantError(f"a hold on worker {worker_id.hex()} that is not at work")
-        for worker in workers.values():
-            if worker.state in ("leased", "actor") and worker.process_id not in holds:
-                raise InvariantError(f"{worker.state} worker without a hold")
-        for at, line in self._lines.items():
-            expected = line.count if line.class_id is not None else len(line.starts)
-            if line.count <= 0 or line.count != expected + (line.reserve is not None):
-                raise InvariantError(f"line {at} waits for {line.count}")
+        check_holds(self.holds, self.pool)
+        check_lines(self._lines)
 
     # -- the decision
 

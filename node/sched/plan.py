@@ -9,6 +9,11 @@ from mray.node.sched.lines import Line
 from mray.node.workers.pool import Key, Pool, PoolEffect
 
 
+def workers_max(cpus: int, soft_limit: int) -> int:
+    """Task workers from which on only recursion gets more; a higher soft limit raises it."""
+    return max(16 * cpus + 64, soft_limit)
+
+
 class StartPlan:
     """Fresh for each round."""
 
