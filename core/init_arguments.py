@@ -15,7 +15,7 @@ log = logging.getLogger("mray")
 
 #: Arguments of Ray's init() that mean nothing here when they have these values, and are refused
 #: with any other.
-_WITHOUT_MEANING: Final[dict[str, tuple[Any, ...]]] = {
+WITHOUT_MEANING: Final[dict[str, tuple[Any, ...]]] = {
     "local_mode": (False,),
     "include_dashboard": (None, False),
     "dashboard_host": (None, "127.0.0.1"),
@@ -30,7 +30,16 @@ _WITHOUT_MEANING: Final[dict[str, tuple[Any, ...]]] = {
     "_metrics_export_port": (None,),
     "_tracing_startup_hook": (None,),
     "_node_name": (None,),
+    "_driver_object_store_memory": (None,),
+    "_skip_env_hook": (None, False, True),
+    "cgroup_path": (None,),
+    "proxy_server_url": (None,),
 }
+#: Arguments that init() takes beside those in its signature.
+PRIVATE: Final = frozenset((
+    "_memory", "_node_ip_address", "_system_config", "_temp_dir",
+    "object_spilling_directory", "_object_spilling_directory",
+))  # fmt: skip
 
 #: Arguments that say how Ray reaches its Redis, whatever they are. Without one, Ray ignores them.
 _FOR_REDIS: Final = frozenset(("_redis_username", "_redis_password"))
@@ -50,16 +59,16 @@ def check_rest(other: dict[str, Any]) -> None:
     """Take out of ``other`` what mray has no use for. RuntimeError for what init() never takes,
     ValueError for a value that asks for what mray does not have."""
     for name in list(other):
-        if name in ("_temp_dir", "_memory", "_node_ip_address"):
+        if name in PRIVATE:
             continue
         value = other.pop(name)
         if name in _FOR_REDIS:
             if value:
                 log.info("init(%s=...) changes nothing: there is no Redis to be reached", name)
             continue
-        if name not in _WITHOUT_MEANING:
+        if name not in WITHOUT_MEANING:
             raise RuntimeError(f"init() got an unknown keyword argument: {name!r}")
-        if value not in _WITHOUT_MEANING[name]:
+        if value not in WITHOUT_MEANING[name]:
             raise ValueError(f"init({name}={value!r}) is not supported by this version of mray")
 
 

@@ -144,3 +144,20 @@ class ObjectState(StateSchema):
     type: str
     pid: int
     ip: str
+
+
+@dataclass
+class PlacementGroupState(StateSchema):
+    """A placement group."""
+
+    placement_group_id: str
+    name: str
+    creator_job_id: str
+    state: str
+    #: Why it is not created, or why it was removed.
+    reason: str | None = None
+    #: Index, resources and node of each.
+    bundles: list[dict[str, Any]] | None = None
+    is_detached: bool | None = None
+    strategy: str | None = None
+    stats: dict[str, Any] | None = None

@@ -30,6 +30,8 @@ from mray.state_answers import (
 )
 from mray.state_collect import counts, tasks
 from mray.state_facts import function_facts, task_facts
+from mray.state_groups import get_placement_group as get_placement_group
+from mray.state_groups import list_placement_groups as list_placement_groups
 from mray.state_logs import find_log, read_log
 from mray.state_records import (
     ActorState,
