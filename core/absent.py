@@ -117,4 +117,4 @@ class Finder:
 def install() -> None:
     """Have imports of absent modules say why. Idempotent."""
     if Finder not in sys.meta_path:
-        sys.meta_path.append(Finder)  # type: ignore[arg-type]
+        sys.meta_path.append(Finder)

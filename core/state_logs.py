@@ -89,5 +89,6 @@ def read_log(
         if chunk.data:
             yield chunk.data
         offset = chunk.next_offset
-        if chunk.at_end and not follow:
+        # A log that is still written to has no end: without following it, this is it for now.
+        if not follow and (chunk.at_end or not chunk.data):
             return
