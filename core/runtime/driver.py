@@ -207,7 +207,10 @@ def _cluster_keys(pump: Pump, node: Address) -> Keys:
     )  # fmt: skip
     _turn(pump, answers, 1)
     told = answers["node"]
-    keys = Keys.from_parts(tuple(told.parts)) if isinstance(told, ClusterKeys) else None
+    if isinstance(told, (Refused, RequestFailed)):
+        raise ConnectionError(f"the node daemon did not take this driver: {told.text}")
+    assert isinstance(told, ClusterKeys)
+    keys = Keys.from_parts(tuple(told.parts))
     if keys is None:
         raise ConnectionError("the node daemon has no keys for tcp connections to give")
     return keys
