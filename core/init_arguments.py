@@ -31,13 +31,12 @@ WITHOUT_MEANING: Final[dict[str, tuple[Any, ...]]] = {
     "_tracing_startup_hook": (None,),
     "_node_name": (None,),
     "_driver_object_store_memory": (None,),
-    "_skip_env_hook": (None, False, True),
     "cgroup_path": (None,),
     "proxy_server_url": (None,),
 }
 #: Arguments that init() takes beside those in its signature.
 PRIVATE: Final = frozenset((
-    "_memory", "_node_ip_address", "_system_config", "_temp_dir",
+    "_memory", "_node_ip_address", "_skip_env_hook", "_system_config", "_temp_dir",
     "object_spilling_directory", "_object_spilling_directory",
 ))  # fmt: skip
 
