@@ -205,8 +205,8 @@ class PlacingPart:
         dispatcher = self.rt.tasks.dispatcher
         for sclass in dispatcher.classes.values():
             found = group_in(sclass.resources)
-            if found is not None and found[0] == group_id and sclass.queue:
-                dispatcher.refused(sclass.class_id, "group_removed", _removed_text(message))
+            if found is not None and found[0] == group_id:
+                dispatcher.close(sclass.class_id, "group_removed", _removed_text(message))
 
     def _settle(self, state: PlacementGroupState) -> None:
         """Answer those who wait for a group, if that can be done now."""
@@ -259,6 +259,7 @@ class PlacingPart:
             sclass.asked.targets = self._targets(found[0], found[1])
             return
         where = msgspec.msgpack.decode(sclass.where, type=Where)
+        sclass.spread = where.spread
         if where.node_id and not where.soft:
             sclass.asked.targets = [self._asked_as(where.node_id)]
 

@@ -269,6 +269,14 @@ class Dispatcher:
         sclass.asked.targets = nodes
         self._dirty[class_id] = sclass
 
+    def close(self, class_id: int, kind: str, text: str) -> None:
+        """No worker may run tasks of the class any more; those in its queue fail."""
+        sclass = self.classes[class_id]
+        for lease in sclass.leases:
+            lease.draining = True
+        self._dirty[class_id] = sclass
+        self.refused(class_id, kind, text)
+
     def node_gone(self, node: bytes) -> None:
         """A node is dead: what it owed us is wanted elsewhere. Its workers are told dead apart."""
         for sclass in self.classes.values():
@@ -316,7 +324,8 @@ class Dispatcher:
 
     def _due(self, lease: Lease) -> float | None:
         if not lease.inflight:
-            return None if lease.stealing else lease.idle_since + self.idle_s
+            idle_s = 0.0 if lease.sclass.spread else self.idle_s
+            return None if lease.stealing else lease.idle_since + idle_s
         if len(lease.inflight) < 2 or lease.stuck or lease.blocked or lease.leaving:
             return None
         return lease.progress_at + STUCK_S

@@ -77,7 +77,7 @@ class SchedulingClass:
 
     __slots__ = (
         "aimed", "asked", "class_id", "exclusive", "job_id", "leases", "placed", "queue", "refused",
-        "resources", "runtime_env", "where",
+        "resources", "runtime_env", "spread", "where",
     )  # fmt: skip
 
     def __init__(
@@ -93,6 +93,9 @@ class SchedulingClass:
         self.where = where
         #: In a placement group, or with conditions on the node.
         self.placed = bool(where) or group_in(resources) is not None
+        #: Tasks go over nodes in turn: a lease is given back after each, so that the next can be
+        #: elsewhere.
+        self.spread = False
         #: Whether it was looked at which nodes alone may serve it.
         self.aimed = False
         self.queue: deque[Task] = deque()

@@ -2,7 +2,8 @@
 
 Machine, a part of leases.py; ``ClusterView`` says what the others have. Rules, in this order:
 
-- A line that prefers a node (soft affinity, most of its arguments) goes there while there is room.
+- A line with soft affinity to a node that can ever serve it waits for that one.
+- One that has most of its arguments on a node goes there while there is room.
 - SPREAD: nodes with room in turn, this one among them.
 - What can never be here goes where it can: to the only such node for good, else to those with room.
 - All else is packed here until half of what is critical is in use, and then goes to the node that
@@ -63,15 +64,21 @@ class Elsewhere:
     ) -> list[Move]:
         """What of ``count`` leases is to be asked elsewhere. ``free`` and ``total`` of this node:
         what the line gets here is taken off ``free``."""
-        others = [node for node in self._feasible(line) if node.info.node_id not in line.avoid]
+        feasible = self._feasible(line)
+        if line.where is not None and line.where.node_id:
+            if line.where.node_id == self._view.own_id and self.fits_here(line, total):
+                return []
+            for node in feasible:
+                if node.info.node_id == line.where.node_id:
+                    return [Move(node, count, stay=True)]
+        others = [node for node in feasible if node.info.node_id not in line.avoid]
         here = self.fits_here(line, total) and not self._view.nodes[self._view.own_id].draining
         if not others:
             return []
         if not here:
-            only = self._feasible(line)
-            if len(only) == 1:
-                self._view.debit(only[0], line.need, count, now)
-                return [Move(only[0], count, stay=True)]
+            if len(feasible) == 1:
+                self._view.debit(feasible[0], line.need, count, now)
+                return [Move(feasible[0], count, stay=True)]
         sent: dict[bytes, int] = {}
         rooms = {node.info.node_id: dict(self._view.free(node, now)) for node in others}
         wished = self._wished(line, others)
@@ -149,7 +156,7 @@ class Elsewhere:
         where = line.where
         if where is None:
             return []
-        wished = [node_id for node_id in (where.node_id, where.prefer) if node_id]
+        wished = [where.prefer] if where.prefer else []
         if where.soft_labels:
             own = self._view.nodes[self._view.own_id]
             wished += [
