@@ -12,7 +12,8 @@ its place comes from the store, which has an end of its own for each wait.
 Chunks are asked for by number, as many bytes at a time from each node as its window has room for.
 So a node sends nothing that was not asked for, chunks may come in any order and twice, several
 nodes give one object together, and after the death of one only what it did not send is asked of
-another. A node that is silent is asked again, and after the last strike never again for this pull.
+another. A node that is silent is asked again, while the owner is asked for others, and after the
+last strike never again for this pull.
 One that is busy with the object names others that have or are getting it. When nobody is left, the
 owner is asked; when that knows of no other either, the pull fails, with what each node said.
 """
@@ -26,7 +27,6 @@ import msgspec
 from mray.machine import InvariantError
 from mray.node.objects.effects import Full, OutOfDisk, OwnerGone
 from mray.node.transfer.effects import (
-    Ask,
     AskOwner,
     Drop,
     End,
@@ -48,6 +48,7 @@ from mray.node.transfer.pull import (
     Pull,
     PullSource,
 )
+from mray.node.transfer.windows import Windows
 from mray.units import KIB, MIB
 from mray.wire.messages import Address, Source
 
@@ -68,24 +69,13 @@ class PullRules(msgspec.Struct, frozen=True, kw_only=True):
     #: What one node may owe us. More only fills its memory: 4 MiB are 10 ms of a fast line here.
     window_bytes: int = 4 * MIB
     #: A node that owes chunks and sends none for so long is asked again, so often.
-    stall_s: float = 5.0
+    stall_s: float = 3.0
     strikes_max: int = 3
     #: Nodes that one object is pulled from at a time.
     sources_max: int = 3
     #: How long an owner may take to answer, and how often it is asked without any chunk between.
     locate_s: float = 10.0
     locate_max: int = 3
-
-
-class _Peer:
-    """A node that gives us chunks."""
-
-    __slots__ = ("in_flight_bytes", "lines")
-
-    def __init__(self) -> None:
-        self.in_flight_bytes = 0
-        #: Running pulls that may ask it for more, by priority, in order of arrival.
-        self.lines: tuple[dict[int, Pull], ...] = ({}, {}, {})
 
 
 class Pulls:
@@ -101,7 +91,7 @@ class Pulls:
         self._queues: tuple[dict[bytes, Pull], ...] = ({}, {}, {})
         #: What the others take, by priority.
         self._active_bytes = [0, 0, 0]
-        self._peers: dict[bytes, _Peer] = {}
+        self._windows = Windows(rules.window_bytes)
         self._count = 0
         #: When to look at what has become of questions; None while nothing runs.
         self._look_at: float | None = None
@@ -143,7 +133,7 @@ class Pulls:
             self._rewant(pull, pull.wants | {priority})
         if self._add_sources(pull, source.node_ids) and pull.state == LOCATING:
             pull.state = RUNNING
-            self._line(pull)
+            self._windows.line(pull)
         return self._go_on(now)
 
     def unwant(self, object_id: bytes, priority: int, now: float) -> list[PullEffect]:
@@ -209,14 +199,7 @@ class Pulls:
             pull.have[chunk] = 1
             pull.left -= 1
             pull.located_count = 0
-            for node, one in pull.sources.items():
-                if chunk in one.in_flight:
-                    del one.in_flight[chunk]
-                    self._peers[node].in_flight_bytes -= pull.length(chunk)
-            if chunk in pull.again:
-                pull.again.remove(chunk)
-                pull.again.sort()  # A sorted list is a heap, and this one is short.
-                self._line(pull)
+            self._windows.landed(pull, chunk)
         effects: list[PullEffect] = []
         if not pull.left and pull.state in (RUNNING, LOCATING):
             effects = self._complete(pull)
@@ -250,7 +233,7 @@ class Pulls:
             return []
         others = [] if text else [one for one in node_ids if one != self._node_id]
         if others and source.times_aside < _ASIDE_MAX:
-            self._take_back(pull, source)
+            self._windows.take_back(pull, source)
             source.state = ASIDE
             source.times_aside += 1
             self._add_sources(pull, others)
@@ -272,7 +255,7 @@ class Pulls:
             if source is not None and source.state != FAILED:
                 self._fail_source(pull, source, "it has died")
                 effects += self._resource(pull, now)
-        self._peers.pop(node_id, None)
+        self._windows.forget(node_id)
         return effects + self._go_on(now)
 
     def located(
@@ -280,9 +263,14 @@ class Pulls:
     ) -> list[PullEffect]:
         """An owner says which nodes have an object. ``text``: why it says nothing of use."""
         pull = self._pulls.get(object_id)
-        if pull is None or pull.state != LOCATING:
+        if pull is None or pull.state not in (LOCATING, RUNNING):
             return []
-        if not self._add_sources(pull, node_ids):
+        found = self._add_sources(pull, node_ids)
+        if pull.state == RUNNING:
+            # It was asked because one is silent, which others make up for.
+            self._pass_over(pull)
+            return self._go_on(now)
+        if not found:
             known = text or "its owner knows of no node that has it"
             return [*self._fail(pull, pull.why(known)), *self._go_on(now)]
         pull.state = RUNNING
@@ -307,13 +295,19 @@ class Pulls:
                     struck = True
                     source.strikes += 1
                     if source.strikes < self.rules.strikes_max:
-                        self._take_back(pull, source)
+                        self._windows.take_back(pull, source)
+                        self._windows.line(pull)
                     else:
                         silent_s = self.rules.stall_s * source.strikes
                         text = f"it sent nothing for {silent_s:.0f} s"
                         self._fail_source(pull, source, text)
-            if struck:
-                effects += self._resource(pull, now)
+            if not struck:
+                continue
+            effects += self._resource(pull, now)
+            alone = pull.state == RUNNING and not self._pass_over(pull)
+            if alone and pull.located_count < self.rules.locate_max:
+                pull.located_count += 1
+                effects.append(AskOwner(pull.object_id, pull.owner))
         return effects + self._go_on(now)
 
     def deadline(self) -> float | None:
@@ -323,7 +317,6 @@ class Pulls:
     def check(self) -> None:
         """Raise InvariantError if the state contradicts itself."""
         active = [0, 0, 0]
-        flying: dict[bytes, int] = {}
         for object_id, pull in self._pulls.items():
             pull.check()
             if self._by_number.get(pull.number) is not pull or pull.object_id != object_id:
@@ -335,21 +328,9 @@ class Pulls:
             usable = [one for one in pull.sources.values() if one.state == USABLE]
             if pull.state == RUNNING and not usable:
                 raise InvariantError(f"{object_id.hex()} runs without a source")
-            for one in pull.sources.values():
-                size = sum(pull.length(chunk) for chunk in one.in_flight)
-                flying[one.node_id] = flying.get(one.node_id, 0) + size
-                peer = self._peers.get(one.node_id)
-                lined = peer is not None and pull.number in peer.lines[pull.priority]
-                hungry = pull.state == RUNNING and one.state == USABLE and pull.is_hungry
-                if lined != hungry:
-                    raise InvariantError(f"{object_id.hex()} asks {one.node_id.hex()}: {lined}")
         if active != self._active_bytes or len(self._by_number) != len(self._pulls):
             raise InvariantError(f"pulls take {active}, noted {self._active_bytes}")
-        for node, peer in self._peers.items():
-            if peer.in_flight_bytes != flying.pop(node, 0):
-                raise InvariantError(f"{peer.in_flight_bytes} bytes in flight of {node.hex()}")
-        if any(flying.values()):
-            raise InvariantError("bytes are in flight of an unknown node")
+        self._windows.check(self._pulls.values())
         queued = [one for queue in self._queues for one in queue.values()]
         if any(one.state != QUEUED for one in queued):
             raise InvariantError("a pull that runs is queued")
@@ -369,9 +350,7 @@ class Pulls:
     def _go_on(self, now: float) -> list[PullEffect]:
         """Begin what the quota has room for, ask for what windows have room for."""
         effects = self._begin()
-        for node_id, peer in self._peers.items():
-            if any(peer.lines):
-                effects += self._ask(node_id, peer, now)
+        effects += self._windows.ask(now)
         if self._look_at is None and self._pulls:
             self._look_at = now + self.rules.stall_s / 4
         return effects
@@ -391,53 +370,9 @@ class Pulls:
                 effects.append(Place(object_id, pull.number, pull.size, pull.owner))
         return effects
 
-    def _ask(self, node_id: bytes, peer: _Peer, now: float) -> list[PullEffect]:
-        effects: list[PullEffect] = []
-        window = self.rules.window_bytes
-        while True:
-            free = window - peer.in_flight_bytes
-            if free <= 0 or (peer.in_flight_bytes and free < window // 4):
-                return effects  # Few questions for many chunks.
-            pull = next((one for line in peer.lines for one in line.values()), None)
-            if pull is None:
-                return effects
-            source = pull.sources[node_id]
-            if not source.in_flight:
-                source.asked_at = now
-            chunks = []
-            while free > 0 and pull.is_hungry:
-                chunk = pull.take()
-                chunks.append(chunk)
-                source.in_flight[chunk] = None
-                free -= pull.length(chunk)
-                peer.in_flight_bytes += pull.length(chunk)
-            if not pull.is_hungry:
-                self._unline(pull)
-            effects.append(
-                Ask(
-                    node_id, pull.number, pull.object_id, tuple(chunks), source.received,
-                    pull.failed,
-                )
-            )  # fmt: skip
-
-    def _line(self, pull: Pull) -> None:
-        """Note with whom a pull may ask for more. To be called when that may have changed."""
-        self._unline(pull)
-        if pull.state == RUNNING and pull.is_hungry:
-            for node, one in pull.sources.items():
-                if one.state == USABLE:
-                    peer = self._peers.setdefault(node, _Peer())
-                    peer.lines[pull.priority][pull.number] = pull
-
-    def _unline(self, pull: Pull) -> None:
-        for node in pull.sources:
-            peer = self._peers.get(node)
-            for line in peer.lines if peer is not None else ():
-                line.pop(pull.number, None)
-
     def _rewant(self, pull: Pull, wants: set[int]) -> None:
         before = pull.priority
-        self._unline(pull)
+        self._windows.unline(pull)
         pull.wants = wants
         if pull.priority != before:
             if pull.state == QUEUED:
@@ -446,7 +381,7 @@ class Pulls:
             else:
                 self._active_bytes[before] -= pull.size
                 self._active_bytes[pull.priority] += pull.size
-        self._line(pull)
+        self._windows.line(pull)
 
     def _add_sources(self, pull: Pull, node_ids: Iterable[bytes]) -> bool:
         """Note nodes that have it; False if none of them is new."""
@@ -461,7 +396,7 @@ class Pulls:
             usable = sum(one.state == USABLE for one in pull.sources.values())
             if usable > self.rules.sources_max:
                 source.state = ASIDE
-        self._line(pull)
+        self._windows.line(pull)
         return bool(new)
 
     def _resource(self, pull: Pull, now: float) -> list[PullEffect]:
@@ -474,29 +409,37 @@ class Pulls:
                     one.state = USABLE
                     break
             else:
-                self._unline(pull)
+                self._windows.unline(pull)
                 if pull.located_count >= self.rules.locate_max:
                     return self._fail(pull, pull.why("nobody has it"))
                 pull.located_count += 1
                 pull.state = LOCATING
                 pull.until = now + self.rules.locate_s
                 return [AskOwner(pull.object_id, pull.owner)]
-        self._line(pull)
+        self._windows.line(pull)
         return []
 
-    def _take_back(self, pull: Pull, source: PullSource) -> None:
-        if source.in_flight:
-            self._peers[source.node_id].in_flight_bytes -= pull.give_back(source)
+    def _pass_over(self, pull: Pull) -> bool:
+        """Leave silent nodes alone; False where there are no others."""
+        usable = [one for one in pull.sources.values() if one.state == USABLE]
+        silent = [one for one in usable if one.strikes]
+        if len(silent) == len(usable):
+            return False
+        for source in silent:
+            self._windows.take_back(pull, source)
+            source.state = ASIDE
+        self._windows.line(pull)
+        return True
 
     def _fail_source(self, pull: Pull, source: PullSource, text: str) -> None:
-        self._unline(pull)
-        self._take_back(pull, source)
+        self._windows.unline(pull)
+        self._windows.take_back(pull, source)
         source.state = FAILED
         pull.reasons[source.node_id] = text
-        self._line(pull)
+        self._windows.line(pull)
 
     def _complete(self, pull: Pull) -> list[PullEffect]:
-        self._unline(pull)
+        self._windows.unline(pull)
         if pull.crc < 0:
             return self._done(pull)
         pull.state = VERIFYING
@@ -511,12 +454,12 @@ class Pulls:
         return [*self._remove(pull), Fail(pull.object_id, pull.number, reason, why)]
 
     def _remove(self, pull: Pull) -> list[PullEffect]:
-        self._unline(pull)
+        self._windows.unline(pull)
         ends: list[PullEffect] = []
         for source in pull.sources.values():
             if source.asked_at >= 0:
                 ends.append(End(source.node_id, pull.number))
-            self._take_back(pull, source)
+            self._windows.take_back(pull, source)
         del self._pulls[pull.object_id], self._by_number[pull.number]
         if self._queues[pull.priority].pop(pull.object_id, None) is None:
             self._active_bytes[pull.priority] -= pull.size

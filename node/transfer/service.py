@@ -145,8 +145,10 @@ class Transfer:
         self.want(absent, message.priority)
 
     def _comes(self, object_id: bytes, source: Source) -> bool:
-        if self._bulk is None or self._store.has(object_id) or source.size_bytes < 0:
+        if self._bulk is None or source.size_bytes < 0:
             return False
+        if self._store.has(object_id):
+            return object_id in self.pulls
         return any(node_id != self._node_id for node_id in source.node_ids)
 
     def readers_left(self, object_ids: Iterable[bytes] | None = None) -> None:

@@ -35,7 +35,7 @@ from mray.node.transfer.effects import (
     Verify,
 )
 from mray.node.transfer.pulls import PullRules, Pulls
-from mray.node.transfer.pushes import Present, PushRules, Pushes
+from mray.node.transfer.pushes import Present, Pushes, PushRules
 from mray.wire.messages import Address, Source
 
 OWNER = Address(b"owner", b"n0")
@@ -118,16 +118,16 @@ class SimNode:
             case End(node, pull):
                 world.send(self, node, lambda to: to.event(
                     lambda: to.pushes.end(self.node_id, pull, now.now)))  # fmt: skip
-            case Place(object_id, pull, size, owner):
+            case Place(object_id):
                 world.after(world.random.random() * 0.01, lambda: self.placed(object_id))
-            case Seal(object_id, pull, owner):
+            case Seal(object_id):
                 self.full.add(object_id)
                 self.reading.pop(object_id, None)
                 world.served_at = world.now
                 world.after(0.01, lambda: world.made(object_id, self))
-            case Drop(object_id, pull):
+            case Drop(object_id):
                 self.gone(object_id)
-            case Fail(object_id, pull, reason, why):
+            case Fail(object_id, _, reason):
                 self.gone(object_id)
                 world.failures.append(reason)
                 asked = self.reading.get(object_id, 0)
@@ -140,14 +140,14 @@ class SimNode:
             case Verify(object_id, pull, crc):
                 world.after(0.01, lambda: self.event(
                     lambda: self.pulls.verified(pull, crc == 1, now.now)))  # fmt: skip
-            case AskOwner(object_id, owner):
+            case AskOwner(object_id):
                 world.after(0.01, lambda: self.event(lambda: self.pulls.located(
                     object_id, world.told(object_id), "", now.now)))  # fmt: skip
             case SendChunk(node, pull, object_id, chunk):
                 self.send_chunk(node, pull, object_id, chunk)
             case Refuse(node, pull, nodes, text):
-                world.send(self, node, lambda to: to.event(
-                    lambda: to.pulls.refused(pull, self.node_id, nodes, text, now.now)))  # fmt: skip
+                world.send(self, node, lambda to: to.event(lambda: to.pulls.refused(
+                    pull, self.node_id, nodes, text, now.now)))  # fmt: skip
             case Release(object_id):
                 pass
             case other:
@@ -164,7 +164,7 @@ class SimNode:
         if object_id not in self.full:
             self.event(lambda: self.pushes.gone(object_id, "its pull failed"))
 
-    def asked(self, puller, pull, object_id, chunks, received, tried) -> None:  # noqa: ANN001
+    def asked(self, puller, pull, object_id, chunks, received, tried) -> None:
         def ask() -> list:
             present = None
             if object_id in self.full:

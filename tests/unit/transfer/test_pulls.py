@@ -133,10 +133,19 @@ def test_a_silent_node_is_asked_again_and_then_another(pulls: Pulls) -> None:
     start(pulls, X, 40, A)
     feed(pulls, 1, A, 0, now=1.0)
     assert pulls.tick(4.9) == []
-    assert pulls.tick(6.0) == [Ask(A, 1, X, (1, 2, 3), 1)]
-    assert pulls.tick(11.0) == [Ask(A, 1, X, (1, 2, 3), 1)]
+    assert pulls.tick(6.0) == [AskOwner(X, OWNER), Ask(A, 1, X, (1, 2, 3), 1)]
+    assert pulls.located(X, [A], "", 6.0) == []
+    assert pulls.tick(11.0) == [AskOwner(X, OWNER), Ask(A, 1, X, (1, 2, 3), 1)]
     assert pulls.tick(16.0) == [AskOwner(X, OWNER)]
     pulls.check()
+
+
+def test_while_a_node_is_silent_another_that_the_owner_knows_takes_over(pulls: Pulls) -> None:
+    start(pulls, X, 95, A)
+    assert AskOwner(X, OWNER) in pulls.tick(6.0)
+    assert pulls.located(X, [A, B], "", 6.0) == [Ask(B, 1, X, (0, 1, 2, 3), 0)]
+    pulls.check()
+    assert feed(pulls, 1, A, 2, now=7.0) == [Ask(B, 1, X, (4,), 0)]
 
 
 def test_gets_come_before_waits_before_arguments(pulls: Pulls) -> None:
