@@ -178,6 +178,8 @@ class Transfer:
 
     def freed(self, object_ids: Sequence[bytes]) -> None:
         """Owners need these no more."""
+        if not len(self.pulls):
+            return
         for object_id in object_ids:
             if object_id in self.pulls:
                 text = "its owner has freed it"
@@ -296,8 +298,10 @@ class Transfer:
 
     def deadline(self) -> float | None:
         """When to call ``tick``."""
-        times = (self.pulls.deadline(), self.pushes.deadline())
-        return min((time for time in times if time is not None), default=None)
+        pulls, pushes = self.pulls.deadline(), self.pushes.deadline()
+        if pulls is None or pushes is None:
+            return pulls if pushes is None else pushes
+        return min(pulls, pushes)
 
     def close(self) -> None:
         """Nothing comes or goes any more."""

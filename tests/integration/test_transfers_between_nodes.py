@@ -51,7 +51,13 @@ def on(name: str) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
     with Cluster(
-        initialize_head=True, connect=True, head_node_args={"object_store_memory": 300 * MIB}
+        initialize_head=True,
+        connect=True,
+        head_node_args={
+            "object_store_memory": 300 * MIB,
+            # A node that is killed is known to be dead after two seconds, not ten.
+            "_system_config": {"health_check_period_ms": 500, "health_check_failure_threshold": 3},
+        },
     ) as cluster:
         for name in ("a", "b", "c"):
             cluster.add_node(resources={name: 1}, object_store_memory=300 * MIB)
