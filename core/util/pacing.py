@@ -16,6 +16,7 @@ from functools import partial
 from queue import SimpleQueue
 from typing import Any
 
+from mray.cancelling import cancel
 from mray.exceptions import RayTaskError
 from mray.object_ref import ObjectRef
 
@@ -36,10 +37,12 @@ class PacedTasks:
     def __init__(self, limit: int, thread_name: str) -> None:
         self._limit = limit
         self._thread = threading.Thread(target=self._run, name=thread_name, daemon=True)
-        #: Guards the next three. Taken again by who submits while his arguments are pickled.
+        #: Guards the next four. Taken again by who submits while his arguments are pickled.
         self._lock = threading.RLock()
         self._waiting: deque[tuple[Start, Tell]] = deque()
         self._running_count = 0
+        #: The tasks under way, by what is done when they are.
+        self._refs: dict[Future[Any], ObjectRef[Any]] = {}
         self._ended = False
         #: Tasks that are done; None to look whether the end has come.
         self._done: SimpleQueue[tuple[Tell, Future[Any]] | None] = SimpleQueue()
@@ -71,6 +74,7 @@ class PacedTasks:
                 if ref is None:
                     continue
                 done = ref.future()
+                self._refs[done] = ref
             self._running_count += 1
             done.add_done_callback(partial(self._arrived, tell))
 
@@ -82,10 +86,11 @@ class PacedTasks:
         while True:
             item = self._done.get()
             if item is not None:
+                tell, done = item
                 with self._lock:
                     self._running_count -= 1
+                    self._refs.pop(done, None)
                     self._start_next()
-                tell, done = item
                 try:
                     tell(done)
                 except Exception:  # One caller's failing callback must not silence all others.
@@ -101,6 +106,13 @@ class PacedTasks:
             dropped = [tell for _, tell in self._waiting]
             self._waiting.clear()
         return dropped
+
+    def cancel_running(self) -> None:
+        """Cancel the tasks under way, as mray.cancel() does. Their ends are told as all others."""
+        with self._lock:
+            refs = list(self._refs.values())
+        for ref in refs:
+            cancel(ref)
 
     def end(self) -> None:
         """Take no more tasks; the thread ends when those submitted are done. Idempotent."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import threading
 
 import pytest
 
@@ -51,6 +52,34 @@ def test_what_a_call_raises_is_raised(ray):
             joblib.Parallel()(joblib.delayed(fail)(n) for n in range(20))
         assert type(caught.value) is ValueError
         assert joblib.Parallel()(joblib.delayed(fail)(n) for n in range(5)) == list(range(5))
+
+
+def test_what_runs_beside_a_call_that_fails_is_cancelled(ray, make_gate):
+    begun, go, never = make_gate(), make_gate(), make_gate()
+    arrive, follow, hold = begun.waiter(), go.waiter(), never.waiter()
+
+    def work(number):
+        if number == 0:
+            arrive()
+            hold()
+        follow()
+        raise ValueError("the other one")
+
+    def let_go():
+        begun.wait_arrival()
+        go.open()
+
+    opener = threading.Thread(target=let_go)
+    opener.start()
+    with (
+        joblib.parallel_config(backend="ray", n_jobs=2),
+        pytest.raises(ValueError, match="the other one"),
+    ):
+        joblib.Parallel(batch_size=1)(joblib.delayed(work)(number) for number in range(2))
+    opener.join()
+    # Nobody lets the first through, and its CPU is free again all the same.
+    four = ray.remote(num_cpus=4)(make_square())
+    assert ray.get(four.remote(5), timeout=60) == 25
 
 
 def test_parallel_objects_can_be_used_again(ray):

@@ -114,8 +114,9 @@ class _Call:
         return lighter, stored
 
     def abort(self) -> None:
-        """Start no more."""
+        """Start no more, and cancel what runs: nobody wants its results."""
         self._tasks.drop_waiting()
+        self._tasks.cancel_running()
 
     def end(self) -> None:
         """The call is over."""
@@ -198,6 +199,6 @@ class MrayBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
         return out.result()
 
     def abort_everything(self, ensure_ready: bool = True) -> None:
-        """A call failed: start no more of its batches."""
+        """A call failed: start no more of its batches, and cancel those that run."""
         if self._call is not None:
             self._call.abort()

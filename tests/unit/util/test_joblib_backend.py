@@ -25,6 +25,8 @@ class Task:
         self.calls.append((batch, stored, done))
 
         class Ref:
+            number = len(self.calls) - 1
+
             def future(self) -> Future[Any]:
                 return done
 
@@ -59,15 +61,24 @@ def test_as_many_tasks_as_jobs_are_under_way(task: Task) -> None:
     call.end()
 
 
-def test_after_an_abort_nothing_starts(task: Task) -> None:
-    call = _Call(task, 1)
+def test_after_an_abort_nothing_starts_and_what_runs_is_cancelled(
+    task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cancelled: list[Any] = []
+    monkeypatch.setattr("mray.util.pacing.cancel", cancelled.append)
+    call = _Call(task, 2)
     told: SimpleQueue[Future[Any]] = SimpleQueue()
-    for _ in range(3):
+    for _ in range(4):
         call.submit(Batch(), told.put)
-    call.abort()
     task.finish(0)
     told.get(timeout=30)
-    assert len(task.calls) == 1
+    assert len(task.calls) == 3
+    call.abort()
+    assert [ref.number for ref in cancelled] == [1, 2]
+    for number in (1, 2):
+        task.finish(number)
+        told.get(timeout=30)
+    assert len(task.calls) == 3
     call.end()
 
 
