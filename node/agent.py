@@ -303,6 +303,10 @@ class Node:
         if sender not in self._peers and not self._neighbours.lives(sender, message.home):
             # Read after its end was seen; or it never registered, and we would never see its end.
             self._log.warning("a lease demand of %s, who is not here", sender.hex()[:8])
+            if message.home and self._neighbours.is_unknown(message.home):
+                # We have just joined, and are named to others before they are to us.
+                text = "this node does not know yours yet"
+                self._pump.send(sender, m.LeaseRefused(message.class_id, "busy", text))
             return
         self._environments.demand(sender, message)
 

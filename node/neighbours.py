@@ -64,6 +64,10 @@ class Neighbours:
         known = node_id in self.view.nodes and node_id != self.view.own_id
         return known and is_on(process_id, node_id) and process_id not in self._dead
 
+    def is_unknown(self, node_id: bytes) -> bool:
+        """Whether nothing was heard of a node, not even its end."""
+        return node_id not in self.view.nodes and node_id not in self.view.gone
+
     def send_to(self, node_id: bytes, message: m.Message) -> bool:
         """Send to the daemon of a node; False if it is not there."""
         info = self.view.address_of(node_id)

@@ -9,6 +9,9 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+import msgspec
+
+from mray.placement import INFEASIBLE, Where
 from mray.rpc.pump import Timer
 from mray.tasks.asked import HOME
 from mray.tasks.lease import SchedulingClass
@@ -110,6 +113,10 @@ class LeasingPart:
             self.rt.pump.clock(),
             self._node_of(sender),
         )
+        # News of a death come by another way, and may be here before the lease is.
+        death = self.rt.dead_processes.get(message.worker.process_id)
+        if death is not None:
+            self.rt.tasks.process_died(death)
 
     def _refused(self, sender: bytes, message: LeaseRefused) -> None:
         class_id, kind = message.class_id, message.kind
@@ -118,12 +125,38 @@ class LeasingPart:
         elif kind == "busy":
             self.rt.tasks.dispatcher.busy(class_id, sender, self.rt.pump.clock())
         elif kind == "infeasible":
-            self.infeasible[class_id] = message.text
-            if class_id not in self._said_infeasible:
-                self._said_infeasible.add(class_id)
-                log.warning("tasks wait for resources that no node has: %s", message.text)
+            self._is_infeasible(class_id, message.text)
         else:
             self.rt.tasks.dispatcher.refused(class_id, kind, message.text)
+
+    def _is_infeasible(self, class_id: int, text: str) -> None:
+        """No node can ever run a class: its tasks wait for one that can, or fail."""
+        sclass = self.rt.tasks.dispatcher.classes[class_id]
+        if sclass.where:
+            where = msgspec.msgpack.decode(sclass.where, type=Where)
+            if where.node_id and not where.soft:  # Other nodes are no help.
+                on = f"it has to be on node {where.node_id.hex()}, where it is {INFEASIBLE}"
+                self._give_up(class_id, f"{on}: {text}")
+                return
+        self.infeasible[class_id] = text
+        if class_id not in self._said_infeasible:
+            self._said_infeasible.add(class_id)
+            log.warning("tasks wait for resources that no node has: %s", text)
+        timeout_s = self.rt.config.tasks.infeasible_timeout_s
+        if timeout_s:
+            self.rt.pump.after(timeout_s, lambda: self._waited(class_id, text, timeout_s))
+
+    def _waited(self, class_id: int, text: str, timeout_s: float) -> None:
+        if self.infeasible.get(class_id) == text:
+            more = f"given up after {timeout_s:g} s (infeasible_timeout_s)"
+            self._give_up(class_id, f"{INFEASIBLE}: {text}; {more}")
+
+    def _give_up(self, class_id: int, text: str) -> None:
+        """Fail the tasks of a class; tasks that come later ask anew."""
+        self.infeasible.pop(class_id, None)
+        sclass = self.rt.tasks.dispatcher.classes[class_id]
+        self.rt.tasks.dispatcher.refused(class_id, "unschedulable", text)
+        self.tell(HOME, self._demand(sclass, 0))
 
     def _wanted(self, sender: bytes, message: LeasesWanted) -> None:
         dispatcher, now = self.rt.tasks.dispatcher, self.rt.pump.clock()

@@ -99,6 +99,7 @@ class _Member(msgspec.Struct):
     memory_used_bytes: int = 0
     memory_limit_bytes: int = 0
     memory_threshold_bytes: int = 0
+    draining: bool = False
     #: Set exactly for dead ones.
     cause: DeathCause | None = None
     #: SUSPECT, and of a former life of this head: has to register again.
@@ -122,6 +123,11 @@ class Membership:
         #: In the order of joining; the dead ones among them at most DEAD_NODES_MAX.
         self._members: dict[bytes, _Member] = {}
         self._news = News()
+
+    def is_expected(self, node_id: bytes) -> bool:
+        """Whether a node of the former head has not come back yet."""
+        member = self._members.get(node_id)
+        return member is not None and member.expected
 
     def living(self) -> list[NodeInfo]:
         """The nodes that are not dead, in the order of joining."""
@@ -253,6 +259,7 @@ class Membership:
         member.store_spilled_bytes = beat.store_spilled_bytes
         member.spilling = beat.spilling
         member.workers = beat.workers
+        member.draining = beat.draining
         member.memory_used_bytes = beat.memory_used_bytes
         member.memory_limit_bytes = beat.memory_limit_bytes
         member.memory_threshold_bytes = beat.memory_threshold_bytes
@@ -349,6 +356,7 @@ class Membership:
                 memory_used_bytes=m.memory_used_bytes,
                 memory_limit_bytes=m.memory_limit_bytes,
                 memory_threshold_bytes=m.memory_threshold_bytes,
+                draining=m.draining,
             )
             for m in self._members.values()
         ]

@@ -157,6 +157,8 @@ class Head:
         self.packages = Packages(f"{daemon.session.path}/runtime_resources/head", self._pump.send)
         self._timers: dict[int, tuple[float, Timer]] = {}
         self._ending = False
+        #: What nodes that are expected back were not told.
+        self._held_back: dict[bytes, list[Message]] = {}
         self._wire()
         self._perform(restore(self, inherited.tables, now))
         for machine in (self.membership, self.jobs, self.actors, self.groups):
@@ -224,7 +226,7 @@ class Head:
                 case ToNodes(message, but):
                     for node in self.membership.living():
                         if node.node_id != but:
-                            self._send(node.node_id, message)
+                            self._tell_node(node.node_id, message)
                 case Persist(table, key, value):
                     assert self._journal is not None
                     self._journal.persist(table, key, value)
@@ -234,10 +236,13 @@ class Head:
                     self._log.info("%s", text)
                 case NodeUp(node):
                     self._watch_node(node)
+                    for message in self._held_back.pop(node.node_id, ()):
+                        self._send(node.node_id, message)
                     waiting.extend(self._tell(self.jobs, effect))
                     waiting.extend(self._tell(self.actors, effect))
                     waiting.extend(self._tell(self.groups, effect))
-                case NodeLost():
+                case NodeLost(node_id):
+                    self._held_back.pop(node_id, None)
                     waiting.extend(self._tell(self.jobs, effect))
                     waiting.extend(self._tell(self.actors, effect))
                     waiting.extend(self._tell(self.groups, effect))
@@ -251,6 +256,13 @@ class Head:
                     waiting.extend(self._tell(self.groups, effect))
                 case GroupPlaced() | GroupEnded():
                     waiting.extend(self._tell(self.actors, effect))
+
+    def _tell_node(self, node_id: bytes, message: Message) -> None:
+        """Now, or when the node is back: it cannot be reached before it has reached us."""
+        if self.membership.is_expected(node_id):
+            self._held_back.setdefault(node_id, []).append(message)
+        else:
+            self._send(node_id, message)
 
     def _tell(self, machine: _Machine, event: Any) -> Sequence[Effect | GoOn]:
         effects = machine.handle(event, self._pump.clock())

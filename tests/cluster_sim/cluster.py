@@ -480,7 +480,7 @@ class SimCluster:
         node_id = worker.node_id if worker is not None else None
         last_seq = worker.last_seq if worker is not None else -1
         if worker is not None:
-            self.world.say(f"worker {process_id.hex()[:8]} dies ({signal})")
+            self.world.say(f"worker {process_id.hex()[:8]} on {node_id.hex()[:6]} dies ({signal})")
             self._bury(worker)
         for key, node in list(self.nodes.items()):
             if node_id in (None, key) and node._processes.get(process_id) is not None:

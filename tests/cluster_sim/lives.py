@@ -179,7 +179,8 @@ class Life:
         """All references are dropped: in the end nothing is left anywhere."""
         self.asked.clear()
         self.actors.clear()
-        self.world.pass_time(REST_S)
+        asleep_s = max(door.stopped_until for door in self.world.doors.values()) - self.world.now
+        self.world.pass_time(max(0.0, asleep_s) + REST_S)
         cluster = self.cluster
         for process_id, rt in cluster.runtimes.items():
             left = list(rt.references.entries.values())
