@@ -33,6 +33,7 @@ MODULES: Final = {
     "timeline": "mray.cli.timeline",
     "why": "mray.cli.why",
     "stack": "mray.cli.stack",
+    "drain": "mray.cli.drain",
     "memory": "mray.cli.memory",
     "oom": "mray.cli.oom",
     "metrics": "mray.cli.metrics",

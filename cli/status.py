@@ -115,6 +115,7 @@ def node_facts(view: NodeView) -> dict[str, Any]:  # Any: JSON
     return {
         "node_id": node.node_id.hex(),
         "state": view.state,
+        "draining": view.draining,
         "is_head": node.is_head,
         "ip": node.ip,
         "hostname": node.hostname,
@@ -174,7 +175,8 @@ def _row(view: NodeView) -> list[str]:
         return f"{amount(name, used.get(name, 0))}/{amount(name, total)}" if total else "-"
 
     store = f"{format_bytes(view.store_used_bytes)}/{format_bytes(node.store_capacity_bytes)}"
-    state = f"{view.state}{' (head)' if node.is_head else ''}"
+    shown = "DRAINING" if view.draining and view.state == "ALIVE" else view.state
+    state = f"{shown}{' (head)' if node.is_head else ''}"
     return [
         short(node.node_id), node.ip, state, usage("CPU"), _memory(view), store,
         str(view.workers),

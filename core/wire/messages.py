@@ -1384,6 +1384,8 @@ class NodeView(msgspec.Struct, array_like=True, frozen=True, gc=False):
     memory_limit_bytes: int = 0
     memory_threshold_bytes: int = 0
     spilling: SpillFigures = SpillFigures()
+    #: It takes nothing new and is about to end.
+    draining: bool = False
 
 
 class Nodes(Message, frozen=True, tag=121):

@@ -1,4 +1,4 @@
-"""Clusters of several nodes on this machine, whose processes talk over tcp as on several machines."""
+"""Clusters of several nodes on this machine, whose processes talk over tcp as those of many do."""
 
 from __future__ import annotations
 
