@@ -344,17 +344,26 @@ class PendingCallsLimitExceeded(RayError):
 class TaskUnschedulableError(RayError):
     """No node can ever run the task."""
 
-    def __init__(self, error_message: str = "no node can run the task") -> None:
+    def __init__(
+        self, error_message: str = "no node can run the task", *, task_name: str = ""
+    ) -> None:
         self.error_message = error_message
-        super().__init__(error_message)
+        self.task_name = task_name
+        super().__init__(f"{task_name}: {error_message}" if task_name else error_message)
 
 
 class ActorUnschedulableError(RayError):
     """No node can ever hold the actor."""
 
-    def __init__(self, error_message: str = "no node can hold the actor") -> None:
+    def __init__(
+        self, error_message: str = "no node can hold the actor", *, class_name: str = "",
+        actor_id: bytes = b"",
+    ) -> None:  # fmt: skip
         self.error_message = error_message
-        super().__init__(error_message)
+        self.class_name = class_name
+        self.actor_id = actor_id.hex()
+        what = f"the actor {class_name}: " if class_name else ""
+        super().__init__(what + error_message)
 
 
 class TaskPlacementGroupRemoved(RayError):

@@ -22,6 +22,8 @@ _BUNDLE: Final = "bundle"
 _SLOTS: Final = 1000 * UNIT
 _SLOT: Final = UNIT // 1000
 
+#: How the reason begins of what no node of the cluster can ever serve.
+INFEASIBLE: Final = "infeasible"
 #: How labels are compared: operator, values.
 Conditions = dict[str, tuple[str, list[str]]]
 IN, NOT_IN, EXISTS, ABSENT = "in", "!in", "exists", "!exists"

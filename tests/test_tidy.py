@@ -72,6 +72,7 @@ ENVIRONMENT = {
     "core/api.py": "hands the environment to the loader of settings and the resolver of addresses",
     "core/daemon_spawn.py": "makes the environment of a child",
     "core/state_ask.py": "hands the environment to the one resolver of addresses",
+    "core/runtime/accelerators.py": "sets CUDA_VISIBLE_DEVICES, by variables of Ray's",
     "core/launch.py": "decides and hands on whether `import ray` means mray",
     "core/serialization/dumper.py": "RAY_PICKLE_VERBOSE_DEBUG, wherever something is pickled",
     "core/util/multiprocessing/pool.py": "whether init() will join a cluster or start one",

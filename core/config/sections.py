@@ -303,6 +303,12 @@ class Tasks(_Section, frozen=True):
         "Turn up to recover faster on a big cluster; turn down to leave room for new tasks.",
         scope="process", unit="tasks",
     )] = 256
+    infeasible_timeout_s: Annotated[float, Meta(ge=0, le=_DAY_MS / 1000), Key(
+        "How long tasks and actors wait for a node that could ever run them before they fail as "
+        "unschedulable; 0: for ever. That they wait is told at once.",
+        "Turn up, or leave it at 0, where a bigger node may still come; turn down to fail sooner.",
+        scope="process", unit="s",
+    )] = 0.0
     lease_idle_ms: Annotated[int, Meta(ge=0, le=_DAY_MS), Key(
         "How long a submitter keeps a leased worker that it has no task for.",
         "Turn up to save leases between bursts; turn down to free its CPU sooner.",

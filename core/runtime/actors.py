@@ -10,24 +10,17 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from mray.exceptions import (
-    ActorDiedError,
-    ActorPlacementGroupRemoved,
-    ActorUnavailableError,
-    ActorUnschedulableError,
-    RayError,
-    RayTaskError,
-    RuntimeEnvSetupError,
-)
+from mray.exceptions import ActorDiedError, ActorUnavailableError
 from mray.ownership.references import Entry
+from mray.placement import INFEASIBLE
 from mray.remote_function import Signature
 from mray.rpc.pump import RequestFailed
 from mray.runtime.arguments import Packed, spec_of, unknown_templates
-from mray.runtime.creations import Creation
-from mray.runtime.oom import facts_of, is_oom, oom_error
+from mray.runtime.creations import Creation, CreationWaiter
+from mray.runtime.failing import call_failure_of
 from mray.serialization.error_names import error_of
 from mray.serialization.failures import error_envelope
-from mray.serialization.pickler import deserialize, is_error
+from mray.serialization.pickler import is_error
 from mray.tasks.actor_calls import ActorCalls, FailCall
 from mray.tasks.task import Task, Template
 from mray.wire.messages import (
@@ -179,7 +172,7 @@ class ActorsPart:
         if not waiting:
             self._register(creation)
             return
-        waiter = _CreationWaiter(self, creation)
+        waiter = CreationWaiter(creation, lambda made: self.rt.post(lambda: self._register(made)))
         for entry in waiting:
             if entry.waiters is None:
                 entry.waiters = []
@@ -334,7 +327,31 @@ class ActorsPart:
             creation = self._creations.get(message.actor_id)
             if creation is not None:
                 self._forget(creation)
+        elif message.reason.startswith(INFEASIBLE) and message.actor_id in self._creations:
+            self._is_infeasible(message.actor_id)
         self._dirty[message.actor_id] = calls
+
+    def _is_infeasible(self, actor_id: bytes) -> None:
+        """No node can ever hold an actor of ours: it waits for one that can, or ends."""
+        timeout_s = self.rt.config.tasks.infeasible_timeout_s
+
+        def waited() -> None:
+            calls = self.calls[actor_id]
+            word = calls.verdict
+            if calls.state not in ("PENDING", "RESTARTING") or word is None:
+                return
+            if word.reason.startswith(INFEASIBLE):
+                more = f"given up after {timeout_s:g} s (infeasible_timeout_s)"
+                cause = DeathCause("unschedulable", f"{word.reason}; {more}")
+                self.rt.pump.request(
+                    self.rt.head.process_id,
+                    lambda rid: KillActor(rid, actor_id, True, cause),
+                    _told,
+                    _KILL_TIMEOUT_S,
+                )
+
+        if timeout_s:
+            self.rt.pump.after(timeout_s, waited)
 
     def _record(
         self, calls: ActorCalls, former: ActorState | None, inflight: list[tuple[Task, int]]
@@ -381,25 +398,7 @@ class ActorsPart:
         if effect.kind == "cancelled":
             self.rt.cancels.fail(effect.task)
             return
-        state = effect.state
-        if state.cause is not None and is_oom(state.cause) and not state.error:
-            decision = "not retried: the actor restarts, but no max_task_retries is left"
-            if effect.kind == "died":
-                decision = "not restarted: no max_restarts is left"
-            facts = facts_of(state.cause)
-            error = error_envelope(oom_error(state.cause, facts, calls.class_name, (), decision))
-        elif effect.kind == "unavailable":
-            error = error_envelope(
-                ActorUnavailableError(
-                    f"the actor {calls.class_name} restarts, and whether the call ran is unknown: "
-                    + (state.cause.text if state.cause is not None else ""),
-                    calls.actor_id,
-                    class_name=calls.class_name,
-                )
-            )
-        else:
-            error = error_envelope(died(calls, state))
-        self.rt.tasks.fail(effect.task, error)
+        self.rt.tasks.fail(effect.task, error_envelope(call_failure_of(calls, effect)))
 
     def out_of_scope(self, entry: Entry) -> None:
         """The last handle of an actor of ours is gone."""
@@ -457,52 +456,6 @@ class ActorsPart:
         return "behind a call that waits for its arguments"
 
 
-class _CreationWaiter:
-    """Counts down the arguments of an actor's creation."""
-
-    __slots__ = ("creation", "part")
-
-    def __init__(self, part: ActorsPart, creation: Creation) -> None:
-        self.part = part
-        self.creation = creation
-
-    def fire(self, entry: Entry) -> None:
-        """An argument is there."""
-        self.creation.unresolved -= 1
-        if not self.creation.unresolved:
-            self.part.rt.post(lambda: self.part._register(self.creation))
-
-
-def died(calls: ActorCalls, state: ActorState) -> RayError:
-    """The error of calls to a dead actor, from the head's last word."""
-    if state.error:
-        cause = deserialize(state.error)
-        if isinstance(cause, RayTaskError):
-            return ActorDiedError(
-                cause,
-                actor_id=calls.actor_id,
-                class_name=state.class_name,
-                name=state.name,
-                pid=state.pid or None,
-            )
-        if isinstance(cause, RayError):
-            return cause
-    reason = state.cause or DeathCause("unknown", "no cause was reported")
-    text = f"the actor {state.class_name or calls.class_name}: {reason.text}"
-    if reason.kind == "env_failed":
-        return RuntimeEnvSetupError(reason.text)
-    if reason.kind == "unschedulable":
-        return ActorUnschedulableError(text)
-    if reason.kind == "group_removed":
-        return ActorPlacementGroupRemoved(text)
-    return ActorDiedError(
-        actor_id=calls.actor_id,
-        class_name=state.class_name or calls.class_name,
-        name=state.name,
-        pid=reason.pid or state.pid or None,
-        node=(reason.node_id or state.node_id).hex()[:8],
-        exit_code=reason.exit_code,
-        signal=reason.signal,
-        cause_text=reason.text,
-        stderr_tail=reason.stderr_tail,
-    )
+def _told(reply: Message) -> None:
+    if isinstance(reply, (Refused, RequestFailed)):
+        log.warning("an actor that no node can hold could not be ended: %s", reply.text)

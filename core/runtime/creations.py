@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from time import monotonic
 
 from mray.ownership.references import Entry
@@ -78,3 +79,19 @@ class Creation:
             spec.is_async, spec.handle, spec.options, spec.serializers,
             spec.max_oom_restarts, spec.group, spec.captures, spec.where,
         )  # fmt: skip
+
+
+class CreationWaiter:
+    """Counts down the arguments of an actor's creation; ``then`` is called with it in the end."""
+
+    __slots__ = ("creation", "then")
+
+    def __init__(self, creation: Creation, then: Callable[[Creation], None]) -> None:
+        self.creation = creation
+        self.then = then
+
+    def fire(self, entry: Entry) -> None:
+        """An argument is there."""
+        self.creation.unresolved -= 1
+        if not self.creation.unresolved:
+            self.then(self.creation)

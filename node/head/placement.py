@@ -17,6 +17,7 @@ from typing import Final
 import msgspec
 
 from mray.placement import (
+    INFEASIBLE,
     Where,
     choice_of,
     describe_conditions,
@@ -110,8 +111,18 @@ def allowed(where: Where, rooms: Sequence[Room]) -> tuple[list[Room], Choice | N
     rooms = [room for room in rooms if matches(labels, room.labels)]
     if where.labels and not rooms:
         conditions = describe_conditions(where.labels)
-        return [], Choice(None, f"infeasible: no node has the labels that it needs ({conditions})")
+        text = f"{INFEASIBLE}: no node has the labels that it needs ({conditions})"
+        return [], Choice(None, text)
     return sorted(rooms, key=lambda room: not matches(where.soft_labels, room.labels)), None
+
+
+def on_named(where: Where, choice: Choice) -> Choice:
+    """What has to be on a certain node, and can never be there, can never be."""
+    named = where.node_id and not where.soft
+    if named and choice.node_id is None and choice.reason.startswith(INFEASIBLE):
+        text = f"it has to be on node {where.node_id.hex()}, and there it is {choice.reason}"
+        return Choice(None, text.partition("; waiting for")[0], never=True)
+    return choice
 
 
 def _infeasible(need: Mapping[str, int], rooms: Sequence[Room]) -> str:
@@ -125,7 +136,7 @@ def _infeasible(need: Mapping[str, int], rooms: Sequence[Room]) -> str:
         lacks.append(f"node {room.node_id.hex()[:10]} has {have}")
     more = f" and {len(lacks) - 3} nodes more" if len(lacks) > 3 else ""
     return (
-        f"infeasible: needs {asked}, and no node has that much even when idle "
+        f"{INFEASIBLE}: needs {asked}, and no node has that much even when idle "
         f"({'; '.join(lacks[:3])}{more}); waiting for a node that has"
     )
 

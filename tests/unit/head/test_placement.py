@@ -5,7 +5,8 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mray.node.head.placement import Choice, Room, choose
+from mray.node.head.placement import Choice, Room, allowed, choose, on_named
+from mray.placement import INFEASIBLE, Where
 from mray.resources import fits, to_fixed
 
 CPU1 = to_fixed({"CPU": 1})
@@ -83,3 +84,27 @@ def test_a_choice_is_feasible_and_a_wait_has_a_reason(
         assert fits(wanted, chosen.total)
         with_room = [r for r in rooms if fits(wanted, r.available)]
         assert not with_room or chosen in with_room
+
+
+def test_what_has_to_be_on_a_node_that_can_never_hold_it_can_never_be() -> None:
+    where, too_big = Where(A), to_fixed({"CPU": 100})
+    never = on_named(where, choose(too_big, {}, [room(A, 1, 1)]))
+    assert never.never
+    assert f"it has to be on node {A.hex()}" in never.reason
+    assert "100 CPU" in never.reason
+    for other in (Where(), Where(A, soft=True)):
+        assert not on_named(other, choose(too_big, {}, [room(A, 1, 1)])).never
+    waits = choose(CPU1, {}, [room(A, 1, 0)])
+    assert on_named(where, waits) == waits
+
+
+def test_labels_that_no_node_has_give_way_to_the_next_choice() -> None:
+    near, far = room(A, 1, 1), room(B, 1, 1)
+    near.labels, far.labels = {"zone": "a"}, {"zone": "b"}
+    zone = {name: {"zone": ("in", [name])} for name in "abc"}
+    where = Where(labels=zone["c"], fallbacks=[zone["b"], zone["a"]])
+    assert allowed(where, [near, far]) == ([far], None)
+    rooms, settled = allowed(Where(labels=zone["c"]), [near, far])
+    assert rooms == []
+    assert settled is not None
+    assert settled.reason.startswith(INFEASIBLE)
