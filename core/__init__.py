@@ -59,10 +59,10 @@ _LAZY = {
 
 
 def __getattr__(name: str) -> object:
-    if name == "get_runtime_context":
-        from mray.runtime_context import get_runtime_context
+    if name in ("get_runtime_context", "get_gpu_ids"):
+        from mray import runtime_context
 
-        return get_runtime_context
+        return getattr(runtime_context, name)
     if name in _IDS:
         from mray import id_types
 
@@ -75,7 +75,7 @@ def __getattr__(name: str) -> object:
         from mray.trace import timeline
 
         return timeline
-    if name in ("SCRIPT_MODE", "WORKER_MODE", "LOCAL_MODE"):
+    if name in ("SCRIPT_MODE", "WORKER_MODE"):
         from mray._private import worker
 
         return getattr(worker, name)
@@ -87,7 +87,6 @@ def __getattr__(name: str) -> object:
 
 
 __all__ = [
-    "LOCAL_MODE",
     "SCRIPT_MODE",
     "WORKER_MODE",
     "ActorClass",
@@ -112,6 +111,7 @@ __all__ = [
     "exceptions",
     "get",
     "get_actor",
+    "get_gpu_ids",
     "get_runtime_context",
     "init",
     "is_initialized",

@@ -12,6 +12,7 @@ from mray.id_types import ActorID, JobID, NodeID, PlacementGroupID, TaskID
 from mray.ids import NIL_ACTOR
 from mray.placement import plain
 from mray.resources import to_float
+from mray.runtime.accelerators import OTHER_KINDS
 from mray.runtime.calls import cancelled, present_work
 from mray.runtime_env import RuntimeEnv
 
@@ -58,6 +59,12 @@ class RuntimeContext:
             return to_float(plain(spec.resources))
         work = present_work()
         return to_float(work.template.resources) if work is not None else {}
+
+    def get_accelerator_ids(self) -> dict[str, list[str]]:
+        """The devices of the running task or actor, by kind; in a driver none. mray hands out GPUs
+        only, the other kinds of Ray's are there and empty."""
+        ids: dict[str, list[str]] = {"GPU": [str(device) for device in get_gpu_ids()]}
+        return ids | {kind: [] for kind in OTHER_KINDS}
 
     def get_placement_group_id(self) -> str | None:
         """The id of the placement group that the task or actor runs in, None for none."""
@@ -166,6 +173,13 @@ class RuntimeContext:
             "pid": os.getpid(),
             "namespace": self.namespace,
         }
+
+
+def get_gpu_ids() -> list[int] | list[str]:
+    """The GPUs of the running task or actor, in a driver none: numbers, or what was named by the
+    CUDA_VISIBLE_DEVICES that this process was started with."""
+    held = current.get().accelerators
+    return held.gpu_ids() if held is not None else []
 
 
 def get_runtime_context() -> RuntimeContext:

@@ -8,6 +8,7 @@ import pytest
 
 import mray
 from mray import current
+from mray._private import worker
 from mray._private.worker import global_worker
 
 
@@ -26,5 +27,5 @@ def test_the_mode_is_that_of_the_process(monkeypatch, runtime, mode, connected) 
 
 
 def test_modes_are_numbers_as_in_ray() -> None:
-    assert (mray.SCRIPT_MODE, mray.WORKER_MODE, mray.LOCAL_MODE) == (0, 1, 2)
+    assert (mray.SCRIPT_MODE, mray.WORKER_MODE, worker.LOCAL_MODE) == (0, 1, 2)
     assert mray._private.worker.global_worker is global_worker
