@@ -125,6 +125,9 @@ def details(found: MemoryObject, units: str = "auto") -> list[str]:
         f"  owner      {owner}",
         f"  why alive  {found.why}",
     ]
+    if found.stored_on:
+        nodes = ", ".join(node_id[:12] for node_id in found.stored_on)
+        lines.insert(3, f"  stored on  {nodes}")
     for reference in found.references:
         process = reference.process
         counts = ", ".join(f"{kind} {count}" for kind, count in reference.kinds.items())

@@ -5,6 +5,9 @@ The nodes share this machine, so bytes go through the loopback, encrypted as bet
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -207,3 +210,16 @@ def test_a_transfer_goes_on_from_another_node_when_its_source_is_killed(cluster:
     cluster.remove_node(node, allow_graceful=False)
     assert ray.get(task, timeout=60) == 100 * MIB
     assert ray.get(ref, timeout=60).sum() == 100 * MIB
+
+
+def test_reports_name_all_nodes_of_an_object(cluster: Cluster) -> None:
+    ref = ray.put(np.ones(4 * MIB, dtype=np.uint8))
+    ray.get(total.options(**on("c")).remote(ref), timeout=30)
+    nodes = {cluster.head_node.node_id, named(cluster, "c").node_id}
+    environ = {**os.environ, "MRAY_ADDRESS": cluster.head_node.address}
+    for command in (["memory", "--json"], ["list", "objects", "--json"]):
+        text = subprocess.run(
+            [sys.executable, "-m", "mray.cli", *command],
+            env=environ, capture_output=True, text=True, timeout=60, check=True,
+        ).stdout  # fmt: skip
+        assert all(node[:12] in text for node in nodes), text

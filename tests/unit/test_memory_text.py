@@ -137,6 +137,7 @@ def test_details_name_each_holder():
         f"Object {object_id(1).hex()}",
         "  size       40 MiB",
         "  state      ready",
+            "  stored on  6d1111111111",
         "  age        2 h",
         "  made by    put at /home/ada/job/train.py:12",
         "  owner      driver 4101",
