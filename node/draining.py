@@ -25,6 +25,8 @@ GRACE_S: Final = 30.0
 #: The head has to know that nothing is to be placed here before actors come back to it.
 _HEAD_KNOWS_S: Final = 0.2
 _LOOK_EVERY_S: Final = 0.05
+#: Leases whose worker waited in get when they were asked for are asked for again.
+_ASK_EVERY_S: Final = 0.5
 #: What is left is ended within.
 _STOP_S: Final = 5.0
 
@@ -80,6 +82,7 @@ class Draining:
         log.info("this node drains: %s (at most %.0f s)", self.reason, deadline_s)
         self._view.nodes[self._view.own_id].draining = True
         self._act(self._leases.drain(self.cause))
+        self._ask_back()
         for call in self.on_begin:
             call(deadline_s)
         self._pump.after(_HEAD_KNOWS_S, self._move_actors)
@@ -100,6 +103,12 @@ class Draining:
                 effects = pool.end(hold.worker, self.cause, pool.rules.grace_s)
                 self._act([e for e in effects if isinstance(e, Effect)])
         self._timer = self._pump.every(_LOOK_EVERY_S, self._look)
+
+    def _ask_back(self) -> None:
+        """An owner that keeps a lease would send one task after the other to it."""
+        if not self._daemon.stopping:
+            self._act(self._leases.ask_all_back())
+            self._pump.after(_ASK_EVERY_S, self._ask_back)
 
     def _look(self) -> None:
         waits = bool(self._leases.holds.by_lease) or any(is_busy() for is_busy in self.busy)

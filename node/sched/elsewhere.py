@@ -75,10 +75,9 @@ class Elsewhere:
         here = self.fits_here(line, total) and not self._view.nodes[self._view.own_id].draining
         if not others:
             return []
-        if not here:
-            if len(feasible) == 1:
-                self._view.debit(feasible[0], line.need, count, now)
-                return [Move(feasible[0], count, stay=True)]
+        if not here and len(feasible) == 1:
+            self._view.debit(feasible[0], line.need, count, now)
+            return [Move(feasible[0], count, stay=True)]
         sent: dict[bytes, int] = {}
         rooms = {node.info.node_id: dict(self._view.free(node, now)) for node in others}
         wished = self._wished(line, others)

@@ -1,7 +1,8 @@
 """This node's side of its membership: joining, heartbeats, and a head that goes and comes back.
 
-A heartbeat goes out when what it says has changed, at most every 50 ms, and every two seconds. A
-head on this machine is watched as a process; one elsewhere has to answer a Ping now and then.
+A heartbeat goes out when what it says has changed, at most every 50 ms, and every two seconds, or
+in two thirds of health_check_period_ms. A head on this machine is watched as a process; one
+elsewhere has to answer a Ping now and then.
 
     JOINED --its process ended, its pings are not answered--> AWAY --it answers--> registering
       ^                                                        |                       |
@@ -74,6 +75,9 @@ class HeadLink:
         self._requests = PatientRequests(self._pump, self._head_id)
         self._last: Heartbeat | None = None
         self._last_at = float("-inf")
+        # Often enough that one that is late is not taken for silence.
+        period_s = daemon.config.liveness.health_check_period_ms / 1000
+        self._beat_s = min(_HEARTBEAT_S, period_s * 2 / 3)
         self._news_timer: Timer | None = None
         self._silent_count = 0
         self._on_joined: Callable[[NodeRegistered], None] = lambda reply: None
@@ -132,7 +136,7 @@ class HeadLink:
             self._epoch = reply.epoch
             self._on_joined(reply)
             self._daemon.ready()
-            self._pump.every(_HEARTBEAT_S / 2, self._in_time)
+            self._pump.every(self._beat_s / 2, self._in_time)
             if not self._daemon.params.head_pid:
                 self._ping()
             return
@@ -159,7 +163,7 @@ class HeadLink:
 
     def _in_time(self) -> None:
         beat = self._beat()
-        if beat != self._last or self._pump.clock() - self._last_at >= _HEARTBEAT_S * 0.9:
+        if beat != self._last or self._pump.clock() - self._last_at >= self._beat_s * 0.9:
             self._send(beat)
 
     def _send(self, beat: Heartbeat) -> None:

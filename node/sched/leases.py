@@ -16,7 +16,7 @@ actors' places. Contains the pool and passes its effects on. Sends and starts no
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 
 import msgspec
 
@@ -26,7 +26,7 @@ from mray.node.sched.elsewhere import Elsewhere
 from mray.node.sched.gpus import gpu_amount
 from mray.node.sched.holds import Hold, Holds
 from mray.node.sched.invariants import check_holds, check_lines
-from mray.node.sched.lines import Line, infeasible_text, sum_needs
+from mray.node.sched.lines import Line, find_start, infeasible_text, sum_needs
 from mray.node.sched.moving import Moving
 from mray.node.sched.plan import StartPlan, workers_max
 from mray.node.sched.sharing import Pacing
@@ -74,8 +74,6 @@ class Leases:
         self._line_count = 0
         self._lease_count = 0
         self._turns = Turns(self.holds)
-        #: Lines that found no room in the last round.
-        self._short: list[Line] = []
         self._pacing = Pacing()
         #: The node's memory is above its soft mark: no new tasks, but one that all may wait for.
         self._memory_short = False
@@ -132,11 +130,11 @@ class Leases:
         if is_short == self._memory_short:
             return []
         self._memory_short = is_short
-        if not is_short:
-            return []
-        lent: dict[bytes, int] = {}
-        for hold in self.holds.by_lease.values():
-            lent[hold.owner] = lent.get(hold.owner, 0) + 1
+        return self.ask_all_back() if is_short else []
+
+    def ask_all_back(self) -> list[Effect]:
+        """Ask every owner for all leases that it has: idle ones now, busy ones when they drain."""
+        lent = Counter(hold.owner for hold in self.holds.by_lease.values())
         return [Send(owner, LeasesWanted(count)) for owner, count in lent.items()]
 
     def drain(self, cause: DeathCause) -> list[Effect]:
@@ -179,7 +177,7 @@ class Leases:
     def start_actor(self, message: StartActor) -> list[Effect]:
         """The head wants an actor here. Idempotent."""
         spec = message.spec
-        if self._find_start(spec.actor_id, message.incarnation) is not None:
+        if find_start(self._lines.values(), spec.actor_id, message.incarnation) is not None:
             return []
         if self.holds.place_of(spec.actor_id, message.incarnation) is not None:
             return []
@@ -205,7 +203,7 @@ class Leases:
 
     def stop_actor(self, message: StopActor) -> list[Effect]:
         """The head wants an actor to end, at once or after the calls it has."""
-        found = self._find_start(message.actor_id, message.incarnation)
+        found = find_start(self._lines.values(), message.actor_id, message.incarnation)
         if found is not None:
             line, start = found
             line.starts.remove(start)
@@ -395,21 +393,18 @@ class Leases:
                     left[line.number] -= 1
                     moved = True
                     break
-        self._short = [line for number, line in short.items() if left[number]]
-        self._note_passed_over(granted, now)
+        waiting = [line for number, line in short.items() if left[number]]
+        self._note_passed_over(waiting, granted, now)
         self._lines = {at: line for at, line in self._lines.items() if line.count}
         effects += self._through(plan.make_room())
         effects += self._through(self.pool.want(plan.wanted, now))
-        lent = [
-            hold
-            for hold in self.holds.by_lease.values()
-            if self.pool.workers[hold.worker].state == "leased"
-        ] if self._short else []  # fmt: skip
-        effects += self._pacing.ask_back(self._short, lent, bool(granted), now)
+        workers, by_lease = self.pool.workers, self.holds.by_lease
+        lent = [hold for hold in by_lease.values() if workers[hold.worker].state == "leased"]
+        effects += self._pacing.ask_back(waiting, lent, bool(granted), now)
         return effects + self._moving.give_back(self._lines.values(), left, stuck, now)
 
-    def _note_passed_over(self, granted: set[int], now: float) -> None:
-        short = {line.number for line in self._short}
+    def _note_passed_over(self, waiting: list[Line], granted: set[int], now: float) -> None:
+        short = {line.number for line in waiting}
         for line in self._lines.values():
             if line.number not in short:
                 line.passed_over_at = None
@@ -496,10 +491,3 @@ class Leases:
         line = Line(self._line_count, owner, class_id, key, need, hold, label)
         self._lines[at] = line
         return line
-
-    def _find_start(self, actor_id: bytes, incarnation: int) -> tuple[Line, StartActor] | None:
-        for line in self._lines.values():
-            for start in line.starts:
-                if start.spec.actor_id == actor_id and start.incarnation == incarnation:
-                    return line, start
-        return None

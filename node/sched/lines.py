@@ -113,6 +113,17 @@ class Line:
         return max(self.passed_over_at + CLAIM_AFTER_S, self.rest_until)
 
 
+def find_start(
+    lines: Iterable[Line], actor_id: bytes, incarnation: int
+) -> tuple[Line, StartActor] | None:
+    """Where the start of this incarnation of an actor waits."""
+    for line in lines:
+        for start in line.starts:
+            if start.spec.actor_id == actor_id and start.incarnation == incarnation:
+                return line, start
+    return None
+
+
 def sum_needs(lines: Iterable[Line]) -> list[tuple[Resources, int]]:
     """What waits, summed by needs, oldest first; bundles, which the head tells of, are left out."""
     sums: dict[tuple[tuple[str, int], ...], tuple[Resources, int]] = {}

@@ -12,8 +12,8 @@ from mray.cluster_utils import Cluster, ClusterNode
 #: A node that is not heard of for so long is dead: nobody wants to wait for 10 s.
 SETTINGS = {
     "same_machine_ipc": False,
-    "health_check_period_ms": 500,
-    "health_check_timeout_ms": 2000,
+    "health_check_period_ms": 1000,
+    "health_check_timeout_ms": 3000,
 }
 
 
