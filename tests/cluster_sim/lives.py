@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import tempfile
 from typing import Any
 
@@ -182,6 +183,11 @@ class Life:
         asleep_s = max(door.stopped_until for door in self.world.doors.values()) - self.world.now
         self.world.pass_time(max(0.0, asleep_s) + REST_S)
         cluster = self.cluster
+        if any(rt.references.entries for rt in cluster.runtimes.values()):
+            gc.collect()  # An error's traceback can hold a cycle of ours.
+            for door in self.world.doors.values():
+                door.turn_soon()
+            self.world.pass_time(REST_S)
         for process_id, rt in cluster.runtimes.items():
             left = list(rt.references.entries.values())
             if left:
