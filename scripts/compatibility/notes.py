@@ -12,7 +12,7 @@ from typing import Final
 
 _AUTOSCALER: Final = "mray starts no machines: add nodes by `mray start --address`"
 _TENSORS: Final = "tensors go through the object store, read in place"
-_DASK: Final = "dask's own callbacks and progress bars show nothing of tasks: use `mray list tasks`"
+_DASK: Final = "show progress by a RayDaskCallback, or look at `mray list tasks`"
 
 NOTES: Final[dict[str, tuple[str, str]]] = {
     # -- options
@@ -52,7 +52,6 @@ NOTES: Final[dict[str, tuple[str, str]]] = {
     "internal": ("absent", "Ray's own use"),
     "job_submission.JobErrorType": ("absent", "errors of jobs are told as text"),
     "util.dask.ProgressBarCallback": ("absent", _DASK),
-    "util.dask.RayDaskCallback": ("absent", _DASK),
     "util.dask.dataframe_optimize": ("absent", "dask optimizes frames itself"),
     "util.debug.Suspect": ("absent", "leaks are shown by `mray memory`"),
     "util.serialization.StandaloneSerializationContext": ("absent", "use `ray.cloudpickle`"),

@@ -186,6 +186,42 @@ def test_persisted_results_can_be_computed_by_dask_itself(module):
 def test_arguments_without_meaning_are_refused(get):
     with pytest.raises(TypeError):
         get(GRAPH, "d", no_such_argument=1)
-    with pytest.raises(ValueError):
+    with pytest.raises(TypeError):
         get(GRAPH, "d", ray_callbacks=[object()])
     assert get(GRAPH, "d", num_workers=2) == 5
+
+
+def test_callbacks_are_called_around_tasks(ray, module, get, tmp_path):
+    before, after, all_of_it, done = [], [], [], []
+    log = tmp_path / "log"
+
+    class Watch(module.RayDaskCallback):
+        def _ray_presubmit(self, task, key, deps):
+            before.append(key)
+            return 100 if key == "b" else None
+
+        def _ray_postsubmit(self, task, key, deps, object_ref):
+            after.append((key, isinstance(object_ref, ray.ObjectRef)))
+
+        def _ray_postsubmit_all(self, object_refs, dsk):
+            all_of_it.append(object_refs)
+
+        def _ray_finish(self, result):
+            done.append(result)
+
+    def pretask(key, object_refs):
+        return f"{key} of {len(object_refs)}"
+
+    def posttask(key, result, pre_state):
+        with open(log, "a") as file:
+            file.write(f"{pre_state} is {result}\n")
+
+    graph = {"a": 1, "b": (lambda x: x + 1, "a"), "c": (lambda x, y: x * y, "a", "b")}
+    with Watch(), module.RayDaskCallback(ray_pretask=pretask, ray_posttask=posttask):
+        assert get(graph, "c") == 100
+    assert [key for key in before if key != "a"] == ["b", "c"]
+    assert [entry for entry in after if entry[0] != "a"] == [("c", True)]
+    assert len(all_of_it) == len(done) == 1
+    assert log.read_text().splitlines()[-1] == "c of 2 is 100"
+    assert get(graph, "c") == 2
+    assert len(before) <= 3, "it is active no more"

@@ -10,6 +10,7 @@ except ImportError as error:
         "mray.util.dask needs dask, which is not installed: pip install 'mray[dask]'", name="dask"
     ) from error
 
+from mray.util.dask.callbacks import RayDaskCallback
 from mray.util.dask.scheduler import (
     disable_dask_on_ray,
     enable_dask_on_ray,
@@ -19,6 +20,7 @@ from mray.util.dask.scheduler import (
 )
 
 __all__ = [
+    "RayDaskCallback",
     "disable_dask_on_ray",
     "enable_dask_on_ray",
     "ray_dask_get",

@@ -24,6 +24,7 @@ from dask.utils import key_split
 from mray import api
 from mray.decorator import remote
 from mray.object_ref import ObjectRef
+from mray.util.dask.callbacks import Hooks, RayDaskCallback, run_between
 
 #: See call_sites.py.
 CALLS_FOR_USERS = True
@@ -43,6 +44,7 @@ def _run(node: Any, keys: list[Key], *values: Any) -> Any:
 
 
 _task = remote(_run)
+_watched_task = remote(run_between)
 
 
 class _Kept:
@@ -66,13 +68,15 @@ def ray_dask_get(
     *,
     ray_remote_args: Mapping[str, Any] | None = None,
     ray_persist: bool = False,
+    ray_callbacks: Sequence[RayDaskCallback] | None = None,
     **kwargs: Any,
 ) -> Any:
     """Compute ``keys`` (one key, or nested lists of them) of a dask graph or expression.
 
     ``ray_remote_args``: options of the tasks, as ``.options()`` takes them; those that
     ``dask.annotate(ray_remote_args=...)`` gives to single tasks come first. ``ray_persist``: the
-    results stay in the cluster, and dask tasks that read them are returned.
+    results stay in the cluster, and dask tasks that read them are returned. ``ray_callbacks``:
+    their hooks are called, beside those of the active ones.
 
     Returns the values, lists of keys as tuples. Raises what the tasks raised, KeyError for keys
     that are not in the graph, RuntimeError for a graph with a cycle, ValueError or TypeError for
@@ -82,12 +86,16 @@ def ray_dask_get(
     options = _options_of_keys(dsk, dict(ray_remote_args or {}))
     if not isinstance(dsk, Mapping):
         dsk = dsk.__dask_graph__()
-    refs = _submitted(convert_legacy_graph(dsk), list(_flat(keys)), options)
+    hooks = Hooks(ray_callbacks or ())
+    refs = _submitted(convert_legacy_graph(dsk), list(_flat(keys)), options, hooks)
+    hooks.all_submitted(list(refs.values()), dsk)
     if ray_persist:
         return _nested(keys, {key: Task(key, _fetch, _Kept(ref)) for key, ref in refs.items()})
     wanted = list(dict.fromkeys(refs.values()))
     values = dict(zip(wanted, api.get(wanted), strict=True))
-    return _nested(keys, {key: values[ref] for key, ref in refs.items()})
+    result = _nested(keys, {key: values[ref] for key, ref in refs.items()})
+    hooks.finish(result)
+    return result
 
 
 #: Ray's name of a scheduler that submits in the caller's thread; here they all do.
@@ -120,7 +128,10 @@ def disable_dask_on_ray() -> Any:
 
 
 def _submitted(
-    graph: Mapping[Key, GraphNode], wanted: list[Key], options: Callable[[Key], dict[str, Any]]
+    graph: Mapping[Key, GraphNode],
+    wanted: list[Key],
+    options: Callable[[Key], dict[str, Any]],
+    hooks: Hooks,
 ) -> dict[Key, Ref]:
     """Submit all that the wanted keys need; the references of these keys."""
     order = list(_in_order(graph, wanted))
@@ -136,14 +147,32 @@ def _submitted(
         elif isinstance(node, Alias):
             refs[key] = refs[node.target]
         else:
-            needed = list(node.dependencies)
-            task = _named(f"dask:{key_split(key)}", options(key))
-            refs[key] = task.remote(node, needed, *(refs[dependency] for dependency in needed))
+            needed = {dependency: refs[dependency] for dependency in node.dependencies}
+            refs[key] = _submit(node, key, needed, options(key), hooks)
         for dependency in node.dependencies:
             uses[dependency] -= 1
             if not uses[dependency]:
                 del refs[dependency]
     return {key: refs[key] for key in wanted}
+
+
+def _submit(
+    node: GraphNode, key: Key, needed: dict[Key, Ref], options: dict[str, Any], hooks: Hooks
+) -> Ref:
+    for before in hooks.presubmit:
+        instead = before(node, key, needed)
+        if instead is not None:
+            return api.put(instead)
+    name = f"dask:{key_split(key)}"
+    ref: Ref
+    if hooks.around:
+        task = _watched_task.options(name=name, **options)
+        ref = task.remote(node, list(needed), key, hooks.around, *needed.values())
+    else:
+        ref = _named(name, options).remote(node, list(needed), *needed.values())
+    for after in hooks.postsubmit:
+        after(node, key, needed, ref)
+    return ref
 
 
 def _in_order(graph: Mapping[Key, GraphNode], wanted: list[Key]) -> Iterator[Key]:
@@ -228,10 +257,8 @@ def _refuse_resources(given: Mapping[str, Any] | Sequence[str]) -> None:
 
 def _check(kwargs: dict[str, Any]) -> None:
     _refuse_resources(kwargs)
-    for name, value in kwargs.items():
-        if name == "ray_callbacks" and value is not None:
-            raise ValueError("ray_callbacks are not supported by this version of mray")
-        if name not in ("ray_callbacks", *_OF_THREADS):
+    for name in kwargs:
+        if name not in _OF_THREADS:
             raise TypeError(f"ray_dask_get() got an unexpected keyword argument {name!r}")
     if Callback.active:
         log.warning(
