@@ -43,7 +43,6 @@ NOTES: Final[dict[str, tuple[str, str]]] = {
     "runtime_env.py_modules": ("", "local directories, wheels and zips, no remote URIs"),
     "runtime_env.working_dir": ("", "a local directory or zip, no remote URIs"),
     # -- names
-    "actor.ActorClassInheritanceException": ("absent", "inheriting from one is a TypeError"),
     "autoscaler.sdk.*": ("absent", _AUTOSCALER),
     "autoscaler.sdk.request_resources": ("differs", "changes nothing, and says so"),
     "cluster_utils.AutoscalingCluster": ("absent", _AUTOSCALER),
