@@ -23,6 +23,7 @@ from mray.rpc.pump import RequestFailed
 from mray.runtime.arguments import pack_arguments, spec_of, unknown_templates
 from mray.runtime.explaining import reason_of
 from mray.runtime.failing import failure_of
+from mray.runtime.locality import Locality
 from mray.runtime.oom_retrying import out_of_memory
 from mray.serialization.context import collector
 from mray.serialization.error_names import error_of
@@ -93,6 +94,7 @@ class TasksPart:
         self._exported: dict[bytes, bytes] = {}
         #: Keys of exports whose references are captured.
         self._captured: set[bytes] = set()
+        self.locality = Locality(self)
         #: Tasks not finished, by task id: for explanations and cancelling.
         self.pending: dict[bytes, Task] = {}
         #: In a worker: cancelled tasks that run here, and whether by force. What they still submit
@@ -280,6 +282,7 @@ class TasksPart:
                 self.fail(task, error)
                 return
             task.ready_at = self.rt.pump.clock()
+            self.locality.consider(task)
         self.dispatcher.submit(task)
 
     def turn(self, now: float) -> None:

@@ -71,11 +71,13 @@ def choose(
 
 def _rank(need: Mapping[str, int], room: Room, spread: bool) -> tuple[float, bool]:
     """Lower is better."""
-    used = 0.0
+    used, then = 0.0, 0.0
     for name, amount in room.total.items():
         if amount > 0 and (name in need or name in ("CPU", "GPU", "memory")):
-            used = max(used, 1 - (room.available.get(name, 0) - need.get(name, 0)) / amount)
-    return used if spread or used > PACKED_UNTIL else 0.0, not room.is_head
+            left = room.available.get(name, 0)
+            used = max(used, 1 - left / amount)
+            then = max(then, 1 - (left - need.get(name, 0)) / amount)
+    return then if spread or used >= PACKED_UNTIL else 0.0, not room.is_head
 
 
 def choose_in_group(

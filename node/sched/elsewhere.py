@@ -26,6 +26,8 @@ from mray.resources import Resources, fits, take
 PACKED_UNTIL: Final = 0.5
 #: Units of one line that are placed in one go.
 _UNITS_MAX: Final = 256
+#: What counts as scarce even if a request does not ask for it.
+_CRITICAL: Final = ("CPU", "GPU", "memory")
 
 
 class Move(NamedTuple):
@@ -115,7 +117,7 @@ class Elsewhere:
             after = [node_id for node_id in order if node_id > self._last]
             self._last = (after or order)[0]
             return self._last
-        if here and _used(need, free, total) <= PACKED_UNTIL:
+        if here and _used({}, free, total) < PACKED_UNTIL:
             return own
         best, least = (own, _used(need, free, total)) if here else (None, 2.0)
         for node_id in with_room:
@@ -170,6 +172,6 @@ def _used(need: Resources, free: Resources, total: Resources) -> float:
     """The share of its scarcest resource that is in use once ``need`` is taken."""
     most = 0.0
     for name, amount in total.items():
-        if amount > 0 and (name in need or name in ("CPU", "GPU", "memory")):
+        if amount > 0 and (name in need or name in _CRITICAL):
             most = max(most, 1 - (free.get(name, 0) - need.get(name, 0)) / amount)
     return most
