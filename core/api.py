@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from mray import config as config_module
 from mray import current, init_arguments, init_defaults
+from mray.ids import new_namespace
 from mray.object_ref import ObjectRef
 from mray.object_ref_generator import ObjectRefGenerator
 from mray.resources import to_float
@@ -170,7 +171,7 @@ def init(
         try:
             driver = driver_module.connect(
                 joined,
-                namespace=namespace or resolved.config.driver.namespace,
+                namespace=namespace or resolved.config.driver.namespace or new_namespace(),
                 runtime_env=runtime_env or {},
                 log_to_driver=log_to_driver,
                 environ=dict(os.environ),

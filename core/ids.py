@@ -71,6 +71,11 @@ def is_on(process_id: bytes, node_id: bytes) -> bool:
     return process_id[-_NODE_TAIL:] == node_id[-_NODE_TAIL:]
 
 
+def new_namespace() -> str:
+    """The namespace of a driver that names none: nobody else's."""
+    return os.urandom(16).hex()
+
+
 def job_id(number: int) -> JobId:
     """The id of the ``number``-th job of a cluster, as Ray prints it (``01000000``)."""
     return JobId(number.to_bytes(JOB_BYTES, "little"))

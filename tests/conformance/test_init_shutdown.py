@@ -97,3 +97,15 @@ def test_workers_end_with_the_cluster(disconnected, wait_exit):
     pids = ray.get([actor.pid.remote(), pid.remote()], timeout=60)
     ray.shutdown()
     assert all(wait_exit(p) for p in pids)
+
+
+def test_a_driver_without_a_namespace_has_one_of_its_own(engine):
+    names = []
+    for _ in range(2):
+        engine.init(address="local", num_cpus=1, log_to_driver=False)
+        try:
+            names.append(engine.get_runtime_context().namespace)
+        finally:
+            engine.shutdown()
+    assert all(names)
+    assert names[0] != names[1]
