@@ -49,6 +49,8 @@ WRITES: Final = (
 #: How long requests wait for a storage that cannot be written, before they are refused.
 WAIT_S: Final = 3.0
 _RETRY_S: Final = 0.25
+#: What comes in a trouble that has lasted waits no shorter than this.
+_AT_LEAST_S: Final = 2 * _RETRY_S
 #: A head that has nothing to write looks so often whether it still rules, and could write.
 _LOOK_S: Final = 2.0
 
@@ -64,8 +66,9 @@ class Journal:
         self._outbox: list[tuple[bytes, Message]] = []
         #: Requests of which the answers may be in the outbox.
         self._asked: dict[tuple[bytes, int], None] = {}
-        #: Requests that came while the storage could not be written, and are not begun.
-        self._deferred: list[tuple[bytes, Any, Callable[[], None]]] = []
+        #: Requests that came while the storage could not be written, and are not begun; each with
+        #: the moment to refuse it.
+        self._deferred: list[tuple[float, bytes, Any, Callable[[], None]]] = []
         #: Why the storage cannot be written, since when, and when it is tried again.
         self.trouble = ""
         self._since = 0.0
@@ -89,10 +92,11 @@ class Journal:
         elif not self.trouble:
             self._asked[sender, message.rid] = None
             go()
-        elif self._pump.clock() >= self._since + WAIT_S:
-            self._refuse(sender, message.rid)
         else:
-            self._deferred.append((sender, message, go))
+            # However long the trouble has lasted: the storage is tried once more before it counts.
+            due_at = max(self._since + WAIT_S, self._pump.clock() + _AT_LEAST_S)
+            self._deferred.append((due_at, sender, message, go))
+            self._pump.at(due_at, self._lose_patience)
 
     def persist(self, table: str, key: bytes, value: bytes | None) -> None:
         """A row that the present round's messages wait for."""
@@ -159,7 +163,8 @@ class Journal:
 
     def _lose_patience(self) -> None:
         """Refuse what waits, if it has waited for long enough."""
-        if not self.trouble or self._pump.clock() < self._since + WAIT_S:
+        now = self._pump.clock()
+        if not self.trouble or now < self._since + WAIT_S:
             return
         asked, self._asked = self._asked, {}
         self._outbox = [
@@ -169,9 +174,10 @@ class Journal:
         ]
         for sender, rid in asked:
             self._refuse(sender, rid)
-        deferred, self._deferred = self._deferred, []
-        for sender, message, _ in deferred:
-            self._refuse(sender, message.rid)
+        for due_at, sender, message, _ in self._deferred:
+            if due_at <= now:
+                self._refuse(sender, message.rid)
+        self._deferred = [one for one in self._deferred if one[0] > now]
 
     def _refuse(self, sender: bytes, rid: int) -> None:
         since = format_duration(self._pump.clock() - self._since)
@@ -183,7 +189,7 @@ class Journal:
         log.warning("the head's storage can be written again, after %s", since)
         self.trouble = ""
         deferred, self._deferred = self._deferred, []
-        for sender, message, go in deferred:
+        for _, sender, message, go in deferred:
             self._asked[sender, message.rid] = None
             self._pump.call_soon(go)
 

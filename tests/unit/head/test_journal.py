@@ -172,12 +172,15 @@ def test_requests_are_refused_after_a_while_and_reads_go_on(bench: Bench) -> Non
     assert "no space" in answers[0].text  # type: ignore[attr-defined]
     bench.put(3)
     bench.look(10)
-    assert [type(message) for _, message in bench.loop.take()] == [Refused, Nodes]
+    assert [type(message) for _, message in bench.loop.take()] == [Nodes]
+    bench.loop.pass_time(0.5)
+    assert [type(message) for _, message in bench.loop.take()] == [Refused]
     # What nodes told is not lost, and orders leave once that is written.
     bench.disk.failure = None
     bench.loop.pass_time(1.0)
     assert bench.loop.take() == [(NODE, Ack(0))]
     assert ("actors", b"a") in bench.disk.rows
+    assert ("kv", b"k3") not in bench.disk.rows
     bench.put(4)
     bench.loop.turn()
     assert bench.loop.take() == [(CLI, KvPutDone(4, True))]
@@ -234,3 +237,15 @@ def test_a_head_without_work_finds_out_that_it_cannot_write(bench: Bench) -> Non
     bench.loop.pass_time(0.3)
     bench.loop.pass_time(0.0)
     assert bench.loop.take() == [(CLI, KvPutDone(1, True))]
+
+
+def test_a_request_after_a_long_trouble_is_served_if_it_is_over(bench: Bench) -> None:
+    bench.disk.failure = StorageError("no space")
+    bench.beat()
+    bench.loop.turn()
+    bench.loop.pass_time(100.0)
+    bench.disk.failure = None
+    bench.put(1)
+    bench.loop.pass_time(0.3)
+    bench.loop.pass_time(0.0)
+    assert [message for _, message in bench.loop.take()] == [Ack(0), KvPutDone(1, True)]
