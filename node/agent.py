@@ -32,8 +32,7 @@ from mray.node.sched.group_service import GroupService
 from mray.node.sched.head_link import HeadLink
 from mray.node.sched.identity import open_store, reach
 from mray.node.sched.leases import Effect, Leases, Send, TellHead, workers_max
-from mray.node.transfer.opening import pull_rules
-from mray.node.transfer.service import Transfer
+from mray.node.transfer.opening import open_transfer
 from mray.node.workers.child import log_paths
 from mray.node.workers.children import Children
 from mray.node.workers.death import describe
@@ -137,13 +136,12 @@ class Node:
             on_change=self._changed,
             on_own_end=lambda text: daemon.stop(text, 0.0),
         )  # fmt: skip
-        self._transfer = Transfer(
-            self._pump, self._store, self._node_id, bulk, self._neighbours.view.address_of,
-            pull_rules(config, self.info.store_capacity_bytes),
-        )  # fmt: skip
+        self._transfer, leaving = open_transfer(self._pump, self._store, bulk, view, config)
         self._draining = Draining(
-            daemon, self._head, view, self._leases, self._act, [lambda: len(self._runner) > 0]
-        )
+            daemon, self._head, view, self._leases, self._act,
+            [lambda: len(self._runner) > 0, leaving.busy],
+        )  # fmt: skip
+        self._draining.on_begin.append(leaving.begin)
         self._reach = reach(daemon)
         self._timers = Deadlines(self._pump)
         self._leases_changed = True

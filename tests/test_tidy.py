@@ -45,6 +45,7 @@ SHELLS = {
     "node/sched/head_link.py": "talks to the head",
     "node/sched/identity.py": "opens the store, reads the machine's name",
     "node/transfer/bulk.py": "a thread and its sockets",
+    "node/transfer/leaving.py": "asks other nodes, logs",
     "node/transfer/opening.py": "opens the sockets",
     "node/transfer/service.py": "tells the time, logs",
 }

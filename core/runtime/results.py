@@ -145,8 +145,10 @@ class Results:
                 packed.write_into(view, copy)
 
         made = object_id(TaskId(done.spec.task_id), index)
-        self.rt.store.put(made, done.owner.process_id, size, write)
-        return None, Located(self.rt.node.node_id, size), refs
+        own = self.rt.node.node_id
+        owner = done.owner if done.owner.node_id != own else None
+        self.rt.store.put(made, done.owner.process_id, size, write, owner=owner)
+        return None, Located(own, size), refs
 
     def verdict(self, template: TaskTemplate, error: BaseException) -> int:
         """The status of a call that raised: to be retried, or not."""

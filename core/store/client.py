@@ -147,11 +147,12 @@ class StoreClient:
         write: Callable[[memoryview], None],
         *,
         adopt: bool = False,
+        owner: Address | None = None,
     ) -> None:
         """Store an object of ``size`` bytes that ``write`` fills, in place.
 
         ``write`` must not keep the view it is given. ``adopt``: remember the place, as by
-        ``place``; only for what this process owns.
+        ``place``; only for what this process owns. ``owner``: its address, of one on another node.
 
         Raises ObjectStoreFullError when there is no room in the store or in its file system,
         OutOfDiskError when there is none on disk to make some,
@@ -164,7 +165,7 @@ class StoreClient:
                 raise ValueError(f"object {object_id.hex()} is being written by another thread")
             self._writing.add(object_id)
         try:
-            offset = self._reserve(object_id, owner_id, size)
+            offset = self._reserve(object_id, owner_id, size, owner)
             view = self._map.write(offset, size)
             write(view)
             view.release()
@@ -350,7 +351,7 @@ class StoreClient:
                 "connection; call init() here, or start processes by another way than fork"
             )
 
-    def _reserve(self, object_id: bytes, owner_id: bytes, size: int) -> int:
+    def _reserve(self, object_id: bytes, owner_id: bytes, size: int, owner: Address | None) -> int:
         """Have a range given out and claim its pages; returns its offset."""
         failure: OSError | None = None
         overflow = False
@@ -358,7 +359,9 @@ class StoreClient:
         # else takes those too, the object is made on disk.
         for on_disk in (False, False, True):
             created = self._ask(
-                lambda rid, on_disk=on_disk: CreateObject(rid, object_id, size, owner_id, on_disk),  # type: ignore[misc]
+                lambda rid, on_disk=on_disk: CreateObject(  # type: ignore[misc]
+                    rid, object_id, size, owner_id, on_disk, owner
+                ),
                 _CREATE_TIMEOUT_S,
             )
             if isinstance(created, Refused):

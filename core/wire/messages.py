@@ -762,6 +762,8 @@ class CreateObject(Message, frozen=True, tag=60):
     owner_id: bytes
     #: The system has no pages for it in memory: make it in the overflow file, where there is one.
     on_disk: bool = False
+    #: How an owner on another node is reached.
+    owner: Address | None = None
 
 
 class ObjectCreated(Message, frozen=True, tag=61):

@@ -116,6 +116,8 @@ class StoreServer:
         #: What brings objects from other nodes; it writes under the id of this node.
         self.transfer: Transfer | None = None
         self.own_id = b""
+        #: How owners on other nodes are reached, of what is stored here.
+        self.owners: dict[bytes, Address] = {}
         #: What to do with each kind of message: for the daemon's table of handlers.
         self.handlers: dict[type[Message], Callable[[bytes, Any], None]] = {
             CreateObject: self.create_object,
@@ -165,6 +167,8 @@ class StoreServer:
 
     def create_object(self, sender: bytes, message: CreateObject) -> None:
         """Answered by ObjectCreated, or Refused (ObjectStoreFullError, OwnerDiedError)."""
+        if message.owner is not None:
+            self.owners[message.owner_id] = message.owner
         try:
             effects = self.store.create(
                 sender, message.rid, message.object_id, message.size_bytes, message.owner_id,
@@ -281,6 +285,7 @@ class StoreServer:
 
     def owner_died(self, process_id: bytes) -> None:
         """A process of any node has ended: what it owned is freed."""
+        self.owners.pop(process_id, None)
         self._perform(self.store.owner_died(process_id, self._clock()))
         if self.transfer is not None:
             self.transfer.owner_died(process_id)

@@ -1,16 +1,21 @@
-"""Opening a node's bulk connection, where the node is to be reached from others."""
+"""Making a node's transfers: the bulk connection, where others are to reach it, and the rest."""
 
 from __future__ import annotations
 
 from mray.config.sections import Config
 from mray.node.daemon import Daemon, StartFailed
+from mray.node.objects.server import StoreServer
 from mray.node.objects.spill_pool import StoreMemory
+from mray.node.sched.cluster_view import ClusterView
 from mray.node.transfer.bulk import Bulk
 from mray.node.transfer.chunks import bulk_name
+from mray.node.transfer.leaving import Leaving
 from mray.node.transfer.pulls import PullRules
+from mray.node.transfer.service import Transfer
 from mray.rpc.bulk_door import BulkDoor
 from mray.rpc.door import Keys
 from mray.rpc.endpoints import join_host_port
+from mray.rpc.pump import Pump
 
 
 def pull_rules(config: Config, capacity_bytes: int) -> PullRules:
@@ -21,6 +26,17 @@ def pull_rules(config: Config, capacity_bytes: int) -> PullRules:
         chunk_bytes=transfer.object_manager_default_chunk_size,
         window_bytes=transfer.pull_window_bytes,
     )
+
+
+def open_transfer(
+    pump: Pump, store: StoreServer, bulk: Bulk | None, view: ClusterView, config: Config
+) -> tuple[Transfer, Leaving]:
+    """The transfers of a node, and what becomes of its objects when it drains."""
+    rules = pull_rules(config, store.arena.capacity_bytes)
+    transfer = Transfer(pump, store, view.own_id, bulk, view.address_of, rules)
+    leaving = Leaving(pump, store, transfer, view)
+    transfer.handlers.update(leaving.handlers)
+    return transfer, leaving
 
 
 def open_bulk(

@@ -100,6 +100,10 @@ class Transfer:
         self._filling: dict[int, Span] = {}
         #: Processes that wait() for objects.
         self._fetchers: dict[bytes, dict[bytes, None]] = {}
+        #: Called with each object that came and was waited for, or cannot be had, and why.
+        self.on_fetched: list[Callable[[bytes, str], None]] = []
+        #: Whether another node keeps an object instead of this one, which drains.
+        self.is_moved: Callable[[bytes], bool] = lambda object_id: False
         #: Copies made, to be told to their owners.
         self._made: dict[Address, list[bytes]] = {}
         self.pulled_bytes_total = 0
@@ -115,7 +119,7 @@ class Transfer:
         readers wait; ``want`` them next."""
         absent = []
         for object_id, source in zip(message.object_ids, message.sources, strict=False):
-            if self._comes(object_id, source):
+            if self.comes(object_id, source):
                 self._store.expect(object_id)
                 absent.append((object_id, source))
         return absent
@@ -134,7 +138,7 @@ class Transfer:
             raise ValueError(f"objects are not fetched with priority {message.priority}")
         here, absent = [], []
         for object_id, source in zip(message.object_ids, message.sources, strict=True):
-            if self._comes(object_id, source):
+            if self.comes(object_id, source):
                 absent.append((object_id, source))
                 if message.priority == WAIT:
                     self._fetchers.setdefault(object_id, {})[sender] = None
@@ -144,7 +148,8 @@ class Transfer:
             self._pump.send(sender, ObjectsFetched(here, [""] * len(here)))
         self.want(absent, message.priority)
 
-    def _comes(self, object_id: bytes, source: Source) -> bool:
+    def comes(self, object_id: bytes, source: Source) -> bool:
+        """Whether an object is not here and may come from another node."""
         if self._bulk is None or source.size_bytes < 0:
             return False
         if self._store.has(object_id):
@@ -193,6 +198,8 @@ class Transfer:
         for owner_id in self._store.owners():
             if is_on(owner_id, node_id):
                 self._server.owner_died(owner_id)
+        for owner_id in [one for one in self._server.owners if is_on(one, node_id)]:
+            del self._server.owners[owner_id]
         self.event(lambda: self.pulls.node_gone(node_id, self._now()))
         self.event(lambda: self.pushes.node_gone(node_id))
         if self._bulk is not None:
@@ -201,13 +208,15 @@ class Transfer:
 
     def promote_copies(self, sender: bytes, message: PromoteCopies) -> None:
         """Handler, answered by PromotedCopies."""
-        missing = self._server.promote(message.object_ids)
+        missing = [object_id for object_id in message.object_ids if self.is_moved(object_id)]
+        here = [object_id for object_id in message.object_ids if not self.is_moved(object_id)]
+        missing += self._server.promote(here)
         self._pump.send(sender, PromotedCopies(message.rid, missing))
 
     def evicted(self, owner: Address, object_ids: Sequence[bytes]) -> None:
         """Further copies have made room."""
         text = "it made room for others"
-        self._tell_owner(owner, CopyGone(list(object_ids), self._node_id, text))
+        self.tell_owner(owner, CopyGone(list(object_ids), self._node_id, text))
 
     # -------------------------------------------------------------------------------- the store
 
@@ -342,7 +351,7 @@ class Transfer:
         if self._made:
             made, self._made = self._made, {}
             for owner, object_ids in made.items():
-                self._tell_owner(owner, CopyMade(object_ids, self._node_id))
+                self.tell_owner(owner, CopyMade(object_ids, self._node_id))
 
     def _perform(self, effect: PullEffect | PushEffect) -> None:
         bulk = self._bulk
@@ -398,6 +407,7 @@ class Transfer:
             self._fetched(object_id, "it was freed")
             return
         self.pulled_bytes_total += span.size
+        self._server.owners[owner.process_id] = owner
         self._made.setdefault(owner, []).append(object_id)
         self.serving.keep(object_id, span)
         self._fetched(object_id, "")
@@ -413,6 +423,8 @@ class Transfer:
     def _fetched(self, object_id: bytes, reason: str) -> None:
         for process_id in self._fetchers.pop(object_id, ()):
             self._pump.send(process_id, ObjectsFetched([object_id], [reason]))
+        for call in self.on_fetched:
+            call(object_id, reason)
 
     def _ask_owner(self, object_id: bytes, owner: Address) -> None:
         def answered(reply: Message) -> None:
@@ -429,7 +441,8 @@ class Transfer:
             self.pulls.rules.locate_s,
         )  # fmt: skip
 
-    def _tell_owner(self, owner: Address, message: Message) -> None:
+    def tell_owner(self, owner: Address, message: Message) -> None:
+        """Send to an owner, wherever it is."""
         self._reach(owner)
         # An owner that is gone is told by its end.
         self._pump.send(owner.process_id, message)

@@ -18,7 +18,7 @@ import pytest
 import mray as ray
 from mray import current
 from mray.cluster_utils import Cluster, ClusterNode
-from mray.wire.messages import GetNodes, GetStoreStats, Nodes, StoreStats
+from mray.wire.messages import Ack, DrainNode, GetNodes, GetStoreStats, Nodes, StoreStats
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.integration
@@ -210,6 +210,24 @@ def test_a_transfer_goes_on_from_another_node_when_its_source_is_killed(cluster:
     cluster.remove_node(node, allow_graceful=False)
     assert ray.get(task, timeout=60) == 100 * MIB
     assert ray.get(ref, timeout=60).sum() == 100 * MIB
+
+
+def test_what_a_draining_node_keeps_is_given_to_another_before_it_goes(cluster: Cluster) -> None:
+    node = cluster.add_node(resources={"leaver": 1}, object_store_memory=100 * MIB)
+    refs = [
+        make.options(max_retries=0, **on("leaver")).remote(3 * MIB, number) for number in range(8)
+    ]
+    ray.wait(refs, num_returns=8, timeout=60, fetch_local=False)
+    rt = current.get()
+    address = next(
+        view.node.address
+        for view in rt.ask(rt.head, GetNodes, Nodes).nodes
+        if view.node.node_id.hex() == node.node_id
+    )
+    rt.ask(address, lambda rid: DrainNode(rid, "for a test", 30.0), Ack)
+    eventually(lambda: not node.any_processes_alive(), 30.0)
+    assert [int(array[9]) for array in ray.get(refs, timeout=30)] == list(range(8))
+    cluster.remove_node(node)
 
 
 def test_reports_name_all_nodes_of_an_object(cluster: Cluster) -> None:
