@@ -85,15 +85,15 @@ class FreeingPart:
 
     def _free_one(self, entry: Entry) -> None:
         rt = self.rt
-        in_store = entry.located is not None
+        located = entry.located
         error = error_envelope(ObjectFreedError(entry.object_id.hex(), task_name=entry.name))
-        rt.references.fill(entry, error, None)
         nested, entry.nested = entry.nested, None
+        rt.recovering.fill(entry, error, None)
         for inner in nested or ():
             inner.inside -= 1
             rt.references.settle(inner)
-        if in_store:
-            rt.store.free_many([entry.object_id])
+        if located is not None:
+            rt.recovering.copies.free_at(located.node_id, [entry.object_id])
 
     def _collect(self, sender: bytes, message: CollectGarbage) -> None:
         # Not in the loop: finalizers of users may want to wait for it.

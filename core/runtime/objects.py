@@ -384,6 +384,7 @@ class ObjectsPart:
         assert self._futures is not None
         while (call := self._futures.get()) is not None:
             call()
+            del call  # It holds the reference, and the next may be long in coming.
 
     def lose_all(self, error: bytes) -> None:
         """No owner can be asked any more: borrowed objects that are awaited are lost."""
