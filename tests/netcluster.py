@@ -115,13 +115,17 @@ class Driver:
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()
+        self._close_pipes()
 
-    def close(self) -> None:
-        """End it by the end of its input; by force where that takes too long."""
+    def _close_pipes(self) -> None:
         for pipe in (self.process.stdin, self.process.stdout):
             assert pipe is not None
             with contextlib.suppress(BrokenPipeError):
                 pipe.close()
+
+    def close(self) -> None:
+        """End it by the end of its input; by force where that takes too long."""
+        self._close_pipes()
         try:
             self.process.wait(20)
         except subprocess.TimeoutExpired:

@@ -37,7 +37,7 @@ def look(keep_actors: bool = False) -> dict[str, Any]:
 def view(asker: Asker, keep_actors: bool = False) -> dict[str, Any]:
     """Troubles by kind, each a list of lines; ``nodes`` and ``workers`` are what was seen."""
     nodes = list(asker.nodes())
-    living = [node for node in nodes if node.state == "ALIVE"]
+    living = [node for node in nodes if node.state != "DEAD"]
     workers = {node.node.node_id.hex(): _workers(asker, node) for node in living}
     held = keep_actors and any(worker["actor"] for seen in workers.values() for worker in seen)
     return {
