@@ -48,6 +48,7 @@ SHELLS = {
     "node/transfer/leaving.py": "asks other nodes, logs",
     "node/transfer/opening.py": "opens the sockets",
     "node/transfer/service.py": "tells the time, logs",
+    "node/transfer/serving.py": "carries out what is decided, reads spill files",
 }
 PURE_FILES = (
     "core/environments.py", "core/ids.py", "core/machine.py", "core/memory/peaks.py",

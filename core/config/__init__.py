@@ -21,7 +21,8 @@ from mray.config.load import (
     load_secrets,
 )
 from mray.config.registry import KEYS, KeyInfo, describe
-from mray.config.sections import OBJECT_STORE_MEMORY_MIN_BYTES, Config, Secrets
+from mray.config.sections import Config, Secrets
+from mray.config.store_sections import OBJECT_STORE_MEMORY_MIN_BYTES
 from mray.config.sources import Source
 
 __all__ = [
