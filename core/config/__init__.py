@@ -22,8 +22,8 @@ from mray.config.load import (
 )
 from mray.config.registry import KEYS, KeyInfo, describe
 from mray.config.sections import Config, Secrets
-from mray.config.store_sections import OBJECT_STORE_MEMORY_MIN_BYTES
 from mray.config.sources import Source
+from mray.config.store_sections import OBJECT_STORE_MEMORY_MIN_BYTES
 
 __all__ = [
     "KEYS",
