@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from mray.ownership.entry import Entry
 from mray.ownership.locations import Locations
-from mray.runtime.node_book import NodeBook
 from mray.wire.messages import (
     CopyGone,
     CopyMade,
@@ -32,7 +31,6 @@ class CopiesPart:
         self.rt = runtime
         self.references = runtime.references
         self.locations = Locations()
-        self.nodes = NodeBook(runtime)
         pump = runtime.pump
         pump.on(CopyMade, self._copy_made)
         pump.on(CopyGone, self._copy_gone)
@@ -105,7 +103,7 @@ class CopiesPart:
         if node_id == self.rt.node.node_id:
             self.rt.store.free_many(object_ids)
         else:
-            self.nodes.tell(node_id, FreeObjects(object_ids))
+            self.rt.nodes.tell(node_id, FreeObjects(object_ids))
 
     def locations_of(self, object_ids: list[bytes]) -> list[tuple[list[bytes], int]]:
         """For each of our objects: the nodes that have it, and its size (-1: not known)."""

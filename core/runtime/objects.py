@@ -155,12 +155,14 @@ class ObjectsPart:
         """The value of a ready entry; raises the error it holds, and GetTimeoutError when it turns
         out to be lost and is not made again until ``deadline`` (monotonic seconds). ``writable``:
         as a private copy, of which only pages written to take memory."""
+        # In this order: the loop may put an error in the place of a value that is lost.
+        located = entry.located
         data: bytes | memoryview | None = entry.data
         if data is None:
-            if entry.located is None:
+            if located is None:
                 data = NONE
             else:
-                data = self._read_store(entry, ahead, deadline)
+                data = self._read_store(entry, located, ahead, deadline)
                 data = own_memory(self.rt.store, entry.object_id, data, writable)
         if writable and type(data) is bytes:
             data = own_memory(self.rt.store, entry.object_id, data, writable)
@@ -182,11 +184,10 @@ class ObjectsPart:
         return value
 
     def _read_store(
-        self, entry: Entry, ahead: ReadAhead | None, deadline: float | None
+        self, entry: Entry, located: Located, ahead: ReadAhead | None, deadline: float | None
     ) -> bytes | memoryview:
         object_id, store = entry.object_id, self.rt.store
-        assert entry.located is not None
-        self.rt.fetching.look_there(object_id, entry.owner, entry.located)
+        self.rt.fetching.look_there(object_id, entry.owner, located)
         view = store.get(object_id) if ahead is None else ahead.view(object_id)
         reads = 1
         while view is None:
@@ -197,10 +198,11 @@ class ObjectsPart:
             if reads == _READS_MAX:
                 raise ObjectLostError(object_id.hex(), task_name=entry.name, reason=reason)
             self._await_again(entry, reason, deadline)
+            again = entry.located
             if entry.data is not None:
                 return entry.data
-            if entry.located is not None:
-                self.rt.fetching.look_there(object_id, entry.owner, entry.located)
+            if again is not None:
+                self.rt.fetching.look_there(object_id, entry.owner, again)
             view = store.get(object_id)
             reads += 1
         return view
@@ -236,11 +238,10 @@ class ObjectsPart:
         rt.post(begin)
         try:
             self.wait_for([entry], None)
+            place = entry.located
             if entry.data is not None:
                 return entry.data
-            if entry.located is None:
-                return NONE
-            return self._read_store(entry, None, None)
+            return NONE if place is None else self._read_store(entry, place, None, None)
         finally:
             rt.post(lambda: self.references.release(entry))
 

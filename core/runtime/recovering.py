@@ -222,7 +222,7 @@ class RecoveringPart:
                 node_id, lambda rid: PromoteCopies(rid, ids), answered, _PROMOTE_TIMEOUT_S
             )
 
-        self.copies.nodes.reach(node_id, told)
+        self.rt.nodes.reach(node_id, told)
 
     def _ask(self, entries: list[Entry]) -> int:
         """The number of a question about these: only the answer to the last one counts."""

@@ -15,6 +15,7 @@ from mray.ids import object_id
 from mray.ownership.entry import Entry
 from mray.ownership.ledger import Ledger
 from mray.ownership.references import Free, Ready
+from mray.runtime.node_book import NodeBook
 from mray.runtime.objects import ObjectsPart
 from mray.runtime.recovering import RecoveringPart
 from mray.runtime.tasks import TasksPart
@@ -39,6 +40,7 @@ class SimTasks(TasksPart):
         self.recorder = SimpleNamespace(on=False)  # type: ignore[assignment]
         self.pending = {}
         self.doomed = {}
+        self.locality = SimpleNamespace(consider=lambda task: None)  # type: ignore[assignment]
         self.dispatcher = SimpleNamespace(submit=run, retry=run)  # type: ignore[assignment]
 
 
@@ -80,6 +82,7 @@ class Owner:
         self.objects = SimpleNamespace(
             watch_for=lambda entry: None, readiness=ObjectsPart.readiness
         )
+        self.nodes = NodeBook(self)  # type: ignore[arg-type]
         self.tasks = SimTasks(self, world.ready)
         self.recovering = world.recovering_type(self)
         self.recovering.said_evicted = True
