@@ -52,12 +52,16 @@ def method(**options: Any) -> Callable[[Any], Any]:
     return mark
 
 
+class ActorClassInheritanceException(TypeError):
+    """A class was to inherit from an actor class."""
+
+
 class ActorClass:
     """A class whose ``.remote()`` makes an actor."""
 
     def __init__(self, cls: Any, options: Any = None, *rest: Any) -> None:
         if rest or not isinstance(cls, type):
-            raise TypeError(
+            raise ActorClassInheritanceException(
                 "an actor class cannot be inherited from: inherit from the plain class and "
                 "decorate both with @remote"
             )
@@ -65,8 +69,6 @@ class ActorClass:
         validate(options, ACTOR_OPTIONS, f"actor class {cls.__name__}")
         if options.get("get_if_exists") and not options.get("name"):
             raise ValueError("get_if_exists needs a name")
-        if options.get("lifetime") == "detached" and not options.get("name"):
-            raise ValueError("a detached actor needs a name, or nobody could find it")
         self._class = cls
         self._options = options
         methods = _methods_of(cls)
@@ -203,9 +205,7 @@ def _methods_of(cls: type) -> dict[str, dict[str, Any]]:
     """The callable members of a class and their options."""
     methods: dict[str, dict[str, Any]] = {}
     for name, member in inspect.getmembers(cls, callable):
-        if name.startswith("__") and name != "__call__":
-            continue
-        if name == "__call__" and not inspect.isfunction(member):
+        if name == "__init__" or (name.startswith("__") and not inspect.isfunction(member)):
             continue
         options = {
             key: value
@@ -249,8 +249,8 @@ class ActorHandle:
     """A handle of an actor: its methods have ``.remote()``."""
 
     __slots__ = (
-        "__weakref__", "_actor_id", "_class_name", "_groups", "_methods", "_ref", "_retries",
-        "_templates",
+        "__dict__", "__weakref__", "_actor_id", "_class_name", "_groups", "_methods", "_ref",
+        "_retries", "_templates",
     )  # fmt: skip
 
     def __init__(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from mray.exceptions import ActorDiedError, ActorUnavailableError
+from mray.exceptions import ActorAlreadyExistsError, ActorDiedError, ActorUnavailableError
 from mray.ownership.references import Entry
 from mray.placement import INFEASIBLE
 from mray.remote_function import Signature
@@ -108,7 +108,7 @@ class ActorsPart:
         recorded: bool = True,
     ) -> ActorSpec | None:  # fmt: skip
         """Make an actor. With a name, waits for the head's word: the spec of an existing actor
-        with ``get_if_exists``, ValueError if the name is taken."""
+        with ``get_if_exists``, ActorAlreadyExistsError if the name is taken."""
         creation = Creation(spec, packed, entry)
         creation.recorded = recorded
         if self.rt.tasks.parent_of is not None:
@@ -132,7 +132,7 @@ class ActorsPart:
             return None
         self.rt.post(lambda: self._forget(creation))
         if isinstance(answer, Refused):
-            raise ValueError(answer.text)
+            raise ActorAlreadyExistsError(answer.text)
         assert isinstance(answer, RequestFailed)
         raise ActorUnavailableError(answer.text, spec.actor_id, class_name=spec.class_name)
 

@@ -363,8 +363,8 @@ class Executor:
         queue.put(None)  # The others of this queue end too.
 
 
-def _ready() -> None:
-    return None
+def _ready() -> bool:
+    return True
 
 
 def _terminate() -> None:
