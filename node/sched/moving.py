@@ -63,6 +63,7 @@ class Moving:
                 continue
             if line.infeasible:
                 line.infeasible = not self._elsewhere.possible(line, total)
+            if line.infeasible:
                 continue
             for move in self._elsewhere.move(line, line.count, scratch, total, now):
                 line.count -= move.leases

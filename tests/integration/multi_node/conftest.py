@@ -9,11 +9,11 @@ import pytest
 
 from mray.cluster_utils import Cluster, ClusterNode
 
-#: A node that is not heard of for so long is dead: nobody wants to wait for 10 s.
+#: A node that is not heard of for two seconds is dead: nobody wants to wait for ten.
 SETTINGS = {
     "same_machine_ipc": False,
-    "health_check_period_ms": 1000,
-    "health_check_timeout_ms": 3000,
+    "health_check_period_ms": 600,
+    "health_check_timeout_ms": 2000,
 }
 
 
