@@ -395,13 +395,13 @@ class Leases:
                     break
         waiting = [line for number, line in short.items() if left[number]]
         self._note_passed_over(waiting, granted, now)
+        effects += self._moving.give_back(self._lines.values(), left, stuck, now)
         self._lines = {at: line for at, line in self._lines.items() if line.count}
         effects += self._through(plan.make_room())
         effects += self._through(self.pool.want(plan.wanted, now))
         workers, by_lease = self.pool.workers, self.holds.by_lease
         lent = [hold for hold in by_lease.values() if workers[hold.worker].state == "leased"]
-        effects += self._pacing.ask_back(waiting, lent, bool(granted), now)
-        return effects + self._moving.give_back(self._lines.values(), left, stuck, now)
+        return effects + self._pacing.ask_back(waiting, lent, bool(granted), now)
 
     def _note_passed_over(self, waiting: list[Line], granted: set[int], now: float) -> None:
         short = {line.number for line in waiting}

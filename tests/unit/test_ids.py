@@ -60,3 +60,16 @@ def test_a_put_has_index_zero_which_no_return_has() -> None:
 def test_a_maker_needs_twelve_unique_bytes(width: int) -> None:
     with pytest.raises(ValueError, match="12 unique bytes"):
         IdMaker(b"u" * width, JOB)
+
+
+def test_a_process_id_tells_its_node_and_whether_it_is_a_heads() -> None:
+    node, other = ids.new_node_id(), ids.new_node_id()
+    worker, head = ids.new_process_id(node), ids.new_head_id()
+    assert ids.is_on(worker, node)
+    assert ids.is_on(node, node)
+    assert not ids.is_on(worker, other)
+    assert not ids.is_on(head, node)
+    assert ids.is_head(head)
+    assert not ids.is_head(worker)
+    assert len(worker) == len(head) == ids.PROCESS_BYTES
+    assert ids.new_process_id(node) != worker
