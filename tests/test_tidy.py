@@ -340,8 +340,8 @@ def test_the_top_level_is_as_laid_out() -> None:
         pytest.skip("not a git checkout")
     top = {line.partition("/")[0] for line in tracked.stdout.splitlines()}
     assert {name for name in top if not name.startswith(".")} <= {
-        "ARCHITECTURE.md", "CHANGELOG.md", "LICENSE", "README.md", "cli", "configs", "core",
-        "node", "pyproject.toml", "scripts", "tests",
+        "ARCHITECTURE.md", "CHANGELOG.md", "COMPATIBILITY.md", "LICENSE", "README.md", "cli",
+        "configs", "core", "node", "pyproject.toml", "scripts", "tests",
     }  # fmt: skip
 
 

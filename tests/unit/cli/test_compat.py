@@ -67,7 +67,7 @@ def test_what_libraries_import_of_ray_data_refuses_when_it_is_called():
 
     with pytest.raises(NotImplementedError, match=r"ray\.data\.from_pandas_refs\(\)"):
         from_pandas_refs([])
-    with pytest.raises(ModuleNotFoundError, match="there is no ray.data.Dataset"):
+    with pytest.raises(ModuleNotFoundError, match=r"there is no ray\.data\.Dataset"):
         from ray.data import Dataset  # noqa: F401
 
 
