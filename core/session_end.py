@@ -34,6 +34,7 @@ _ORDERLY_SHARE: Final = 0.6
 _ANSWER_WAIT_S: Final = 1.0
 #: After SIGKILL only the kernel's work is left; a process in uninterruptible sleep survives.
 _KILL_WAIT_S: Final = 1.0
+_LOOK_S: Final = 0.02
 #: A directory that old without a session.json was never finished.
 _UNFINISHED_S: Final = 3600.0
 
@@ -281,7 +282,11 @@ def _clean(session: Session) -> bool:
 
 def _remove_places(session: Session) -> None:
     """Remove sockets, stores, spilled objects and process records; the session has then ended."""
-    _remove_stores(session.store_prefix)
+    # A child that its killed parent was just making still has the parent's locks: it is no process
+    # of the session to any eye, and ends by itself.
+    give_up_at = time.monotonic() + _KILL_WAIT_S
+    while not _remove_stores(session.store_prefix) and time.monotonic() < give_up_at:
+        time.sleep(_LOOK_S)
     shutil.rmtree(f"{session.path}/spill", ignore_errors=True)
     shutil.rmtree(f"{session.path}/runtime_resources", ignore_errors=True)
     for suffix in ("", "-wal", "-shm"):
@@ -294,8 +299,10 @@ def _remove_places(session: Session) -> None:
     shutil.rmtree(f"{session.path}/pids", ignore_errors=True)
 
 
-def _remove_stores(prefix: str) -> None:
-    """Remove the store directories whose paths begin so and that nobody uses."""
+def _remove_stores(prefix: str) -> bool:
+    """Remove the store directories whose paths begin so and that nobody uses; whether that was
+    all of them."""
+    all_gone = True
     directory, name = os.path.split(prefix)
     for entry in os.listdir(directory):
         if not entry.startswith(name):
@@ -308,12 +315,14 @@ def _remove_stores(prefix: str) -> None:
         except (FileNotFoundError, NotADirectoryError):
             continue  # Gone meanwhile, or no store.
         if lock_fd is None:
+            all_gone = False
             continue
         # The lock last: while it is there, nobody else can take the directory for his own.
         for file in sorted(os.listdir(path), key=lambda file: file == "lock"):
             os.unlink(f"{path}/{file}")
         os.rmdir(path)
         os.close(lock_fd)
+    return all_gone
 
 
 def _sweep_stores(in_use: list[str]) -> None:
