@@ -22,6 +22,7 @@ import msgspec
 from mray.config import Config
 from mray.daemon_params import DaemonParams
 from mray.node.daemon_log import open_log
+from mray.node.descriptors import raise_limit
 from mray.process import open_pidfd
 from mray.rpc.door import Door, Keys
 from mray.rpc.endpoints import join_host_port
@@ -93,6 +94,10 @@ class Daemon:
     def open(self) -> None:
         """Listen, watch, take signals, and be written down. StartFailed where that cannot be."""
         params = self.params
+        try:
+            raise_limit()
+        except OSError as error:
+            raise StartFailed("OSError", str(error)) from error
         self.session.hold()
         try:
             self.session.claim_socket(os.path.basename(params.ipc))

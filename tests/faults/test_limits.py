@@ -117,10 +117,9 @@ mray.shutdown()
 # -- F32: too few descriptors
 
 
-def test_a_daemon_with_few_descriptors_serves_those_it_can() -> None:
+def test_a_low_soft_limit_of_descriptors_is_raised_and_who_leaks_them_harms_itself() -> None:
     def few() -> None:
-        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-        resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (150, 1000))
 
     program = """
 import os, time, numpy, mray
@@ -131,7 +130,7 @@ class Actor:
     def call(self, x):
         return x
 
-actors = [Actor.remote() for _ in range(20)]
+actors = [Actor.remote() for _ in range(40)]
 print(mray.get([actor.call.remote(i) for i, actor in enumerate(actors)], timeout=50))
 
 @mray.remote(max_calls=1)
@@ -142,11 +141,21 @@ def leaks():
         return error.errno
 
 print(mray.get(leaks.remote(), timeout=30))
-print(mray.get([actor.call.remote(1) for actor in actors], timeout=30) == [1] * 20)
+print(mray.get([actor.call.remote(1) for actor in actors], timeout=30) == [1] * 40)
 mray.shutdown()
 """
     lines = run(program, prepare=few)
-    assert lines == [str(list(range(20))), str(errno.EMFILE), "True"]
+    assert lines == [str(list(range(40))), str(errno.EMFILE), "True"]
+
+
+def test_a_start_with_too_few_descriptors_is_refused_with_the_number_it_takes() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "import mray; mray.init()"],
+        capture_output=True, text=True, timeout=60,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (128, 128)),
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "may open 128 files here and needs 256 at least" in done.stderr
 
 
 # -- F33: clocks
@@ -198,16 +207,16 @@ print('at it', flush=True)
 """
 
 
-@pytest.mark.parametrize("what", ["busy", "full"])
 @pytest.mark.parametrize(
-    ("end", "code"),
+    ("what", "end", "code"),
     [
-        ("raise SystemExit(3)", 3),
-        ("mray.shutdown()", 0),
-        ("signal.raise_signal(signal.SIGTERM)", -signal.SIGTERM),
-        ("signal.raise_signal(signal.SIGINT)", None),
+        ("busy", "raise SystemExit(3)", 3),
+        ("full", "mray.shutdown()", 0),
+        ("busy", "mray.shutdown()", 0),
+        ("full", "signal.raise_signal(signal.SIGTERM)", -signal.SIGTERM),
+        ("busy", "signal.raise_signal(signal.SIGINT)", None),
     ],
-    ids=["exit", "shutdown", "terminate", "interrupt"],
+    ids=["exit", "shutdown while spilling", "shutdown", "terminate", "interrupt"],
 )
 def test_a_driver_ends_whatever_its_threads_are_at(what: str, end: str, code: int | None) -> None:
     done = subprocess.run(
