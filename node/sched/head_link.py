@@ -57,6 +57,8 @@ _NEWS_S: Final = 0.05
 HEAD_GONE_GRACE_S: Final = 2.0
 #: A head that is away is asked so often whether it is there.
 _PROBE_S: Final = 0.5
+#: Between a question that was not answered and the next.
+_AGAIN_S: Final = 0.05
 #: What is said again to a head that has begun anew: of so many messages, those that are so young,
 #: or came while it was away.
 _SAID_MAX: Final = 1000
@@ -79,7 +81,7 @@ class HeadLink:
         period_s = daemon.config.liveness.health_check_period_ms / 1000
         self._beat_s = min(_HEARTBEAT_S, period_s * 2 / 3)
         self._news_timer: Timer | None = None
-        self._silent_count = 0
+        self._heard_at = self._pump.clock()
         self._on_joined: Callable[[NodeRegistered], None] = lambda reply: None
         self._contents: Callable[[], NodeContents] = lambda: NodeContents([], [], [], [], [])
         #: The processes of this node.
@@ -138,7 +140,7 @@ class HeadLink:
             self._daemon.ready()
             self._pump.every(self._beat_s / 2, self._in_time)
             if not self._daemon.params.head_pid:
-                self._ping()
+                self._begin_pings()
             return
         kind, text = "RpcError", f"the head answered {type(reply).__name__}"
         if isinstance(reply, (Refused, RequestFailed)):
@@ -191,24 +193,31 @@ class HeadLink:
 
         self._daemon.watch_pid(pid, start_time, ended)
 
-    def _ping(self) -> None:
+    def _begin_pings(self) -> None:
         """A head on another machine."""
-        timeout_s = self._daemon.config.liveness.health_check_timeout_ms / 1000
-        self._pump.request(self._head_id, Ping, self._ponged, timeout_s)
+        self._heard_at = self._pump.clock()
+        self._ping()
+
+    def _ping(self) -> None:
+        period_s = self._daemon.config.liveness.health_check_period_ms / 1000
+        self._pump.request(self._head_id, Ping, self._ponged, period_s)
 
     def _ponged(self, reply: Message) -> None:
         if self._away_since is not None:
             return
-        liveness = self._daemon.config.liveness
+        liveness, now = self._daemon.config.liveness, self._pump.clock()
+        period_s = liveness.health_check_period_ms / 1000
         if isinstance(reply, Ack):
-            self._silent_count = 0
+            self._heard_at = now
+            self._pump.after(period_s, self._ping)
+            return
+        # As the head judges nodes; a check that failed has taken its period already.
+        silent_s = now - self._heard_at
+        timeout_s = liveness.health_check_timeout_ms / 1000
+        if silent_s >= min(timeout_s, period_s * liveness.health_check_failure_threshold):
+            self._lost(f"the head has answered no health check for {format_duration(silent_s)}")
         else:
-            self._silent_count += 1
-            if self._silent_count >= liveness.health_check_failure_threshold:
-                count, self._silent_count = self._silent_count, 0
-                self._lost(f"the head answered none of the last {count} health checks")
-                return
-        self._pump.after(liveness.health_check_period_ms / 1000, self._ping)
+            self._pump.after(_AGAIN_S, self._ping)
 
     def _lost(self, why: str) -> None:
         if self._away_since is not None or self._daemon.stopping:
@@ -247,7 +256,7 @@ class HeadLink:
             if isinstance(reply, Ack):
                 self._register()
             elif self._away_since is not None:
-                self._probe()
+                self._pump.after(_AGAIN_S, self._probe)
 
         self._pump.request(self._head_id, Ping, answered, _PROBE_S)
 
@@ -313,7 +322,7 @@ class HeadLink:
             if not self._watched_pid:
                 self._watch_next()
         elif was_away:
-            self._ping()
+            self._begin_pings()
 
     def _watch_next(self) -> None:
         """The next head on this machine, by what it has written down of itself."""
@@ -322,7 +331,7 @@ class HeadLink:
                 self._watch(record.pid, record.start_time)
                 return
         # It has ended since, or lives in another session: as one on another machine.
-        self._ping()
+        self._begin_pings()
 
     # -- telling of it
 
