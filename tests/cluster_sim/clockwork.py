@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from random import Random
 from typing import Any
 
+from mray import current
 from mray.ids import is_on
 from mray.rpc.pump import Pump
 from mray.wire.messages import Address
@@ -183,6 +184,10 @@ class SimDoor:
         self._due = False
         self._turning = False
         self.on_tcp: Callable[[bytes], None] = lambda process_id: None
+        #: Of a driver or worker: what the API means in it.
+        self.runtime: Any = None
+        #: Its user code.
+        self.strands: dict[Any, None] = {}
         self.world.doors[process_id] = self
 
     # -- the face of Door
@@ -288,6 +293,8 @@ class SimDoor:
         """Nothing reaches this process and it does nothing; what it sent is under way."""
         self.is_dead = True
         self._inbox.clear()
+        for strand in list(self.strands):
+            self.world.after(0.0, strand.kill)
 
     def stop(self, duration_s: float) -> None:
         """Stand still."""
@@ -306,6 +313,8 @@ class SimDoor:
         if self.is_dead or pump is None or world.now < self.stopped_until:
             return
         self._turning = True
+        if self.runtime is not None:
+            current.runtime = self.runtime
         for _ in range(_ROUNDS_MAX):
             pump.run_once(0.0)
             inbox = pump.inbox
@@ -321,6 +330,8 @@ class SimDoor:
             return
         if self._inbox or pump._calls or (pump.inbox is not None and pump.inbox.posts):
             self.turn_soon()
+        for strand in list(self.strands):
+            strand.released()
         due = pump._next_expiry
         if pump._timers:
             due = min(due, pump._timers[0][0])
@@ -328,6 +339,28 @@ class SimDoor:
             self._wake_at = due
             if due != float("inf"):
                 world.after(max(0.0, due - world.now), self.turn_soon)
+
+
+class SimBulkDoor(SimDoor):
+    """Stands in for mray.rpc.bulk_door.BulkDoor; ``bulk`` is turned in its thread's place."""
+
+    bulk: Any = None
+
+    def send_frame(self, process_id: bytes, frame: Any) -> bool:
+        """See BulkDoor."""
+        return self.send(process_id, bytes(frame))
+
+    def _turn(self) -> None:
+        self._due = False
+        world = self.world
+        if self.is_dead:
+            return
+        if world.now < self.stopped_until:
+            world.after(self.stopped_until - world.now, self.turn_soon)
+            return
+        self.bulk._turn()
+        if self.bulk._jobs or self._inbox:
+            self.turn_soon()
 
 
 class SimPump(Pump):

@@ -27,16 +27,24 @@ from mray.node.agent import Node
 from mray.node.head.inheritance import Inheritance
 from mray.node.head.server import Head
 from mray.node.head.storage.store import StorageError, Tables, Writes
+from mray.node.objects.arena import Arena
+from mray.node.objects.server import StoreServer
+from mray.node.objects.spill_pool import StoreMemory
+from mray.node.transfer.bulk import Bulk
+from mray.node.transfer.chunks import bulk_name
+from mray.node.transfer.opening import pull_rules
 from mray.object_ref import ObjectRef
 from mray.resources import to_fixed
 from mray.runtime.runtime import Runtime
 from mray.runtime.worker import Worker
+from mray.units import MIB
 from mray.version import VERSION
 from mray.wire import messages as m
 
-from .clockwork import Clockwork, SimDoor, SimPump, Violation
+from .clockwork import Clockwork, SimBulkDoor, SimDoor, SimPump, Violation
 from .labour import PlanExecutor
 from .record import Record
+from .strands import block_on
 
 _LOG = logging.getLogger("mray.simulated")
 _LOG.addHandler(logging.NullHandler())
@@ -44,11 +52,12 @@ _LOG.propagate = False
 
 #: Parts of a node that look at the machine it runs on, or that nobody asks here.
 _IDLE_PARTS = (
-    "Transfer", "Children", "Spawner", "Tailer", "JobRunner", "LogBook", "LogService", "DirectoryWatch",
+    "Children", "Spawner", "Tailer", "JobRunner", "LogBook", "LogService", "DirectoryWatch",
     "Gauge", "MemoryReports", "OomService", "NodeTaskReports", "NodeStacks", "WorkerViews",
 )  # fmt: skip
 #: A worker's process is there so soon, at most; and a dead one's end is known so soon.
 START_S = 0.05
+STORE_BYTES = 32 * MIB
 REAPED_S = 0.01
 
 
@@ -75,12 +84,16 @@ class Idle:
         return []
 
 
-class IdleStore(Idle):
-    """A store without objects: values travel inline here."""
+class SimBulk(Bulk):
+    """A bulk connection whose thread is the world."""
 
-    def spill_figures(self) -> m.SpillFigures:
-        """Nothing is spilled."""
-        return m.SpillFigures()
+    def start(self) -> None:
+        """Its door turns it."""
+        door: Any = self._door
+        door.bulk = self
+
+    def close(self) -> None:
+        """Nobody turns it any more."""
 
 
 class OpenEnvironments(Idle):
@@ -290,7 +303,8 @@ class SimWorker:
         self.door: SimDoor = cluster.world.doors[self.process_id]
         self.shell.executor.worker = self
         self.rt = self.shell.rt
-        cluster.runtimes[self.process_id] = self.rt
+        cluster.runtimes[self.process_id] = self.door.runtime = self.rt
+        cluster._all_runtimes.append(self.rt)
         with cluster.as_process(self.rt):
             self.shell.run()
         self.door.turn_soon()
@@ -299,16 +313,6 @@ class SimWorker:
     def incarnation(self) -> int:
         """Of its actor."""
         return self.shell._incarnation
-
-    def is_awake(self, again: Callable[[], None]) -> bool:
-        """Whether its process can go on; one that stands still goes on later, a dead one never."""
-        door, world = self.door, self.cluster.world
-        if door.is_dead:
-            return False
-        if world.now < door.stopped_until:
-            world.after(door.stopped_until - world.now, again)
-            return False
-        return True
 
 
 class SimCluster:
@@ -323,6 +327,7 @@ class SimCluster:
         self.record = Record(self.world)
         #: Of drivers and workers.
         self.runtimes: dict[bytes, Runtime] = {}
+        self._all_runtimes: list[Runtime] = []
         self.workers: dict[bytes, SimWorker] = {}
         self.drivers: list[Runtime] = []
         #: Living node daemons, by node id.
@@ -339,7 +344,8 @@ class SimCluster:
         SimDoor.world = self.world
         enter = self._stack.enter_context
         enter(patch("os.urandom", rng.randbytes))
-        enter(patch.multiple("mray.runtime.runtime", Pump=SimPump, StoreClient=Idle))
+        enter(patch.multiple("mray.runtime.runtime", Pump=SimPump))
+        enter(patch.object(Runtime, "block_on", block_on))
         enter(patch.object(Runtime, "start", lambda rt: None))
         enter(patch.object(Runtime, "take_turns", lambda rt, guarded: None))
         enter(
@@ -366,6 +372,11 @@ class SimCluster:
         return self
 
     def __exit__(self, *exc: object) -> None:
+        for door in list(self.world.doors.values()):
+            for strand in list(door.strands):
+                strand.kill()
+        for rt in self._all_runtimes:
+            rt.store.close()
         current.runtime = None
         self._stack.close()
 
@@ -431,18 +442,32 @@ class SimCluster:
         daemon.door.turn_soon()
         return node_id
 
-    def _open_store(self, daemon: SimDaemon) -> tuple[Any, m.NodeInfo, None]:
+    def _open_store(self, daemon: SimDaemon) -> tuple[StoreServer, m.NodeInfo, Bulk]:
         node_id = daemon.params.process_id
+        arena = Arena.make("sim", node_id.hex(), STORE_BYTES, self.directory)
+        server = StoreServer(arena, daemon.pump.send, clock=lambda: self.world.now)
+        memory = StoreMemory(arena.path, arena.virtual_bytes)
+        rules = pull_rules(self.config, STORE_BYTES)
+        door: Any = SimBulkDoor(bulk_name(node_id))
+        bulk = SimBulk(door, memory, rules.chunk_bytes, daemon.pump.call_soon)
+        self._stack.callback(server.close)
+        self._stack.callback(memory.close)
         info = m.NodeInfo(
             node_id=node_id,
             address=m.Address(node_id, node_id, "ipc-" + node_id.hex(), "tcp-" + node_id.hex()),
             ip="10.0.0.1", hostname="host", pid=next(self.pids),
-            resources=to_fixed({"CPU": float(self.cpus), "memory": 1e9}),
-            labels={}, session_dir=node_id.hex(), log_dir=self.directory, store_path="",
-            store_capacity_bytes=10**9, is_head=False, mray_version=VERSION,
-            python_version="3.11.0",
+            resources=to_fixed({"CPU": self._cpus_of_next(), "memory": 1e9}),
+            labels={}, session_dir=node_id.hex(), log_dir=self.directory, store_path=arena.path,
+            store_capacity_bytes=STORE_BYTES, is_head=False, mray_version=VERSION,
+            python_version="3.11.0", bulk="bulk-" + node_id.hex(),
         )  # fmt: skip
-        return IdleStore(), info, None
+        return server, info, bulk
+
+    def _cpus_of_next(self) -> float:
+        """The first nodes, on which drivers are, have few, so that much is done elsewhere."""
+        if len(self.nodes) < 2:
+            return float(self.world.rng.choice([0, 1, self.cpus]))
+        return float(self.cpus)
 
     def node_dies(self, node_id: bytes) -> None:
         """SIGKILL of a node daemon: its workers and drivers go with it."""
@@ -450,6 +475,7 @@ class SimCluster:
             return
         self.world.say(f"node {node_id.hex()[:6]} dies")
         self.world.doors[node_id].die()
+        self.world.doors[bulk_name(node_id)].die()
         for worker in list(self.workers.values()):
             if worker.node_id == node_id:
                 self._bury(worker)
@@ -542,7 +568,8 @@ class SimCluster:
                 mode="driver", door=door, address=address, node=reply.node, head=reply.head,  # type: ignore[arg-type]
                 job_id=JobId(job.job_id), namespace=job.namespace, config=self.config,
             )  # fmt: skip
-            self.runtimes[process_id] = rt
+            self.runtimes[process_id] = door.runtime = rt
+            self._all_runtimes.append(rt)
             self.drivers.append(rt)
             on_ready(rt)
             door.turn_soon()

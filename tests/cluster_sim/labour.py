@@ -1,14 +1,14 @@
 """What a simulated worker does in place of running Python functions: it follows a plan.
 
 Stands in for runtime/executor.py; the worker around it (tasks in, replies out, blocking, actors) is
-the real one. A plan is a dict:
+the real one, and so is what reads arguments and packs results. A plan is a dict:
 
     number    of the call, for the story and for what must be true of it
     run_s     how long it takes
-    kids      plans of tasks to submit; their results are waited for, as ``get`` does, and added
+    kids      plans of tasks to submit; their results are waited for with ``get`` and added
+    big       its value is so many bytes, which go into the store
     keep      an actor keeps the references among its arguments
     fail      raises (an application's error)
-    bear      returns references to so many values that it puts
 
 Its value is its number, plus those of its kids, plus its arguments. An actor counts its calls.
 """
@@ -19,14 +19,13 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from mray import current
-from mray.exceptions import RayError, RayTaskError
-from mray.object_ref import ObjectRef
-from mray.runtime.calls import NO_ARGUMENTS, OK, RAISED, Done, Work, running
+import numpy as np
+
+from mray.runtime.calls import NO_ARGUMENTS, OK, Done, Work, running
 from mray.runtime.inputs import Inputs
-from mray.runtime.mailbox import Watcher
-from mray.serialization.failures import error_envelope, serialize_exception
-from mray.serialization.pickler import Serialized, pack
+from mray.runtime.results import Results
+
+from .strands import Strand
 
 if TYPE_CHECKING:
     from .cluster import SimCluster, SimWorker
@@ -78,7 +77,7 @@ class PlanExecutor:
         self.kick = None
         self.turn = None
         self.exiting = False
-        self.results = None
+        self.results = Results(runtime)
         self.generators: Any = None
         self._inputs = Inputs(runtime)
         self._busy = False
@@ -106,30 +105,24 @@ class PlanExecutor:
             return
         if worker.door.is_dead or self._busy or not self.queue.items:
             return
-        if self.cluster.world.now < worker.door.stopped_until:
-            self.cluster.world.after(worker.door.stopped_until - self.cluster.world.now, self._next)
-            return
         item = self.queue.items.popleft()
-        current.runtime = self.rt
+        self._busy = True
+        Strand(worker.door, self.rt, lambda: self._serve(worker, item))
+
+    def _serve(self, worker: SimWorker, item: Any) -> None:
         if item is None:
             self.cluster.worker_exits(worker, 0)
-        elif type(item) is Work:
-            if self.exiting or self.pending.pop(item.spec.task_id, None) is None:
-                self._next()
-                return
-            self._busy = True
-            self._begin(item)
-        else:
+        elif type(item) is not Work:
             item()
-            worker.door.turn_soon()
-            self.look()
+        elif not self.exiting and self.pending.pop(item.spec.task_id, None) is not None:
+            self._execute(worker, item)
+        self._busy = False
+        self.look()
 
     # -- calls
 
-    def _begin(self, work: Work) -> None:
-        worker = self.worker
-        assert worker is not None
-        spec = work.spec
+    def _execute(self, worker: SimWorker, work: Work) -> None:
+        spec, template = work.spec, work.template
         worker.last_seq = spec.seq
         self.open = work
         self.executing[spec.task_id] = 0
@@ -138,125 +131,62 @@ class PlanExecutor:
             args, _ = self._inputs.read(
                 spec.args, spec.deps, spec.args_in_store, spec.args_located, done.borrowed, b""
             )
-        except BaseException as error:
+        except Exception as error:
             done.status = NO_ARGUMENTS
-            self._end(work, done, error=error)
-            return
-        plan, *rest = args
-        self.cluster.record.began(plan, work, self)
-        self.calls_served += 1
-        number = self.calls_served if self.actor_spec is not None else 0
-        if plan.get("keep"):
-            self._kept.append(rest)
-        total = plan["number"] + sum(value for value in rest if isinstance(value, int))
-
-        def after_run() -> None:
-            if not worker.is_awake(after_run):
-                return
-            current.runtime = self.rt
-            if plan.get("fail"):
-                self._end(work, done, error=ValueError(f"plan {plan['number']} fails"))
-                return
-            refs = [self.rt.objects.put(total + index) for index in range(plan.get("bear", 0))]
-            value: Any = [total, *refs] if refs else total
-            if self.actor_spec is not None:
-                value = (total, number, self.worker.incarnation)
-            self.cluster.record.ended(plan, work, self)
-            self._end(work, done, value=value)
-
-        def add(value: int) -> None:
-            nonlocal total
-            total += value
-
-        def start() -> None:
-            if worker.is_awake(start):
-                self._nest(plan.get("kids", ()), work, done, add, after_run)
-
-        self.cluster.world.after(plan["run_s"], start)
-
-    def _nest(
-        self,
-        kids: Any,
-        work: Work,
-        done: Done,
-        add: Callable[[int], None],
-        after: Callable[[], None],
-    ) -> None:
-        if not kids:
-            after()
-            return
-        current.runtime = self.rt
-        worker = self.worker
-        assert worker is not None
-        running.work = work
-        try:
-            refs = [self.cluster.submit(self.rt, kid, ()) for kid in kids]
-        finally:
-            running.work = None
-        worker.shell._before_wait()
-        left = len(refs)
-
-        def arrived(entry: Any) -> None:
-            nonlocal left
-            left -= 1
-            if left:
-                return
-            worker.shell._after_wait()
-            self.cluster.world.after(0.0, collect)
-
-        def collect() -> None:
-            if not worker.is_awake(collect):
-                return
-            current.runtime = self.rt
-            try:
-                for ref in refs:
-                    add(self.rt.objects.load(ref._entry))
-            except BaseException as error:
-                refs.clear()
-                self._end(work, done, error=error)
-                return
-            refs.clear()
-            after()
-
-        entries = [ref._entry for ref in refs]
-        self.rt.post(lambda: self.rt.objects.begin_wait(Watcher(arrived), entries))
-
-    def _end(
-        self, work: Work, done: Done, value: Any = None, error: BaseException | None = None
-    ) -> None:
-        worker = self.worker
-        assert worker is not None
-        count = max(1, work.template.num_returns)
-        nested: list[ObjectRef[Any]] = []
-        if error is not None:
-            if done.status == OK:
-                done.status = RAISED
-            if isinstance(error, RayError) and not isinstance(error, RayTaskError):
-                data = error_envelope(error)
-            else:
-                data = serialize_exception(error, work.template.name, 1)
+            self.results.fail(done, template, error)
         else:
-            packed = pack(value)
-            if isinstance(packed, Serialized):
-                nested = list(packed.refs)
-                data = packed.to_bytes()
-            else:
-                data = packed
-        done.returns = [(data, None)] * count
-        done.nested = [list(nested) for _ in range(count)]
+            try:
+                self.results.take(done, template, self._follow(worker, work, *args))
+            except Exception as error:
+                done.status = self.results.verdict(template, error)
+                self.results.fail(done, template, error)
+            del args
         done.run_us = 100
         self.open = None
-        self.executing.pop(work.spec.task_id, None)
-        self._busy = False
+        self.executing.pop(spec.task_id, None)
         self.finished(done)
-        worker.door.turn_soon()
-        self.look()
+
+    def _follow(self, worker: SimWorker, work: Work, plan: dict[str, Any], *rest: Any) -> Any:
+        record = self.cluster.record
+        record.began(plan, work, self)
+        self.calls_served += 1
+        if plan.get("keep"):
+            self._kept.append(rest)
+        total = plan["number"] + sum(int_of(value) for value in rest)
+        strand: Strand = Strand.here.strand
+        strand.sleep(plan["run_s"])
+        if plan.get("kids"):
+            running.work = work
+            try:
+                refs = [self.cluster.submit(self.rt, kid, ()) for kid in plan["kids"]]
+            finally:
+                running.work = None
+            total += sum(int_of(value) for value in self.rt.objects.get(refs, None))
+            del refs
+        if plan.get("fail"):
+            raise ValueError(f"plan {plan['number']} fails")
+        record.ended(plan, work, self)
+        if self.actor_spec is not None:
+            return total, self.calls_served, worker.incarnation
+        if plan.get("big"):
+            return np.full(plan["big"] // 8, total, dtype=np.int64)
+        return total
 
     # -- actors
 
-    def make_actor(self, spec: Any, borrowed: list[Any]) -> bytes:
+    def make_actor(self, spec: Any, borrowed: list[Any], inside: list[Any]) -> bytes:
         """The constructor takes no time."""
         self.actor_spec = spec
         assert self.worker is not None
         self.cluster.record.actor_made(spec, self.worker)
         return b""
+
+
+def int_of(value: Any) -> int:
+    """What a value stands for: a number, or an array that is full of it. ValueError where the array
+    is not."""
+    if isinstance(value, np.ndarray):
+        if not (value == value[0]).all():
+            raise ValueError(f"an array with other values than {value[0]}")
+        return int(value[0])
+    return value if isinstance(value, int) else 0
