@@ -11,6 +11,8 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from mray.exceptions import ActorAlreadyExistsError, ActorDiedError, ActorUnavailableError
+from mray.ids import TaskId, object_id
+from mray.object_ref import ObjectRef
 from mray.ownership.references import Entry
 from mray.placement import INFEASIBLE
 from mray.remote_function import Signature
@@ -30,12 +32,14 @@ from mray.wire.messages import (
     ActorSpec,
     ActorState,
     CancelTask,
+    ConstructorRefs,
     DeathCause,
     GetActor,
     KillActor,
     Message,
     ProcessDied,
     PushTasks,
+    RefGroup,
     Refused,
     RegisterActor,
     TaskReply,
@@ -68,6 +72,7 @@ class ActorsPart:
         #: Told to be out of scope, and not heard to be dead.
         self._leaving: dict[bytes, None] = {}
         runtime.pump.on(ActorState, self._state)
+        runtime.pump.on(ConstructorRefs, self._constructor_refs)
         runtime.head_link.on_back.append(self._head_back)
 
     # ----------------------------------------------------------------------------- any thread
@@ -398,7 +403,20 @@ class ActorsPart:
         if effect.kind == "cancelled":
             self.rt.cancels.fail(effect.task)
             return
-        self.rt.tasks.fail(effect.task, error_envelope(call_failure_of(calls, effect)))
+        refs: list[ObjectRef[Any]] = []
+        error = error_envelope(call_failure_of(calls, effect), refs)
+        inside = [ref._entry for ref in refs]
+        for entry in effect.task.returns if inside else ():
+            self.rt.references.nest(entry, RefGroup(self.rt.address, []), inside)
+        self.rt.tasks.fail(effect.task, error)
+
+    def _constructor_refs(self, sender: bytes, message: ConstructorRefs) -> None:
+        """What is in the error of a constructor lives with the handles, which may be gone."""
+        handle = self.rt.references.entries.get(object_id(TaskId(message.task_id), 1))
+        if handle is not None:
+            self.rt.borrowing.receive_refs(handle, message.groups)
+        else:
+            self.rt.ledger.decline(message.groups)
 
     def out_of_scope(self, entry: Entry) -> None:
         """The last handle of an actor of ours is gone."""

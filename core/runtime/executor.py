@@ -275,8 +275,9 @@ class Executor:
 
     # -- actors
 
-    def make_actor(self, spec: ActorSpec, borrowed: list[Entry]) -> bytes:
-        """Make the actor's instance; the envelope of its constructor's error, b"" if none."""
+    def make_actor(self, spec: ActorSpec, borrowed: list[Entry], inside: list[Any]) -> bytes:
+        """Make the actor's instance; the envelope of its constructor's error, b"" if none. The
+        references in the error go into ``inside``."""
         self.actor_spec = self.results.actor_spec = spec
         self.rt.placing.enter(spec.group if spec.captures else b"")
         self._rename(spec.class_name, False)
@@ -300,8 +301,7 @@ class Executor:
             self.actor = self.results.actor = make(*args, **kwargs)
         except BaseException as error:
             explain_read_only(error, actor_class, args, kwargs)
-            refs: list[Any] = []
-            return self.results.envelope_of(error, f"{spec.class_name}.__init__", refs)
+            return self.results.envelope_of(error, f"{spec.class_name}.__init__", inside)
         finally:
             sys.stdout.flush()
             sys.stderr.flush()

@@ -173,7 +173,14 @@ class ObjectsPart:
         else:
             value = deserialize(data, writable=writable)
         if data[0] == 69 and is_error(data):
-            raise self._raised(value)
+            error = self._raised(value)
+            del value
+            try:
+                raise error
+            finally:
+                # Its traceback has this frame, which would keep it, and all frames of the caller's
+                # with it, until the cyclic collector comes by.
+                del error
         return value
 
     @staticmethod

@@ -39,6 +39,7 @@ from mray.wire.messages import (
     ActorExiting,
     ActorStarted,
     Address,
+    ConstructorRefs,
     DeathCause,
     Message,
     PushTasks,
@@ -225,7 +226,7 @@ class Worker:
         elif type(parcel.cargo) is Slot:
             self.generators.delivered(parcel)
         else:
-            parcel.cargo()
+            parcel.cargo(parcel.groups)
 
     def _queue_reply(self, done: Done, groups: list[list[RefGroup]]) -> None:
         returns = [
@@ -322,7 +323,8 @@ class Worker:
     def _make_actor(self, spec: Any) -> None:
         """In the executing thread."""
         borrowed: list[Entry] = []
-        error = self.executor.make_actor(spec, borrowed)
+        inside: list[Any] = []
+        error = self.executor.make_actor(spec, borrowed, inside)
         incarnation = self._incarnation
 
         started = ActorStarted(spec.actor_id, incarnation, self.address, os.getpid(), error)
@@ -341,11 +343,15 @@ class Worker:
 
         # The owners of what the actor keeps know of it before anybody can drop the arguments.
         handover = self.rt.ledger.handover
-        def ready() -> None:
+
+        def ready(groups: list[list[RefGroup]]) -> None:
+            if inside:
+                self.rt.tell(spec.owner, ConstructorRefs(spec.task_id, groups[0]))
             # Why the constructor failed is worth waiting for a head that is away.
             self.rt.head_link.once_back(report) if error else report()
 
-        self.rt.post(lambda: handover.pack(ready, spec.owner, borrowed, []))
+        values = [[ref._entry for ref in inside]]
+        self.rt.post(lambda: handover.pack(ready, spec.owner, borrowed, values))
         if not error:
             self._serving = True
             self.executor.made_actor = True

@@ -1080,6 +1080,14 @@ class ActorState(Message, frozen=True, tag=76):
     namespace: str = ""
 
 
+class ConstructorRefs(Message, frozen=True, tag=252):
+    """worker -> owner of the actor, before its ActorStarted: the references in the error that the
+    constructor raised. They live as long as the actor's handles. ``task_id``: of the creation."""
+
+    task_id: bytes
+    groups: list[RefGroup]
+
+
 class KillActor(Message, frozen=True, tag=77):
     """``cause``: why, where nobody asked for it; with no_restart."""
 
@@ -1931,6 +1939,6 @@ AnyMessage = Union[  # noqa: UP007 (a type written with | would need 90 of them)
     PlacementGroupState, CreatePlacementGroup, RemovePlacementGroup, WatchPlacementGroup,
     GetPlacementGroups, PlacementGroups, ReserveBundles, BundlesReserved, CommitBundles,
     ReturnBundles,
-    GetGpus, GpusHeld,
+    GetGpus, GpusHeld, ConstructorRefs,
     HeadAway, HeadBack, RegisterAgain, GetHeadState, HeadState, GetKeys, ClusterKeys,
 ]  # fmt: skip
