@@ -17,7 +17,7 @@ Every run again is charged a retry (max_retries, max_task_retries; -1: no limit)
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from typing import Any
 
 import msgspec
@@ -58,7 +58,8 @@ class Job:
     """One task that is run once more."""
 
     __slots__ = (
-        "again", "inputs", "loss", "running", "task", "task_id", "users", "waits", "wanted",
+        "again", "inputs", "loss", "missing", "running", "task", "task_id", "users", "waits",
+        "wanted",
     )  # fmt: skip
 
     def __init__(self, task_id: bytes, record: Record, loss: str) -> None:
@@ -67,6 +68,8 @@ class Job:
         self.inputs = list(record.inputs)
         self.loss = loss
         self.running = False
+        #: Arguments whose values went when nothing but lineage needed them.
+        self.missing: list[Entry] = []
         #: Jobs that make its arguments, and jobs that it makes arguments of.
         self.waits: dict[bytes, None] = {}
         self.users: dict[bytes, None] = {}
@@ -103,31 +106,33 @@ class Rebuilding:
 
     # -- events
 
-    def lost(self, entry: Entry, loss: str, pending: Container[bytes] = ()) -> None:
-        """No copy of the value of an object of ours is left. ``loss``: what happened to it.
+    def lost(self, entries: Sequence[Entry], loss: str, pending: Container[bytes] = ()) -> None:
+        """No copy of the values of these objects of ours is left. ``loss``: what happened to them.
         ``pending``: the tasks that have not ended."""
         fresh: list[Job] = []
-        stack = [entry]
-        while stack:
-            gone = stack.pop()
-            gone.ready = False
-            fresh += self._lose(gone, loss if gone is entry else "", pending, stack)
+        for entry in entries:
+            entry.ready = False
+        for entry in entries:
+            fresh += self._lose(entry, loss, pending)
+        # The arguments of these jobs that went before, and theirs.
+        for job in fresh:
+            for argument in job.missing:
+                fresh += self._lose(argument, "", pending)
         for job in fresh:
             self._link(job)
-        self._mark_users(entry)
+        for entry in entries:
+            self._mark_users(entry)
         for job in fresh:
             if not job.waits:
                 self._queue.append(job)
         self._start()
 
-    def _lose(
-        self, gone: Entry, loss: str, pending: Container[bytes], stack: list[Entry]
-    ) -> list[Job]:
-        """What one loss leads to; arguments that are lost too go on the stack."""
+    def _lose(self, gone: Entry, loss: str, pending: Container[bytes]) -> list[Job]:
+        """What one loss leads to: a new job, or nothing new."""
         task_id = gone.object_id[:TASK_BYTES]
         job = self.jobs.get(task_id)
         if job is not None:
-            if job.running and job.task.template.num_returns < 0:
+            if job.running and _passed(job.task, gone):
                 job.again[gone.object_id] = gone
             else:
                 job.wanted[gone.object_id] = gone
@@ -148,9 +153,8 @@ class Rebuilding:
         job.wanted[gone.object_id] = gone
         for argument in job.inputs:
             if argument.freed:
-                # Its value went when nothing but lineage needed it.
                 argument.ready = False
-                stack.append(argument)
+                job.missing.append(argument)
             self._references.hold(argument)
             self._needing.setdefault(argument.object_id, {})[task_id] = None
         return [job]
@@ -216,9 +220,8 @@ class Rebuilding:
         """A task is over, with whatever result: its returns have been filled."""
         unfinished = self.unfinished.pop(task_id, None)
         if unfinished is not None:
-            for gone, loss in unfinished.values():
-                if not gone.ready:
-                    self.lost(gone, loss, pending)
+            left = [gone for gone, _ in unfinished.values() if not gone.ready]
+            self.lost(left, next(loss for _, loss in unfinished.values()), pending)
             return
         job = self.jobs.pop(task_id, None)
         if job is None:
@@ -241,10 +244,7 @@ class Rebuilding:
                 if not needing:
                     del self._needing[argument.object_id]
             self._references.release(argument)
-        for gone in job.again.values():
-            if not gone.ready:
-                self.lost(gone, job.loss, pending)
-        self._start()
+        self.lost([gone for gone in job.again.values() if not gone.ready], job.loss, pending)
 
     def _made(self, job: Job, task_id: bytes) -> None:
         """One of the jobs that a job waited for is over."""
@@ -273,3 +273,11 @@ class Rebuilding:
         for unfinished in self.unfinished.values():
             if any(entry.ready for entry, _ in unfinished.values()):
                 raise InvariantError("an object of a task that has not ended is lost and ready")
+
+
+def _passed(task: Any, item: Entry) -> bool:
+    """Whether the present run of a generator has passed an item, or may have: it takes another."""
+    if task.template.num_returns >= 0:
+        return False
+    number = int.from_bytes(item.object_id[TASK_BYTES:], "little") - 1
+    return bool(task.stream.dropped) or number <= task.stream.received

@@ -185,8 +185,8 @@ class RecoveringPart:
             entry.ready = False
         for node_id, theirs in promoted.items():
             self._promote(node_id, theirs, loss)
-        for entry in lost:
-            self.rebuilding.lost(entry, loss, self.rt.tasks.pending)
+        if lost:
+            self.rebuilding.lost(lost, loss, self.rt.tasks.pending)
         self._perform()
 
     def found(self, entry: Entry) -> None:

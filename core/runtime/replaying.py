@@ -42,28 +42,28 @@ class Replays:
 
     def begin(self, task: Task, wanted: list[Entry]) -> None:
         """A generator is about to run again for these items, and perhaps its completion."""
-        items = {number: entry for entry in wanted if (number := _number_of(entry)) > 0}
+        items = [number for entry in wanted if (number := _number_of(entry)) > 0]
         former = task.stream
         stream = Stream(task.task_id, former.limit)
         stream.received = min(items) - 1 if items else former.received
         stream.stored = former.stored
         task.stream = stream
         source = Source(self.rt.streams, stream, task, task.returns[0])
-        source.wanted = items
+        source.replays = True
         stream.dropped = not items
         self.sources[task.task_id] = source
 
     def arrived(self, source: Source, number: int, returned: Returned) -> None:
         """An item of such a run."""
-        assert source.wanted is not None
-        entry = source.wanted.pop(number, None)
+        made = object_id(TaskId(source.task.task_id), number + 1)
+        wanted = self._wanted(source.task.task_id)
+        entry = wanted.get(made)
         if entry is not None:
             self.rt.recovering.refill(entry, returned)
-            source.stream.dropped = not source.wanted
+            source.stream.dropped = all(one.ready for one in wanted.values())
             return
         self.rt.borrowing.decline([returned])
         if returned.located is not None:
-            made = object_id(TaskId(source.task.task_id), number + 1)
             self.rt.recovering.copies.discard(made, returned.located)
 
     def end(self, task: Task, error: bytes | None) -> None:
@@ -71,7 +71,7 @@ class Replays:
         if task.template.num_returns >= 0:
             return
         source = self.sources.pop(task.task_id, None)
-        if source is None or source.wanted is None:
+        if source is None or not source.replays:
             return
         failure, source.stream.failure = source.stream.failure, None
         if error is None and failure is not None:
@@ -79,11 +79,16 @@ class Replays:
         if failure is not None:
             self.rt.borrowing.decline([failure])
         if error is not None:
-            for entry in source.wanted.values():
+            for entry in self._wanted(task.task_id).values():
                 if not entry.ready:
                     self.rt.recovering.fill(entry, error, None)
         # The next run may have to skip as much as the first one yielded.
         task.stream.received = max(task.stream.received, _last_of(task))
+
+    def _wanted(self, task_id: bytes) -> dict[bytes, Entry]:
+        """The lost returns that a run is to make: more may be lost while it runs."""
+        job = self.rt.recovering.rebuilding.jobs.get(task_id)
+        return job.wanted if job is not None else {}
 
     def collects(self, made: bytes) -> bool:
         """Whether an object is the list of all items of a generator that runs again."""

@@ -35,15 +35,15 @@ CALLS_FOR_USERS = True
 class Source:
     """A generator task that is not over: its stream, and what its items inherit."""
 
-    __slots__ = ("completion", "part", "stream", "task", "wanted")
+    __slots__ = ("completion", "part", "replays", "stream", "task")
 
     def __init__(self, part: StreamsPart, stream: Stream, task: Task, completion: Entry) -> None:
         self.part = part
         self.stream = stream
         self.task = task
         self.completion = completion
-        #: Of a generator that runs again, the lost items by number. See replaying.py.
-        self.wanted: dict[int, Entry] | None = None
+        #: It runs again, for items that are lost. See replaying.py.
+        self.replays = False
 
     def fire(self, entry: Entry) -> None:
         """The completion is ready."""
@@ -159,7 +159,7 @@ class StreamsPart:
         self._decline(part, part.items[:known])
         if stream.dropped:
             self._decline(part, part.items[known:])
-        elif source.wanted is not None:
+        elif source.replays:
             for number, returned in enumerate(part.items[known:], before + 1):
                 self.rt.recovering.replays.arrived(source, number, returned)
         else:

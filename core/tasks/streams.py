@@ -50,6 +50,7 @@ class Stream:
     )
 
     #: As an entry of this process that has no value.
+    object_id = b""
     owner = None
     data = None
     located = None

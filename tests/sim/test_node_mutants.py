@@ -42,7 +42,14 @@ def arguments_do_not_come_first(owner: Owner) -> None:
     """Arguments whose values went are taken for being there."""
     rebuilding = owner.recovering.rebuilding
     real = rebuilding._lose
-    rebuilding._lose = lambda gone, loss, pending, stack: real(gone, loss, pending, [])  # type: ignore[method-assign]
+
+    def lose(*args: Any) -> Any:
+        jobs = real(*args)
+        for job in jobs:
+            job.missing = []
+        return jobs
+
+    rebuilding._lose = lose  # type: ignore[method-assign]
 
 
 def running_again_is_free(owner: Owner) -> None:
