@@ -106,19 +106,6 @@ def test_demand_follows_the_queue_by_order_of_magnitude() -> None:
     assert owner.turn() == ({}, [Demand(owner.class_id, 3)])
 
 
-def test_nothing_is_sent_behind_a_task_whose_run_time_is_not_known() -> None:
-    owner = Owner()
-    owner.submit(1)
-    owner.grant(1)
-    assert len(owner.turn()[0][1]) == 1
-    owner.template = Template(owner.template.wire, owner.class_id, 3)
-    owner.learn(10)
-    short = owner.submit(3)
-    assert owner.turn()[0] == {}
-    owner.grant(2)
-    assert owner.turn()[0] == {2: short}
-
-
 def test_a_function_of_unknown_run_time_has_one_task_in_flight_at_a_worker() -> None:
     owner = Owner()
     first, second = owner.submit(2)
