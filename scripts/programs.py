@@ -122,9 +122,10 @@ def run(name: str, engine: str, python: str, environment: dict[str, str]) -> Out
     """Run one program to its end."""
     path = PROGRAMS / f"{name}.py"
     only = "( on Ray)?" if engine == "ray" else ""
-    need = re.search(rf"^Needs{only}: (?P<module>\S+)$", path.read_text("utf-8"), re.MULTILINE)
-    if need is not None and not _can_import(need["module"], python, environment):
-        return Outcome(name, "skipped", 0.0, f"there is no {need['module']}")
+    needs = re.compile(rf"^Needs{only}: (?P<module>\S+)$", re.MULTILINE)
+    for need in needs.finditer(path.read_text("utf-8")):
+        if not _can_import(need["module"], python, environment):
+            return Outcome(name, "skipped", 0.0, f"there is no {need['module']}")
     command = [python, str(path)]
     if engine != "ray":
         verb = "submit" if engine == "mray" else "run"
@@ -150,7 +151,7 @@ def run(name: str, engine: str, python: str, environment: dict[str, str]) -> Out
 
 def _is_own(line: str) -> bool:
     """Whether the program itself printed it: not a worker, not `mray submit`."""
-    return bool(line) and line[0] not in "(\x1b\r" and not line.startswith("mray: ")
+    return bool(line.strip()) and line[0] not in "(\x1b\r" and not line.startswith("mray: ")
 
 
 def _can_import(module: str, python: str, environment: dict[str, str]) -> bool:

@@ -1,6 +1,8 @@
 """Graphs of dask, run as tasks.
 
 Needs: dask
+Needs on Ray: pandas
+Needs on Ray: pyarrow
 """
 
 import dask
