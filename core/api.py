@@ -274,7 +274,7 @@ def get(
 def get(object_refs: Any, *, timeout: float | None = None, writable: bool = False) -> Any:
     """The value of a reference, or the values of a list of them, in order.
 
-    ``timeout`` in seconds. Arrays inside are read-only views of the store, which all readers
+    ``timeout`` in seconds; None and -1: as long as it takes. Arrays inside are read-only views of the store, which all readers
     share; with ``writable`` they are private copies, of which only the pages that are written to
     take memory (copy-on-write); the object itself never changes.
 
@@ -287,7 +287,8 @@ def get(object_refs: Any, *, timeout: float | None = None, writable: bool = Fals
         entry = object_refs._entry
         if entry.ready and entry.data is not None:
             return rt.objects.load(entry, writable)
-        return rt.objects.get((object_refs,), timeout, writable)[0]
+        limit = None if timeout == -1 else timeout
+        return rt.objects.get((object_refs,), limit, writable)[0]
     if isinstance(object_refs, ObjectRefGenerator):
         return object_refs  # As in Ray: there is no one value.
     if not isinstance(object_refs, list):
@@ -299,7 +300,7 @@ def get(object_refs: Any, *, timeout: float | None = None, writable: bool = Fals
             raise TypeError(
                 f"get() was given a list with {type(ref).__name__} in it: {ref!r} is no ObjectRef"
             )
-    return rt.objects.get(object_refs, timeout, writable)
+    return rt.objects.get(object_refs, None if timeout == -1 else timeout, writable)
 
 
 def put(value: T, *, _owner: Any = None) -> ObjectRef[T]:
@@ -371,9 +372,13 @@ def kill(actor: ActorHandle, *, no_restart: bool = True) -> None:
 
 
 def get_actor(name: str, namespace: str | None = None) -> ActorHandle:
-    """The handle of a living named actor. ValueError if there is none of that name."""
+    """The handle of a living named actor. ValueError if there is none of that name, TypeError for
+    names that are no text."""
     from mray.actor import handle_of
 
+    for text in (name, namespace or ""):
+        if not isinstance(text, str):
+            raise TypeError(f"get_actor() takes names, which are str; {text!r} is {type(text)}")
     if not name:
         raise ValueError("get_actor() needs a name")
     rt = current.get()

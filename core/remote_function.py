@@ -29,6 +29,11 @@ class RemoteFunction:
 
     def __init__(self, function: Callable[..., Any], options: dict[str, Any]) -> None:
         what = f"remote function {function.__name__}"
+        if inspect.iscoroutinefunction(function):
+            raise ValueError(
+                f"the {what} is `async def`, which only methods of actors may be: make it a plain "
+                "function that calls asyncio.run()"
+            )
         validate(options, TASK_OPTIONS, what)
         refuse_store_memory(options, what)
         self._function = function

@@ -7,8 +7,8 @@ process does. The other fields are node/environments'.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from string import Template
 from typing import Final
 
 import msgspec
@@ -23,6 +23,7 @@ _EARLY_PREFIXES: Final = (
     "LD_", "OMP_", "MKL_", "OPENBLAS_", "GOTO_", "BLIS_", "KMP_", "NUMEXPR_", "VECLIB_", "PYTHON",
     "MALLOC_", "GLIBC_", "NPY_",
 )  # fmt: skip
+_REFERENCE: Final = re.compile(r"\$(?:\{(\w+)\}|(\w+))", re.ASCII)
 
 
 def maker_named(environ: bytes) -> str:
@@ -49,10 +50,11 @@ class RuntimeEnv(msgspec.Struct, frozen=True):
             raise ValueError(f"this is no runtime_env: {error}") from error
 
     def over(self, environ: Mapping[str, str]) -> dict[str, str]:
-        """``environ`` with env_vars laid over it; ``${NAME}`` in a value is the former value."""
+        """``environ`` with env_vars laid over it, by name; ``$NAME`` and ``${NAME}`` in a value
+        stand for what there was before."""
         merged = dict(environ)
-        for name, value in self.env_vars.items():
-            merged[name] = _Braced(value).safe_substitute(_Former(environ))
+        for name, value in sorted(self.env_vars.items()):
+            merged[name] = _expanded(value, merged)
         return merged
 
     @property
@@ -61,17 +63,10 @@ class RuntimeEnv(msgspec.Struct, frozen=True):
         return any(name.startswith(_EARLY_PREFIXES) for name in self.env_vars)
 
 
-class _Braced(Template):
-    """Only ``${NAME}`` is replaced: a plain $ is common in values and means itself."""
+def _expanded(value: str, environ: Mapping[str, str]) -> str:
+    """As in Ray: ``${NAME}`` that is not set is empty, ``$NAME`` that is not set means itself."""
 
-    pattern = r"""
-        \$(?:
-            (?P<escaped>(?!))|(?P<named>(?!))|\{(?P<braced>[A-Za-z_][A-Za-z0-9_]*)\}|(?P<invalid>(?!))
-        )"""  # type: ignore[assignment]  # Template compiles it with re.VERBOSE.
+    def former(found: re.Match[str]) -> str:
+        return environ.get(found[1] or found[2], "" if found[1] else found[0])
 
-
-class _Former(dict[str, str]):
-    """A variable that is not set reads as empty."""
-
-    def __missing__(self, name: str) -> str:
-        return ""
+    return _REFERENCE.sub(former, value)

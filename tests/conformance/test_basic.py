@@ -330,3 +330,17 @@ def test_a_ref_shows_its_id(ray):
     assert hash(ref) == hash(ref)
     assert ref != ray.put(1)
     assert len({ref, ref}) == 1
+
+
+def test_a_coroutine_function_is_no_remote_function(ray):
+    async def answer():
+        return 1
+
+    with pytest.raises(ValueError):
+        ray.remote(answer)
+
+
+@pytest.mark.parametrize("arguments", [(5,), ("a", 5)])
+def test_names_of_actors_are_text(ray, arguments):
+    with pytest.raises(TypeError):
+        ray.get_actor(*arguments)

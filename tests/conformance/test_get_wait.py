@@ -359,3 +359,22 @@ def test_big_values_can_be_put_and_got(ray):
     ref = ray.put(array)
     assert np.array_equal(ray.get(ref), array)
     assert ray.wait([ref], timeout=60) == ([ref], [])
+
+
+def test_a_timeout_of_minus_one_waits_as_long_as_it_takes(ray, make_gate):
+    import threading
+
+    gate = make_gate()
+    wait = gate.waiter()
+
+    @ray.remote
+    def held():
+        wait()
+        return 5
+
+    ref = held.remote()
+    opener = threading.Thread(target=gate.wait_arrival)
+    opener.start()
+    assert ray.get(ref, timeout=-1) == 5
+    assert ray.get([ref], timeout=-1) == [5]
+    opener.join()

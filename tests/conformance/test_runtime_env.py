@@ -473,3 +473,26 @@ def test_what_cannot_be_is_refused_at_once(
 def test_fields_that_mray_cannot_make_are_refused_by_name(ray: ModuleType, field: str) -> None:
     with pytest.raises(ValueError, match=rf"{field}.*env_vars"):
         ray.remote(runtime_env={field: {}})(lambda: None)
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        ("$CONF_A/x", "1/x"),
+        ("${CONF_A}/x", "1/x"),
+        ("$CONF_NONE/x", "$CONF_NONE/x"),
+        ("${CONF_NONE}/x", "/x"),
+        ("5$", "5$"),
+        ("$$CONF_A", "$1"),
+        ("$CONF_AX", "$CONF_AX"),
+        ("~/x", "~/x"),
+    ],
+)
+def test_values_of_variables_may_name_others(ray, value, found):
+    @ray.remote(runtime_env={"env_vars": {"CONF_B": value, "CONF_A": "1"}})
+    def read():
+        import os
+
+        return os.environ["CONF_B"]
+
+    assert ray.get(read.remote()) == found

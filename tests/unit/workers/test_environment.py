@@ -22,15 +22,19 @@ def test_no_environment_changes_nothing() -> None:
 
 
 def test_variables_are_laid_over_and_may_hold_their_former_values() -> None:
-    merged = env(PATH="${PATH}:/extra", NEW="${MISSING}x", PLAIN="$PATH costs 5$").over(
-        {"PATH": "/bin", "KEPT": "1"}
-    )
+    merged = env(
+        PATH="${PATH}:/extra", NEW="${MISSING}x$MISSING", PLAIN="$KEPT costs 5$ or $$KEPT, $KEPTS"
+    ).over({"PATH": "/bin", "KEPT": "1"})
     assert merged == {
         "PATH": "/bin:/extra",
         "KEPT": "1",
-        "NEW": "x",
-        "PLAIN": "$PATH costs 5$",
+        "NEW": "x$MISSING",
+        "PLAIN": "1 costs 5$ or $1, $KEPTS",
     }
+
+
+def test_variables_may_name_others_that_come_before_them_in_the_alphabet() -> None:
+    assert env(B="${A}2", A="1").over({}) == {"A": "1", "B": "12"}
 
 
 @pytest.mark.parametrize(
