@@ -9,13 +9,13 @@ from __future__ import annotations
 import inspect
 import time
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
 from mray import current
 from mray.call_sites import capture
+from mray.exceptions import RaySystemError
 from mray.ids import object_id
 from mray.object_ref import ObjectRef
 from mray.options import (
@@ -40,8 +40,12 @@ _ANY_PARAMETERS = [("args", 2, False), ("kwargs", 4, False)]
 _BUILT_IN = ("__ray_ready__", "__ray_call__", "__ray_terminate__")
 
 
-def method(**options: Any) -> Callable[[Any], Any]:
-    """Options of one actor method: ``@method(num_returns=2)``."""
+def method(*bare: Any, **options: Any) -> Any:
+    """Options of one actor method: ``@method(num_returns=2)``; alone it changes nothing."""
+    if bare:
+        if len(bare) > 1 or options or not callable(bare[0]):
+            raise TypeError("@method takes options by name, as in @method(num_returns=2)")
+        return bare[0]
     validate(options, METHOD_OPTIONS, "@method")
 
     def mark(function: Any) -> Any:
@@ -144,6 +148,9 @@ class ActorClass:
 
         rt = current.get()
         options = self._options
+        if inspect.isabstract(self._class):
+            names = sorted(self._class.__abstractmethods__)
+            raise TypeError(f"{self.__name__} is abstract, it lacks {names}: it has no instances")
         if options.get("allow_out_of_order_execution") is False and self._is_concurrent:
             kind = "async" if self._is_async else "threaded"
             raise ValueError(
@@ -323,8 +330,10 @@ class ActorMethod:
 
     def remote(self, *args: Any, **kwargs: Any) -> Any:
         """Call the method; the reference of its result (a list with several, None with none)."""
-        runtime = current.runtime or current.get()
         handle = self._handle
+        runtime = current.runtime
+        if runtime is None:
+            raise RaySystemError(f"{handle!r} cannot be called: this process is not connected")
         made = None if self._is_changed else handle._templates.get(self._name)
         if made is None or made[0] is not runtime:
             made = runtime, self._template(runtime)

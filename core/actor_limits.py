@@ -44,7 +44,7 @@ class LimitedMethod(ActorMethod):
         """As ActorMethod.remote; PendingCallsLimitExceeded while too many calls are under way."""
         handle = self._handle
         assert isinstance(handle, LimitedHandle)
-        runtime = current.runtime or current.get()
+        runtime = current.get()
         limits: dict[bytes, PendingCalls] = runtime.actors.limits
         pending = limits.setdefault(handle._actor_id, PendingCalls(runtime, handle._actor_id))
         with pending.lock:

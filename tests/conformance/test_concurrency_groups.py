@@ -308,25 +308,21 @@ def test_options_cannot_change_the_groups(ray, grouped):
 
 @pytest.mark.parametrize("groups", ["io", {"io": "a"}, {1: 1}])
 def test_groups_are_names_with_limits(ray, groups):
+    class Actor:
+        pass
+
     with pytest.raises((TypeError, AttributeError)):
-
-        @ray.remote(concurrency_groups=groups)
-        class Actor:
-            pass
-
-        Actor.remote()
+        ray.remote(concurrency_groups=groups)(Actor).remote()
 
 
 def test_a_method_of_a_group_that_is_not_there_is_refused(ray):
+    class Actor:
+        @ray.method(concurrency_group="other")
+        def method(self):
+            return None
+
     with pytest.raises((ValueError, AssertionError)):
-
-        @ray.remote(concurrency_groups={"io": 1})
-        class Actor:
-            @ray.method(concurrency_group="other")
-            def method(self):
-                return None
-
-        Actor.remote()
+        ray.remote(concurrency_groups={"io": 1})(Actor).remote()
 
 
 @pytest.mark.mray_only("in Ray such a call ends the actor")

@@ -27,7 +27,9 @@ class Store:
         self.room = room
         self.made: list[bytes] = []
 
-    def put(self, made: bytes, owner: bytes, size: int, write: Callable[[Any], None]) -> None:
+    def put(
+        self, made: bytes, owner_id: bytes, size: int, write: Callable[[Any], None], **more: Any
+    ) -> None:
         if len(self.made) == self.room:
             raise ObjectStoreFullError("no room")
         self.made.append(made)
