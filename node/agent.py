@@ -452,6 +452,9 @@ class Node:
     def stop(self, reason: str, grace_s: float) -> None:
         """End jobs and workers, then the zygote, then the store."""
         self._stopping = self._jobs.closed = True
+        # Before the first of its workers ends: nothing that ends here begins anew here.
+        self._neighbours.view.nodes[self._node_id].draining = True
+        self._head.beat_now()
         self._oom.stop()
         term_s = grace_s * _TERM_SHARE
         # What may run again does so elsewhere, where there is an elsewhere.

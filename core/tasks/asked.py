@@ -24,7 +24,7 @@ _SHUN_LAST_S = 5.0
 class Asked:
     """See the module. Methods that change what is asked return ``(node, count)`` to be told."""
 
-    __slots__ = ("away", "home", "shunned", "stale", "staying", "targets")
+    __slots__ = ("avoided", "away", "home", "shunned", "stale", "staying", "targets")
 
     def __init__(self) -> None:
         self.home = 0
@@ -34,6 +34,8 @@ class Asked:
         self.staying: set[bytes] = set()
         #: Nodes that had no room: until when they are left alone, and for how long next time.
         self.shunned: dict[bytes, tuple[float, float]] = {}
+        #: Those of them that the own node was last told not to name.
+        self.avoided: list[bytes] = []
         #: Where alone workers may be; None for anywhere.
         self.targets: list[bytes] | None = None
         #: The own node has to be told even if the number has hardly changed.
@@ -124,8 +126,16 @@ class Asked:
         self.staying.clear()
 
     def avoid(self, now: float) -> list[bytes]:
-        """Nodes that the own node should not name now."""
-        return [node for node, (until, _) in self.shunned.items() if until > now]
+        """Nodes that the own node should not name now. It is told so."""
+        self.avoided = [node for node, (until, _) in self.shunned.items() if until > now]
+        return self.avoided
+
+    def relents_at(self) -> float | None:
+        """When the own node has to be told that it may name one of them again: what nobody had
+        room for waits there, and it does not ask."""
+        if not self.home:
+            return None
+        return min((self.shunned[n][0] for n in self.avoided if n in self.shunned), default=None)
 
     def check(self) -> None:
         """Raise InvariantError on a contradiction."""

@@ -40,6 +40,9 @@ __all__ = ["Cancelled", "Demand", "Dispatcher", "Effect", "Fail", "ReturnLease",
 STUCK_S = 0.02
 #: Tasks given to one worker in one go while others could take some.
 _CHUNK = 64
+#: Leases of SPREAD take one task each while no more than this wait: nodes that are far would come
+#: too late.
+_SPREAD_MAX = 64
 #: An idle worker steals from one that began its task so recently only if much waits behind it:
 #: the tasks would be done before the message is there.
 _STEAL_BACKLOG_US = 1000
@@ -58,6 +61,8 @@ class Dispatcher:
         #: Leases with something in ``out``, by worker.
         self.touched: dict[bytes, Lease] = {}
         self._dirty: dict[int, SchedulingClass] = {}
+        #: Classes of which another node had no room for a lease.
+        self._shunning: dict[int, SchedulingClass] = {}
         #: Classes with cancelled tasks in their queues.
         self._littered: dict[int, SchedulingClass] = {}
         self._class_numbers: dict[tuple[object, ...], int] = {}
@@ -261,7 +266,7 @@ class Dispatcher:
         """Another node has no room for us."""
         sclass = self.classes[class_id]
         sclass.asked.refused(node, now)
-        self._dirty[class_id] = sclass
+        self._dirty[class_id] = self._shunning[class_id] = sclass
 
     def retarget(self, class_id: int, nodes: list[bytes]) -> None:
         """Workers of the class can be on these nodes only."""
@@ -312,12 +317,22 @@ class Dispatcher:
             else:
                 self._give_back(lease)
             self._dirty[lease.sclass.class_id] = lease.sclass
+        for class_id, sclass in list(self._shunning.items()):
+            at = sclass.asked.relents_at()
+            if not sclass.asked.shunned:
+                del self._shunning[class_id]
+            elif at is not None and now >= at:
+                self.effects.append(Demand(class_id, sclass.asked.home, HOME))
 
     def deadline(self) -> float | None:
         """When tick() has something to do."""
         earliest: float | None = None
         for lease in self.by_worker.values():
             at = self._due(lease)
+            if at is not None and (earliest is None or at < earliest):
+                earliest = at
+        for sclass in self._shunning.values():
+            at = sclass.asked.relents_at()
             if at is not None and (earliest is None or at < earliest):
                 earliest = at
         return earliest
@@ -366,7 +381,8 @@ class Dispatcher:
             if room <= 0:
                 return
             share = -(-len(queue) // len(open_leases))
-            count = min(room, share, _CHUNK)
+            single = sclass.spread and len(queue) <= _SPREAD_MAX
+            count = 1 if single else min(room, share, _CHUNK)
             inflight, out, seq = lease.inflight, lease.out, lease.seq
             if not inflight:
                 lease.progress_at = now
@@ -381,6 +397,9 @@ class Dispatcher:
                 if queue and queue[0].template.depth <= len(inflight):
                     break
             lease.seq = seq
+            if single:
+                lease.draining = True
+                open_leases.remove(lease)
             self.touched[lease.worker.process_id] = lease
 
     def _steal_for(self, sclass: SchedulingClass, now: float) -> None:

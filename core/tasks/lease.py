@@ -93,7 +93,7 @@ class SchedulingClass:
         self.where = where
         #: In a placement group, or with conditions on the node.
         self.placed = bool(where) or group_in(resources) is not None
-        #: Tasks go over nodes in turn: a lease is given back after each, so that the next can be
+        #: Tasks go over nodes in turn: a lease is given back after few, so that the next can be
         #: elsewhere.
         self.spread = False
         #: Whether it was looked at which nodes alone may serve it.

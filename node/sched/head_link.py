@@ -163,6 +163,11 @@ class HeadLink:
         if beat != self._last:
             self._send(beat)
 
+    def beat_now(self) -> None:
+        """Send a heartbeat, before all that is told after it."""
+        if self._daemon.was_ready:
+            self._send(self._beat())
+
     def _in_time(self) -> None:
         beat = self._beat()
         if beat != self._last or self._pump.clock() - self._last_at >= self._beat_s * 0.9:
