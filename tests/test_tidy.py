@@ -28,8 +28,13 @@ PURE_FOLDERS = (
     "core/ownership", "core/tasks", "node/head", "node/objects", "node/sched", "node/transfer",
 )  # fmt: skip
 SHELLS = {
+    "node/head/inheritance.py": "takes the storage over",
+    "node/head/journal.py": "tells the time, writes, sends",
     "node/head/packages.py": "files of packages",
     "node/head/server.py": "routes messages, tells the time",
+    "node/head/storage/redis.py": "asks a server",
+    "node/head/storage/sqlite.py": "a file on disk",
+    "node/head/storage/store.py": "opens either",
     "node/objects/arena.py": "files and memory",
     "node/objects/directory.py": "directories and locks",
     "node/objects/disks.py": "files of spilled objects",
@@ -99,6 +104,7 @@ LAZY_MODULES = {
     "mray.scheduling": "strategies and groups, which most programs do without",
     "mray.runtime.async_serving": "asyncio, which workers without async actors do without",
     "pathspec": "20 ms, only to pack a directory",
+    "redis": "of an extra, only where it keeps the head's state",
     "numpy": "60 ms; `import mray` must not pay it",
     "platform": "only to print the version",
     "rich": "60 ms, only to draw on a terminal",
@@ -117,6 +123,7 @@ LAZY_IMPORTERS = {
     "cli/main.py": "`mray version` loads no parser",
     "cli/start.py": "--block only",
     "node/__main__.py": "a head loads no node, and a node no head",
+    "node/head/storage/store.py": "a head in memory loads neither SQLite nor Redis",
 }
 
 LINE_COUNT_MAX = 500

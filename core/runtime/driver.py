@@ -113,7 +113,7 @@ class Driver:
         rt.post(rt.task_reports.flush)
         rt.post(rt.metrics.end)
         # Without patience: a head that is away learns of the driver's end from its node.
-        rt.ask_any(rt.head, lambda rid: FinishJob(rid, rt.job_id), _DRAIN_TIMEOUT_S, patient=False)
+        rt.head_link.say(lambda rid: FinishJob(rid, rt.job_id), _DRAIN_TIMEOUT_S)
         rt.close()
         rt.serializers.end()
         if self.printer is not None:

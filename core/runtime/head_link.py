@@ -11,20 +11,21 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from mray.rpc.patience import PatientRequests
 from mray.rpc.pump import OnReply
 from mray.units import format_duration
-from mray.wire.messages import HeadAway, HeadBack, Message
+from mray.wire.messages import Address, HeadAway, HeadBack, Message
 
 if TYPE_CHECKING:
     from mray.runtime.runtime import Runtime
 
 log = logging.getLogger("mray.runtime")
 
-#: Beyond the time that nodes wait for the head: to learn how that ended.
+#: Beyond the time of a request, or that nodes wait for the head: to learn how that ended.
 _MARGIN_S: Final = 10.0
 #: The exit code of a driver whose head does not come back.
 LOST_EXIT_CODE: Final = 1
@@ -49,10 +50,19 @@ class HeadLink:
         """Whether the head does not answer, as far as the node knows. From any thread."""
         return self._away_at is not None
 
-    @property
-    def patience_s(self) -> float:
-        """How much longer than its own time a request may take. From any thread."""
+    def margin_s(self, peer: Address) -> float:
+        """How much longer than its own time a request to ``peer`` may take. From any thread."""
+        if peer.process_id != self.rt.head.process_id:
+            return _MARGIN_S
         return self.rt.config.liveness.gcs_rpc_server_reconnect_timeout_s + _MARGIN_S
+
+    def say(self, make: Callable[[int], Message], timeout_s: float) -> None:
+        """Ask the head something whose answer is of no interest, and wait for that ``timeout_s`` at
+        most, also for a head that is away. From any thread but the loop's."""
+        answered = threading.Lock()
+        answered.acquire()
+        self.rt.post(lambda: self.ask(make, lambda reply: answered.release(), timeout_s))
+        self.rt.block_on(answered, timeout_s)
 
     def why(self) -> str:
         """That the head is away, for people; "" while it is not. From any thread."""
@@ -67,9 +77,10 @@ class HeadLink:
         self.reach()
         self._requests.ask(make, on_reply, timeout_s)
 
-    def reach(self) -> None:
-        """Connect to the head, which is never dead for good: it may be started again."""
+    def reach(self) -> bool:
+        """Connect to the head, which is never dead for good: it may be started again. True."""
         self.rt.pump.door.dial(self.rt.head, self.rt.node.node_id)
+        return True
 
     def once_back(self, call: Callable[[], None]) -> None:
         """Call when the head is there: now, or once it is back."""

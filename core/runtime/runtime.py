@@ -311,13 +311,9 @@ class Runtime:
         return self._thread is threading.current_thread()
 
     def ask_any(
-        self, peer: Address, make: Callable[[int], Message], timeout_s: float = 30.0,
-        patient: bool = True,
-    ) -> Message:  # fmt: skip
-        """Send a request and block for whatever answers it, RequestFailed included.
-
-        ``patient``: wait for a head that is away; its own time counts from when it is back.
-        """
+        self, peer: Address, make: Callable[[int], Message], timeout_s: float = 30.0
+    ) -> Message:
+        """Send a request and block for whatever answers it, RequestFailed included."""
         if self._loop_is_here():
             raise RuntimeError("the event loop may not wait for itself")
         if self.closed:
@@ -336,19 +332,16 @@ class Runtime:
         if peer.process_id == self.node.node_id:
             self._asked_node[id(lock)] = arrived
 
-        to_head = patient and peer.process_id == self.head.process_id
-
         def begin() -> None:
-            if to_head:
+            if peer.process_id == self.head.process_id:
                 self.head_link.ask(make, arrived, timeout_s)
-                return
-            self.reach(peer)
-            self.pump.request(peer.process_id, make, arrived, timeout_s)
+            else:
+                self.reach(peer)
+                self.pump.request(peer.process_id, make, arrived, timeout_s)
 
         self.post(begin)
         # Longer than the request's own end: the loop answers in time, or it is gone.
-        patience_s = self.head_link.patience_s if to_head else 0.0
-        answered = self.block_on(lock, timeout_s + 10.0 + patience_s)
+        answered = self.block_on(lock, timeout_s + self.head_link.margin_s(peer))
         self._asked_node.pop(id(lock), None)
         if not answered:
             return RequestFailed("RpcError", "the event loop of this process does not answer")
@@ -404,9 +397,8 @@ class Runtime:
         if door.knows(process_id):
             return True
         own = self.node.node_id
-        if process_id == self.head.process_id:
-            door.dial(peer, own)  # It may be away, and comes back as itself.
-            return True
+        if process_id == self.head.process_id:  # It may be away, and comes back as itself.
+            return self.head_link.reach()
         is_dead = process_id in self.dead_processes or peer.node_id in self.dead_nodes
         listens = False if is_dead else door.somebody_listens(peer, own)
         if listens is False:

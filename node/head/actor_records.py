@@ -88,6 +88,12 @@ class Actor(msgspec.Struct, kw_only=True, eq=False):
         name = f" {self.spec.name!r}" if self.spec.name else ""
         return f"{self.spec.class_name}{name} {self.spec.actor_id.hex()}"
 
+    @property
+    def held(self) -> dict[str, int]:
+        """What it takes of its node: while it is placed, and once it lives."""
+        alive = self.state == "ALIVE"
+        return self.spec.resources if alive else self.spec.placement_resources
+
     def view(self) -> ActorState:
         """As watchers and lists are told."""
         return ActorState(

@@ -385,11 +385,7 @@ class ActorTable:
         """Think of the actor's resources as free until the next heartbeat knows better."""
         room = self._rooms.get(actor.node_id)
         if room is not None:
-            spec = actor.spec
-            give_back(
-                spec.resources if actor.state == "ALIVE" else spec.placement_resources,
-                room.available,
-            )
+            give_back(actor.held, room.available)
         self._registry.set_node(actor, b"")
 
     # -- nodes and time
@@ -450,9 +446,7 @@ class ActorTable:
         """A node that had its actors before this head's life."""
         compared = compare(self._registry, node_id, contents)
         for actor in self._registry.on_node(node_id):
-            spec, alive = actor.spec, actor.state == "ALIVE"
-            held = spec.resources if alive else spec.placement_resources
-            take(held, self._rooms[node_id].available)
+            take(actor.held, self._rooms[node_id].available)
         effects: list[Effect] = []
         for actor, cause in compared.ended:
             effects += self._incarnation_ended(actor, cause, now)
