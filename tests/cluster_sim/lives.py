@@ -267,6 +267,8 @@ def live(seed: int, actions: int = 25, faults: dict[str, int] | None = None) -> 
                 for _ in range(world.rng.choice([0, 1, 10, 100])):
                     world.step()
             world.heal()
+            cluster.disk_has_room()
+            world.run(lambda: cluster.head is not None, 60.0, "the head is back")
             for _ in range(2):
                 cluster.add_node()  # Whatever died: there is room for all that was asked for.
             life.calm_down()

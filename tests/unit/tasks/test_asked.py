@@ -65,6 +65,19 @@ def test_the_own_node_hears_of_a_refusal_even_if_the_number_hardly_changes() -> 
     assert asked.revise(4) == [(HOME, 4)]
 
 
+def test_the_own_node_is_told_when_it_may_name_a_node_again() -> None:
+    asked = Asked()
+    asked.revise(2)
+    asked.moved(X, 2, stay=False)
+    asked.refused(X, 10.0)
+    assert asked.relents_at() is None  # It has not been told.
+    asked.revise(2)
+    assert asked.avoid(10.0) == [X]
+    assert asked.relents_at() == 10.2
+    assert asked.avoid(10.2) == []
+    assert asked.relents_at() is None
+
+
 def test_targets_alone_are_asked_each_for_all() -> None:
     asked = Asked()
     asked.targets = []
