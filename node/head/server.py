@@ -49,6 +49,7 @@ from mray.node.head.storage.store import StorageError
 from mray.node.head.task_events import GoOn, ReadOn, TaskEventStore
 from mray.process import start_time_of
 from mray.rpc.pump import Timer
+from mray.session_files import Session
 from mray.wire.messages import (
     ActorOutOfScope,
     ActorStarted,
@@ -291,17 +292,24 @@ class Head:
 
     def _watch_node(self, node: NodeInfo) -> None:
         """See the end of a daemon on this machine at once and not by its silence."""
-        if node.session_dir != self._daemon.session.path:
-            return
-        try:
-            start_time = start_time_of(node.pid)
-        except ProcessLookupError:
-            start_time = 0  # watch_pid will find nothing of that age and say so.
-        self._daemon.watch_pid(
-            node.pid,
-            start_time,
-            lambda: self._feed(self.membership, NodeProcessEnded(node.node_id)),
-        )
+        start_time = -1
+        if node.session_dir == self._daemon.session.path:
+            try:
+                start_time = start_time_of(node.pid)
+            except ProcessLookupError:
+                start_time = 0  # watch_pid will find nothing of that age and say so.
+        else:
+            # In a session of its own: its record is here, and names a process of this age, only if
+            # the node is on this machine.
+            for record in Session(node.session_dir).processes():
+                if record.kind == "node" and record.pid == node.pid and record.alive:
+                    start_time = record.start_time
+        if start_time >= 0:
+            self._daemon.watch_pid(
+                node.pid,
+                start_time,
+                lambda: self._feed(self.membership, NodeProcessEnded(node.node_id)),
+            )
 
     # -- the end
 
