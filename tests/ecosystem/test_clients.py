@@ -15,7 +15,12 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.integration, pytest.mark.ecosystem, pytest.mark.slow]
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.ecosystem,
+    pytest.mark.slow,
+    pytest.mark.timeout(250),
+]
 
 PROGRAMS = Path(__file__).resolve().parent / "programs"
 
@@ -54,7 +59,7 @@ def test_a_client_computes_what_plain_python_does(name: str, tmp_path: Path) -> 
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=240,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
