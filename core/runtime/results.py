@@ -102,7 +102,16 @@ class Results:
         items.close()
 
     def _add(self, done: Done, template: TaskTemplate, index: int, value: Any) -> None:
-        self._keep(done, index, self._pack(template, value))
+        # Written out, for speed: most calls end here.
+        try:
+            packed = pack(value)
+        except Exception as error:
+            raise unpicklable_error(value, f"the return value of {template.name}", error) from error
+        if type(packed) is bytes and len(packed) <= self.rt.objects.inline_max:
+            done.returns.append((packed, None))
+            done.nested.append([])
+        else:
+            self._keep(done, index, packed)
 
     def _pack(self, template: TaskTemplate, value: Any) -> bytes | Serialized:
         try:
