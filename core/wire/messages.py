@@ -939,14 +939,14 @@ class ObjectsFetched(Message, frozen=True, tag=312):
 class AskChunks(Message, frozen=True, tag=313):
     """puller -> source, by their bulk sockets: send these chunks of an object, by number.
 
-    ``pull`` is the puller's number for what it does. ``received``: chunks of this pull that came
-    from this source so far. ``tried``: nodes that could not give it.
+    ``pull`` is the puller's number for what it does. ``owed``: chunks of this pull that this source
+    has been asked for by now and that have not come. ``tried``: nodes that could not give it.
     """
 
     pull: int
     object_id: bytes
     chunks: list[int]
-    received: int
+    owed: int
     tried: list[bytes] = []
 
 

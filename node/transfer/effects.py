@@ -9,13 +9,13 @@ from mray.wire.messages import Address
 
 
 class Ask(msgspec.Struct, frozen=True):
-    """Ask a node for chunks, by number. ``received`` and ``tried``: see AskChunks."""
+    """Ask a node for chunks, by number. ``owed`` and ``tried``: see AskChunks."""
 
     node_id: bytes
     pull: int
     object_id: bytes
     chunks: tuple[int, ...]
-    received: int
+    owed: int
     tried: tuple[bytes, ...] = ()
 
 

@@ -10,7 +10,7 @@ carry together, and every link of it is busy from its first chunk on. A puller t
 those is served all the same. Small objects are not worth the detour.
 
 What is under way to all pullers together has a bound; a puller tells with each question how much it
-has got. Beyond it streams take turns. A stream that is not asked for anything for long is closed.
+still expects. Beyond it streams take turns. A stream that is not asked for anything for long is closed.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Present(msgspec.Struct, frozen=True):
 class _Stream:
     """One puller's pull of one object."""
 
-    __slots__ = ("asked_at", "held", "key", "object_id", "out", "ready", "received", "sent")
+    __slots__ = ("asked_at", "held", "key", "object_id", "out", "ready")
 
     def __init__(self, key: Key, object_id: bytes) -> None:
         self.key = key
@@ -58,11 +58,8 @@ class _Stream:
         self.ready: deque[int] = deque()
         #: Chunks that are not here yet.
         self.held: dict[int, None] = {}
-        #: Chunks sent of which the puller has not told, oldest first.
+        #: Chunks sent that the puller may not have yet, oldest first.
         self.out: OrderedDict[int, None] = OrderedDict()
-        #: Chunks sent, without repeats of those in ``out``, and received as the puller says.
-        self.sent = 0
-        self.received = 0
 
 
 class _Shared:
@@ -99,7 +96,7 @@ class Pushes:
         return object_id in self._shared
 
     def asked(
-        self, puller: bytes, pull: int, object_id: bytes, chunks: Sequence[int], received: int,
+        self, puller: bytes, pull: int, object_id: bytes, chunks: Sequence[int], owed: int,
         tried: Sequence[bytes], present: Present | None, now: float,
     ) -> list[PushEffect]:  # fmt: skip
         """A node asks for chunks. ``present``: what is here of the object, None for nothing.
@@ -122,7 +119,6 @@ class Pushes:
                 return [Refuse(puller, pull, (other,), "")]
             stream = self._open(key, object_id)
         stream.asked_at = now
-        self._received(stream, received)
         have = present.have
         for chunk in chunks:
             if have is None or have[chunk]:
@@ -130,6 +126,7 @@ class Pushes:
                     stream.ready.append(chunk)
             else:
                 stream.held[chunk] = None
+        self._heard(stream, owed)
         if stream.ready:
             self._turns[key] = stream
         if self._look_at is None:
@@ -251,9 +248,9 @@ class Pushes:
         del self._shared[stream.object_id]
         return [Release(stream.object_id)]
 
-    def _received(self, stream: _Stream, received: int) -> None:
-        stream.received = max(stream.received, received)
-        while len(stream.out) > max(0, stream.sent - stream.received):
+    def _heard(self, stream: _Stream, owed: int) -> None:
+        """A puller still expects so many chunks, those included that are yet to be sent."""
+        while len(stream.out) > max(0, owed - len(stream.ready) - len(stream.held)):
             stream.out.popitem(last=False)
             self._in_flight -= 1
 
@@ -266,7 +263,6 @@ class Pushes:
                 self._turns[key] = stream
             if chunk not in stream.out:
                 stream.out[chunk] = None
-                stream.sent += 1
                 self._in_flight += 1
                 self.sent_total += 1
             effects.append(SendChunk(key[0], key[1], stream.object_id, chunk))

@@ -280,10 +280,10 @@ class Transfer:
 
     def _told(self, node_id: bytes, message: Message) -> None:
         match message:
-            case AskChunks(pull, object_id, chunks, received, tried):
+            case AskChunks(pull, object_id, chunks, owed, tried):
                 self.event(
                     lambda: self.pushes.asked(
-                        node_id, pull, object_id, chunks, received, tried,
+                        node_id, pull, object_id, chunks, owed, tried,
                         self.serving.present(object_id), self._now(),
                     )
                 )  # fmt: skip
@@ -357,7 +357,7 @@ class Transfer:
         bulk = self._bulk
         assert bulk is not None, "a node without a bulk connection pulls and serves nothing"
         match effect:
-            case Ask(node_id, pull, object_id, chunks, received, tried):
+            case Ask(node_id, pull, object_id, chunks, owed, tried):
                 info = self._info_of(node_id)
                 if info is None or not info.bulk:
                     text = "it is not there" if info is None else "it listens on no tcp port"
@@ -366,7 +366,7 @@ class Transfer:
                     )
                     return
                 bulk.dial(node_id, info.bulk)
-                ask = AskChunks(pull, object_id, list(chunks), received, list(tried))
+                ask = AskChunks(pull, object_id, list(chunks), owed, list(tried))
                 bulk.send(node_id, ask)
             case End(node_id, pull):
                 bulk.send(node_id, EndPull(pull))

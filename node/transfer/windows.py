@@ -118,7 +118,7 @@ class Windows:
                 self.unline(pull)
             effects.append(
                 Ask(
-                    node_id, pull.number, pull.object_id, tuple(chunks), source.received,
+                    node_id, pull.number, pull.object_id, tuple(chunks), len(source.in_flight),
                     pull.failed,
                 )
             )  # fmt: skip

@@ -112,9 +112,9 @@ class SimNode:
     def perform(self, effect: object) -> None:
         world, now = self.world, self.world
         match effect:
-            case Ask(node, pull, object_id, chunks, received, tried):
+            case Ask(node, pull, object_id, chunks, owed, tried):
                 world.send(self, node, lambda to: to.asked(
-                    self.node_id, pull, object_id, chunks, received, tried))  # fmt: skip
+                    self.node_id, pull, object_id, chunks, owed, tried))  # fmt: skip
             case End(node, pull):
                 world.send(self, node, lambda to: to.event(
                     lambda: to.pushes.end(self.node_id, pull, now.now)))  # fmt: skip
@@ -164,7 +164,7 @@ class SimNode:
         if object_id not in self.full:
             self.event(lambda: self.pushes.gone(object_id, "its pull failed"))
 
-    def asked(self, puller, pull, object_id, chunks, received, tried) -> None:
+    def asked(self, puller, pull, object_id, chunks, owed, tried) -> None:
         def ask() -> list:
             present = None
             if object_id in self.full:
@@ -172,7 +172,7 @@ class SimNode:
             elif (mine := self.pulls.find(object_id)) is not None:
                 present = Present(mine.size, bytes(mine.have))
             return self.pushes.asked(
-                puller, pull, object_id, chunks, received, tried, present, self.world.now
+                puller, pull, object_id, chunks, owed, tried, present, self.world.now
             )
 
         self.event(ask)

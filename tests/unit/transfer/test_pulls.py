@@ -41,7 +41,7 @@ def feed(pulls: Pulls, number: int, node: bytes, *chunks: int, now: float = 1.0)
 
 def test_first_a_place_is_made_then_a_window_of_chunks_is_asked_for(pulls: Pulls) -> None:
     assert pulls.want(X, source(95, A), GET, 0.0) == [Place(X, 1, 95, OWNER)]
-    assert pulls.placed(X, 0.0) == [Ask(A, 1, X, (0, 1, 2, 3), 0)]
+    assert pulls.placed(X, 0.0) == [Ask(A, 1, X, (0, 1, 2, 3), 4)]
     pulls.check()
 
 
@@ -54,8 +54,8 @@ def test_what_is_wanted_twice_is_pulled_once(pulls: Pulls) -> None:
 
 def test_each_chunk_that_comes_makes_room_for_another(pulls: Pulls) -> None:
     start(pulls, X, 60, A)
-    assert feed(pulls, 1, A, 0) == [Ask(A, 1, X, (4,), 1)]
-    assert feed(pulls, 1, A, 2, 1) == [Ask(A, 1, X, (5,), 2)]
+    assert feed(pulls, 1, A, 0) == [Ask(A, 1, X, (4,), 4)]
+    assert feed(pulls, 1, A, 2, 1) == [Ask(A, 1, X, (5,), 4)]
 
 
 def test_with_the_last_chunk_the_copy_is_sealed_and_the_source_told(pulls: Pulls) -> None:
@@ -66,7 +66,7 @@ def test_with_the_last_chunk_the_copy_is_sealed_and_the_source_told(pulls: Pulls
 
 
 def test_an_empty_object_has_one_empty_chunk(pulls: Pulls) -> None:
-    assert start(pulls, X, 0, A) == [Ask(A, 1, X, (0,), 0)]
+    assert start(pulls, X, 0, A) == [Ask(A, 1, X, (0,), 1)]
     assert feed(pulls, 1, A, 0) == [End(A, 1), Seal(X, 1, OWNER)]
 
 
@@ -94,7 +94,7 @@ def test_after_a_death_only_what_is_missing_is_asked_of_another(pulls: Pulls) ->
     start(pulls, X, 40, A)
     feed(pulls, 1, A, 0, 2)
     assert pulls.node_gone(A, 1.0) == [AskOwner(X, OWNER)]
-    assert pulls.located(X, [A, B], "", 1.0) == [Ask(B, 1, X, (1, 3), 0, (A,))]
+    assert pulls.located(X, [A, B], "", 1.0) == [Ask(B, 1, X, (1, 3), 2, (A,))]
     assert feed(pulls, 1, B, 1, 3) == [End(A, 1), End(B, 1), Seal(X, 1, OWNER)]
 
 
@@ -124,18 +124,18 @@ def test_an_owner_that_does_not_answer_is_asked_again_and_then_no_more(pulls: Pu
 def test_a_busy_node_names_others_and_is_asked_again_when_they_fail(pulls: Pulls) -> None:
     start(pulls, X, 40, A)
     [ask] = pulls.refused(1, A, [B], "", 0.0)
-    assert ask == Ask(B, 1, X, (0, 1, 2, 3), 0)
+    assert ask == Ask(B, 1, X, (0, 1, 2, 3), 4)
     feed(pulls, 1, B, 0)
-    assert pulls.refused(1, B, (), "it broke", 0.0) == [Ask(A, 1, X, (1, 2, 3), 0, (B,))]
+    assert pulls.refused(1, B, (), "it broke", 0.0) == [Ask(A, 1, X, (1, 2, 3), 3, (B,))]
 
 
 def test_a_silent_node_is_asked_again_and_then_another(pulls: Pulls) -> None:
     start(pulls, X, 40, A)
     feed(pulls, 1, A, 0, now=1.0)
     assert pulls.tick(4.9) == []
-    assert pulls.tick(6.0) == [AskOwner(X, OWNER), Ask(A, 1, X, (1, 2, 3), 1)]
+    assert pulls.tick(6.0) == [AskOwner(X, OWNER), Ask(A, 1, X, (1, 2, 3), 3)]
     assert pulls.located(X, [A], "", 6.0) == []
-    assert pulls.tick(11.0) == [AskOwner(X, OWNER), Ask(A, 1, X, (1, 2, 3), 1)]
+    assert pulls.tick(11.0) == [AskOwner(X, OWNER), Ask(A, 1, X, (1, 2, 3), 3)]
     assert pulls.tick(16.0) == [AskOwner(X, OWNER)]
     pulls.check()
 
@@ -143,9 +143,9 @@ def test_a_silent_node_is_asked_again_and_then_another(pulls: Pulls) -> None:
 def test_while_a_node_is_silent_another_that_the_owner_knows_takes_over(pulls: Pulls) -> None:
     start(pulls, X, 95, A)
     assert AskOwner(X, OWNER) in pulls.tick(6.0)
-    assert pulls.located(X, [A, B], "", 6.0) == [Ask(B, 1, X, (0, 1, 2, 3), 0)]
+    assert pulls.located(X, [A, B], "", 6.0) == [Ask(B, 1, X, (0, 1, 2, 3), 4)]
     pulls.check()
-    assert feed(pulls, 1, A, 2, now=7.0) == [Ask(B, 1, X, (4,), 0)]
+    assert feed(pulls, 1, A, 2, now=7.0) == [Ask(B, 1, X, (4,), 4)]
 
 
 def test_gets_come_before_waits_before_arguments(pulls: Pulls) -> None:
@@ -172,9 +172,9 @@ def test_chunks_of_the_more_urgent_are_asked_for_first(pulls: Pulls) -> None:
     pulls.placed(X, 0.0)
     pulls.want(Y, source(20, A), GET, 0.0)
     assert pulls.placed(Y, 0.0) == []
-    assert feed(pulls, 1, A, 0) == [Ask(A, 2, Y, (0,), 0)]
-    assert feed(pulls, 1, A, 1) == [Ask(A, 2, Y, (1,), 0)]
-    assert feed(pulls, 1, A, 2) == [Ask(A, 1, X, (4,), 3)]
+    assert feed(pulls, 1, A, 0) == [Ask(A, 2, Y, (0,), 1)]
+    assert feed(pulls, 1, A, 1) == [Ask(A, 2, Y, (1,), 2)]
+    assert feed(pulls, 1, A, 2) == [Ask(A, 1, X, (4,), 2)]
 
 
 def test_one_pull_may_always_run_whatever_its_size(pulls: Pulls) -> None:
@@ -219,7 +219,7 @@ def test_damaged_bytes_are_pulled_anew_from_another_node_under_another_number(
     assert pulls.verified(1, False, 1.0) == [End(A, 1), Drop(X, 1), Place(X, 2, 20, OWNER)]
     assert pulls.arrived(1, A, 0, 77, 1.0) == []
     assert pulls.placed(X, 1.0) == [AskOwner(X, OWNER)]
-    assert pulls.located(X, [B], "", 1.0) == [Ask(B, 2, X, (0, 1), 0, (A,))]
+    assert pulls.located(X, [B], "", 1.0) == [Ask(B, 2, X, (0, 1), 2, (A,))]
     pulls.check()
 
 

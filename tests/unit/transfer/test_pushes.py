@@ -17,8 +17,8 @@ def pushes() -> Pushes:
     return Pushes(ME, PushRules(chunk_bytes=10, in_flight_max=6))
 
 
-def ask(pushes: Pushes, node: bytes, *chunks: int, received: int = 0, tried=(), now=0.0) -> list:
-    effects = pushes.asked(node, 1, X, list(chunks), received, list(tried), WHOLE, now)
+def ask(pushes: Pushes, node: bytes, *chunks: int, owed: int = 99, tried=(), now=0.0) -> list:
+    effects = pushes.asked(node, 1, X, list(chunks), owed, list(tried), WHOLE, now)
     pushes.check()
     return effects
 
@@ -82,7 +82,7 @@ def test_what_is_on_its_way_here_is_sent_on_as_it_comes(pushes: Pushes) -> None:
 def test_what_is_under_way_has_a_bound_and_pullers_take_turns(pushes: Pushes) -> None:
     assert len(ask(pushes, A, 0, 1, 2, 3)) == 4
     assert len(ask(pushes, B, 0, 1, 2, 3)) == 2
-    assert ask(pushes, A, 4, received=3) == [
+    assert ask(pushes, A, 4, owed=2) == [
         SendChunk(B, 1, X, 2), SendChunk(A, 1, X, 4), SendChunk(B, 1, X, 3),
     ]  # fmt: skip
 
@@ -90,7 +90,7 @@ def test_what_is_under_way_has_a_bound_and_pullers_take_turns(pushes: Pushes) ->
 def test_a_chunk_that_is_asked_for_again_is_sent_again_and_counts_once(pushes: Pushes) -> None:
     ask(pushes, A, 0, 1, 2, 3, 4, 5)
     assert ask(pushes, A, 0) == []
-    assert ask(pushes, A, received=1) == [SendChunk(A, 1, X, 0)]
+    assert ask(pushes, A, owed=6) == [SendChunk(A, 1, X, 0)]
 
 
 def test_the_last_puller_lets_go_of_the_copy(pushes: Pushes) -> None:
