@@ -18,10 +18,12 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from mray import config as config_module
 from mray import current, init_arguments, init_defaults
+from mray.exceptions import RaySystemError
 from mray.ids import new_namespace
 from mray.object_ref import ObjectRef
 from mray.object_ref_generator import ObjectRefGenerator
 from mray.resources import to_float
+from mray.version import RAY_VERSION
 
 if TYPE_CHECKING:
     from mray.actor import ActorHandle
@@ -53,7 +55,8 @@ class RayContext(Mapping[str, Any]):
         self.address_info = address_info
         self.dashboard_url = ""
         self.python_version = sys.version.split()[0]
-        self.ray_version = ""
+        self.ray_version = RAY_VERSION
+        self.ray_commit = ""
         self.namespace = address_info.get("namespace", "")
 
     def __getitem__(self, key: str) -> Any:
@@ -215,6 +218,8 @@ def _context() -> RayContext:
             "temp_dir": os.path.dirname(rt.node.session_dir),
             "node_id": rt.node.node_id.hex(),
             "webui_url": "",
+            "redis_address": None,
+            "metrics_export_port": rt.config.metrics.metrics_export_port,
             "namespace": rt.namespace,
         }
     )
@@ -274,9 +279,9 @@ def get(
 def get(object_refs: Any, *, timeout: float | None = None, writable: bool = False) -> Any:
     """The value of a reference, or the values of a list of them, in order.
 
-    ``timeout`` in seconds; None and -1: as long as it takes. Arrays inside are read-only views of the store, which all readers
-    share; with ``writable`` they are private copies, of which only the pages that are written to
-    take memory (copy-on-write); the object itself never changes.
+    ``timeout`` in seconds; None and -1: as long as it takes. Arrays inside are read-only views of
+    the store, which all readers share; with ``writable`` they are private copies, of which only
+    the pages that are written to take memory (copy-on-write); the object itself never changes.
 
     Raises GetTimeoutError (a TimeoutError) when the time runs out, and what the tasks raised: an
     exception that is both RayTaskError and the user's type. ValueError for what is neither a
@@ -430,7 +435,7 @@ def available_resources() -> dict[str, float]:
 
 def _connected(what: str) -> Any:
     if current.runtime is None:
-        raise RuntimeError(f"{what}() needs a connection: call init() first")
+        raise RaySystemError(f"{what}() needs a connection: call init() first")
     return current.runtime
 
 

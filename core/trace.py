@@ -81,8 +81,11 @@ def timeline(filename: str | None = None) -> list[Facts] | None:
     """The trace of the cluster that this process is connected to: events for chrome://tracing.
 
     With ``filename`` it is written there as JSON, and None returned. Any attempt that has begun is
-    in it, of the newest that the head keeps (task_events_max_num_task_in_gcs).
+    in it, of the newest that the head keeps (task_events_max_num_task_in_gcs). RuntimeError in a
+    process that is not connected.
     """
+    if current.runtime is None:
+        raise RuntimeError("timeline() needs a connection: call init() first")
     asker = RuntimeAsker(current.get())
     names = {view.node.node_id: f"node {view.node.ip}" for view in asker.nodes()}
     events: Any = trace_of(tasks(asker, [], TIMELINE_MAX).views, time.time(), names)

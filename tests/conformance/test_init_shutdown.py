@@ -109,3 +109,23 @@ def test_a_driver_without_a_namespace_has_one_of_its_own(engine):
             engine.shutdown()
     assert all(names)
     assert names[0] != names[1]
+
+
+def test_what_asks_the_cluster_needs_a_connection(engine):
+    engine.shutdown()
+    for ask in (engine.nodes, engine.cluster_resources, engine.available_resources):
+        with pytest.raises(engine.exceptions.RaySystemError):
+            ask()
+    with pytest.raises(RuntimeError):
+        engine.timeline()
+    assert not engine.is_initialized()
+
+
+def test_what_init_returns_says_the_versions(engine):
+    with engine.init(address="local", num_cpus=1, log_to_driver=False) as context:
+        assert context.ray_version.startswith("2.60")
+        assert context.python_version.count(".") == 2
+        assert isinstance(context.ray_commit, str)
+        assert isinstance(context.address_info["metrics_export_port"], int)
+        assert context["redis_address"] is None
+    assert not engine.is_initialized()
