@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterator
 from random import Random
 from typing import Any
 
+import greenlet
+
 from mray import current
 from mray.ids import is_on
 from mray.rpc.pump import Pump
@@ -38,6 +40,8 @@ class Clockwork:
         self.seed = seed
         self.rng = Random(seed)
         self.now = 1_000.0
+        #: Strands come back to here.
+        self.main: Any = greenlet.getcurrent()
         self.events: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = itertools.count(1)
         #: Living and dead, by process id.

@@ -25,7 +25,7 @@ from mray.runtime.calls import NO_ARGUMENTS, OK, Done, Work, running
 from mray.runtime.inputs import Inputs
 from mray.runtime.results import Results
 
-from .strands import Strand
+from .strands import Strand, sleep
 
 if TYPE_CHECKING:
     from .cluster import SimCluster, SimWorker
@@ -153,8 +153,7 @@ class PlanExecutor:
         if plan.get("keep"):
             self._kept.append(rest)
         total = plan["number"] + sum(int_of(value) for value in rest)
-        strand: Strand = Strand.here.strand
-        strand.sleep(plan["run_s"])
+        sleep(plan["run_s"])
         if plan.get("kids"):
             running.work = work
             try:

@@ -21,7 +21,7 @@ from .clockwork import Violation
 from .cluster import SimCluster
 from .labour import int_of
 from .record import value_of
-from .strands import Strand
+from .strands import Strand, sleep
 
 
 class Asked:
@@ -98,7 +98,7 @@ class Life:
 
         def wait() -> None:
             value: Any
-            Strand.here.strand.sleep(late_s)
+            sleep(late_s)
             try:
                 (value,) = rt.objects.get([ref], None)
                 if not isinstance(value, tuple):

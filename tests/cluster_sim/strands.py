@@ -1,25 +1,30 @@
-"""User code of simulated processes: threads of which one at a time runs, when the world says so.
+"""User code of simulated processes: coroutines of which one at a time runs, when the world says so.
 
 So code that blocks (get, put, reading arguments from the store) is the real one. A strand that waits
 for a lock goes on at the moment after its process's loop has released it; its clock is the world's.
 A strand of a process that has died never comes back; one whose process stands still comes back
-later.
+later. What is local to a thread is local to a strand.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from greenlet import greenlet
 
 from mray import current
+from mray.runtime.borrowing import adopting
+from mray.runtime.calls import running
+from mray.serialization.context import collector
 
 if TYPE_CHECKING:
     from mray.runtime.runtime import Runtime
 
     from .clockwork import SimDoor
 
-_LIMIT_S = 60.0
+#: Objects of threading.local that user code's way through mray leaves something in.
+_LOCALS = (adopting, running, collector)
 
 
 class Killed(BaseException):
@@ -29,21 +34,19 @@ class Killed(BaseException):
 class Strand:
     """One thread of one process. ``body`` runs from the moment on at which it is made."""
 
-    here: threading.local = threading.local()
+    #: The one that runs now.
+    now: ClassVar[Strand | None] = None
 
     def __init__(self, door: SimDoor, rt: Runtime, body: Callable[[], None]) -> None:
         self._door, self._rt, self._body = door, rt, body
         self._world = door.world
-        self._turn = threading.Semaphore(0)
-        self._back = threading.Semaphore(0)
+        self._greenlet = greenlet(self._run, door.world.main)
+        self._locals: list[dict[str, Any]] = [{} for _ in _LOCALS]
         self._killed = False
         self._over = False
         #: The lock that is waited for.
         self.awaits: Any = None
         self._wait_number = 0
-        self._failure: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name="strand", daemon=True)
-        self._thread.start()
         door.strands[self] = None
         self._world.after(0.0, self._go)
 
@@ -59,16 +62,24 @@ class Strand:
             return
         self._killed = self._killed or door.is_dead
         former, current.runtime = current.runtime, self._rt
-        self._turn.release()
-        if not self._back.acquire(timeout=_LIMIT_S):
-            raise AssertionError("a strand waits for something that is not the world's")
-        current.runtime = former
+        self._exchange()
+        Strand.now = self
+        try:
+            self._greenlet.switch()
+        finally:
+            Strand.now = None
+            self._exchange()
+            current.runtime = former
         if self._over:
-            self._thread.join(_LIMIT_S)
             door.strands.pop(self, None)
-        if self._failure is not None:
-            raise self._failure
         door.turn_soon()
+
+    def _exchange(self) -> None:
+        for place, local in enumerate(_LOCALS):
+            theirs = dict(vars(local))
+            vars(local).clear()
+            vars(local).update(self._locals[place])
+            self._locals[place] = theirs
 
     def kill(self) -> None:
         """End it: its process is dead, or the life is over."""
@@ -85,23 +96,17 @@ class Strand:
     # -- its own side
 
     def _run(self) -> None:
-        self._turn.acquire()
-        Strand.here.strand = self
         try:
             if not self._killed:
                 self._body()
         except Killed:
-            pass
-        except BaseException as error:
-            self._failure = error
+            return
         finally:
             self._over = True
             self._body = _nothing  # What it held is not held by those who still know the strand.
-            self._back.release()
 
     def _pause(self) -> None:
-        self._back.release()
-        self._turn.acquire()
+        self._world.main.switch()
         if self._killed:
             raise Killed
 
@@ -132,9 +137,14 @@ def _nothing() -> None:
     """The body of a strand that is over."""
 
 
+def sleep(duration_s: float) -> None:
+    """Let time pass, in a strand."""
+    assert Strand.now is not None
+    Strand.now.sleep(duration_s)
+
+
 def block_on(rt: Runtime, lock: Any, timeout_s: float | None) -> bool:
     """In the place of Runtime.block_on."""
-    strand: Strand | None = getattr(Strand.here, "strand", None)
-    if strand is None:
+    if Strand.now is None:
         raise AssertionError("the world's own thread would wait for itself")
-    return strand.wait(lock, timeout_s)
+    return Strand.now.wait(lock, timeout_s)
