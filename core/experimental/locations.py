@@ -9,7 +9,15 @@ from mray import current
 from mray.api import wait
 from mray.exceptions import RayError
 from mray.object_ref import ObjectRef
-from mray.wire.messages import GetNodes, GetStoreStats, Nodes, StoreStats
+from mray.wire.messages import (
+    Address,
+    GetNodes,
+    GetStoreStats,
+    LocateObjects,
+    Nodes,
+    ObjectsLocated,
+    StoreStats,
+)
 
 #: How long an owner elsewhere may take to say whether its object is there.
 _OWNER_S: Final = 0.2
@@ -35,6 +43,7 @@ def get_object_locations(
         wait_s = _OWNER_S if limit_s is None else min(_OWNER_S, limit_s)
         wait(list(dict.fromkeys(unknown)), num_returns=len(set(unknown)), timeout=wait_s)
     told = get_local_object_locations(refs)
+    _ask_owners(told, limit_s)
     holders = {node_id for facts in told.values() for node_id in facts["node_ids"]}
     on_disk: set[bytes] = set()
     if any(ref._entry.located is not None for ref in refs):
@@ -53,6 +62,26 @@ def get_object_locations(
     return told
 
 
+def _ask_owners(told: dict[ObjectRef[Any], dict[str, Any]], limit_s: float | None) -> None:
+    """Only its owner knows all nodes that have a value."""
+    rt = current.get()
+    theirs: dict[bytes, tuple[Address, list[ObjectRef[Any]]]] = {}
+    for ref in told:
+        owner = ref._entry.owner
+        if owner is not None and ref._entry.located is not None:
+            theirs.setdefault(owner.process_id, (owner, []))[1].append(ref)
+    for owner, refs in theirs.values():
+        ids = [ref.binary() for ref in refs]
+        answer = rt.ask_any(
+            owner,
+            lambda rid, ids=ids: LocateObjects(rid, ids),  # type: ignore[misc]
+            _STORE_S if limit_s is None else min(_STORE_S, limit_s),
+        )
+        if isinstance(answer, ObjectsLocated):
+            for ref, nodes in zip(refs, answer.nodes, strict=True):
+                told[ref]["node_ids"] = [node_id.hex() for node_id in nodes]
+
+
 def get_local_object_locations(
     obj_refs: Sequence[ObjectRef[Any]],
 ) -> dict[ObjectRef[Any], dict[str, Any]]:
@@ -66,7 +95,9 @@ def get_local_object_locations(
         if entry.ready:
             located, data = entry.located, entry.data
             if located is not None:
-                node_ids, size = [located.node_id.hex()], located.size_bytes
+                copies = rt.recovering.locations.copies.get(ref.binary(), ())
+                node_ids = [node_id.hex() for node_id in (located.node_id, *list(copies))]
+                size = located.size_bytes
             elif data is not None:
                 size = len(data)
                 if entry.name == "put" and entry.owner is None:

@@ -104,16 +104,3 @@ class CopiesPart:
             self.rt.store.free_many(object_ids)
         else:
             self.rt.nodes.tell(node_id, FreeObjects(object_ids))
-
-    def locations_of(self, object_ids: list[bytes]) -> list[tuple[list[bytes], int]]:
-        """For each of our objects: the nodes that have it, and its size (-1: not known)."""
-        found: list[tuple[list[bytes], int]] = []
-        for object_id in object_ids:
-            entry = self.references.entries.get(object_id)
-            if entry is None or not entry.ready:
-                found.append(([], -1))
-            elif entry.located is not None:
-                found.append((self.locations.places(entry), entry.located.size_bytes))
-            else:
-                found.append(([], len(entry.data) if entry.data is not None else -1))
-        return found
