@@ -19,6 +19,7 @@ _DEBUGGER: Final = "there is no debugger of tasks: `mray stack` shows where they
 _GRAPHS: Final = "there are no compiled graphs and no channels: call .remote()"
 _COLLECTIVE: Final = "use the library below it (torch.distributed, nccl, gloo) inside actors"
 _STATE: Final = "use ray.util.state"
+_TENSORS: Final = "tensors go through the object store and are read in place"
 
 #: Below "ray.": what is not there -> why, or what to use. A module stands for all below it.
 ABSENT: Final[dict[str, str]] = {
@@ -59,10 +60,28 @@ ABSENT: Final[dict[str, str]] = {
     "experimental.compiled_dag_ref": _GRAPHS,
     "experimental.shuffle": "it is a benchmark of Ray's own",
     "experimental.state": _STATE,
-    "experimental.rdt": "tensors go through the object store, read in place",
-    "experimental.RDTManager": "tensors go through the object store, read in place",
-    "experimental.register_tensor_transport": "tensors go through the object store, read in place",
-    "experimental.wait_tensor_freed": "tensors go through the object store, read in place",
+    "experimental.rdt": _TENSORS,
+    **dict.fromkeys(
+        (
+            "experimental.CommunicatorMetadata",
+            "experimental.RDTManager",
+            "experimental.TensorTransportManager",
+            "experimental.TensorTransportMetadata",
+            "experimental.deregister_nixl_memory",
+            "experimental.register_nixl_memory",
+            "experimental.register_nixl_memory_pool",
+            "experimental.register_tensor_transport",
+            "experimental.set_nixl_cuda_stream",
+            "experimental.set_target_device_for_ref",
+            "experimental.set_target_for_ref",
+            "experimental.wait_tensor_freed",
+        ),
+        _TENSORS,
+    ),
+    "job_submission.JobErrorType": "JobDetails.message says in words why a job failed",
+    "util.state.StateApiClient": "call the functions of ray.util.state",
+    "util.state.list_cluster_events": "`mray logs` and `mray why` tell what happened",
+    "util.state.list_runtime_envs": "environments are told by the tasks that wait for them",
 }
 
 

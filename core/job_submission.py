@@ -19,6 +19,7 @@ from enum import StrEnum
 from typing import Any, Final, NoReturn
 from urllib.parse import urlsplit
 
+from mray.absent import refuse_attribute
 from mray.environments import pack_environment
 from mray.exceptions import RayError
 from mray.runtime_env import checked
@@ -339,6 +340,10 @@ def _details(job: m.JobDetails) -> JobDetails:
         job_id=job.job_id.hex() or None,
         driver_info=driver,
     )
+
+
+def __getattr__(name: str) -> object:
+    refuse_attribute("job_submission", name)
 
 
 __all__ = [

@@ -16,6 +16,7 @@ from collections.abc import Generator
 from typing import Any
 
 from mray import memory_collect
+from mray.absent import refuse_attribute
 from mray.exceptions import RayError
 from mray.object_ref import ObjectRef
 from mray.resources import to_float
@@ -480,3 +481,7 @@ def get_log(
         )  # fmt: skip
         for data in read_log(ask, node, name, tail, follow, timeout):
             yield data if encoding is None else data.decode(encoding, errors or "strict")
+
+
+def __getattr__(name: str) -> object:
+    refuse_attribute("util.state", name)
