@@ -151,7 +151,7 @@ class Inputs:
                 self.rt.store.why_missing(object_id)
                 or f"this argument is not in the store of node {self.rt.node.node_id.hex()[:8]}"
             )
-            return self.rt.objects.read_again(ref, located, reason)
+            return self.rt.objects.stored.read_again(ref, located, reason)
         return view
 
 

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 from mray.call_sites import capture
 from mray.exceptions import (
     GetTimeoutError,
-    ObjectLostError,
     RaySystemError,
     RayTaskError,
 )
@@ -27,6 +26,7 @@ from mray.ownership.references import Entry
 from mray.runtime.borrowing import adopting, owner_died, vanished
 from mray.runtime.inputs import own_memory
 from mray.runtime.mailbox import Waiter, Watcher
+from mray.runtime.stored_values import StoredValues
 from mray.serialization.envelope import NONE
 from mray.serialization.failures import error_envelope
 from mray.serialization.inspection import unpicklable_error
@@ -40,7 +40,6 @@ from mray.wire.messages import (
     ObjectReady,
     ObjectsExplained,
     RefGroup,
-    RefInfo,
     WatchObject,
 )
 
@@ -52,9 +51,6 @@ log = logging.getLogger("mray.runtime")
 #: From so many references in a value on, they are made in one go.
 _MANY_REFS = 100
 
-#: A value is looked for so often: each time its owner has said that it is there, or made it again.
-_READS_MAX = 20
-
 
 class ObjectsPart:
     """See the module."""
@@ -65,6 +61,7 @@ class ObjectsPart:
         self.entries = runtime.references.entries
         self.inline_max = runtime.config.object_store.max_direct_call_object_size
         self.records_sites = runtime.config.references.record_ref_creation_sites
+        self.stored = StoredValues(runtime)
         #: Set by a worker: called around a wait of a thread that runs a task.
         self.before_wait: Callable[[], None] | None = None
         self.after_wait: Callable[[], None] | None = None
@@ -162,7 +159,7 @@ class ObjectsPart:
             if located is None:
                 data = NONE
             else:
-                data = self._read_store(entry, located, ahead, deadline)
+                data = self.stored.read(entry, located, ahead, deadline)
                 data = own_memory(self.rt.store, entry.object_id, data, writable)
         if writable and type(data) is bytes:
             data = own_memory(self.rt.store, entry.object_id, data, writable)
@@ -190,30 +187,6 @@ class ObjectsPart:
         assert isinstance(value, BaseException)
         return value
 
-    def _read_store(
-        self, entry: Entry, located: Located, ahead: ReadAhead | None, deadline: float | None
-    ) -> bytes | memoryview:
-        object_id, store = entry.object_id, self.rt.store
-        self.rt.fetching.look_there(object_id, entry.owner, located)
-        view = store.get(object_id) if ahead is None else ahead.view(object_id)
-        reads = 1
-        while view is None:
-            reason = (
-                store.why_missing(object_id)
-                or f"it is not in the store of node {self.rt.node.node_id.hex()[:8]} any more"
-            )
-            if reads == _READS_MAX:
-                raise ObjectLostError(object_id.hex(), task_name=entry.name, reason=reason)
-            self._await_again(entry, reason, deadline)
-            again = entry.located
-            if entry.data is not None:
-                return entry.data
-            if again is not None:
-                self.rt.fetching.look_there(object_id, entry.owner, again)
-            view = store.get(object_id)
-            reads += 1
-        return view
-
     def _row(self, entries: Iterable[Entry]) -> Iterator[tuple[bytes, int]]:
         """What of these is read from the store, and its size, as it is about to be read."""
         look_there = self.rt.fetching.look_there
@@ -222,35 +195,6 @@ class ObjectsPart:
             if entry.data is None and located is not None:
                 look_there(entry.object_id, entry.owner, located)
                 yield entry.object_id, located.size_bytes
-
-    def _await_again(self, entry: Entry, reason: str, deadline: float | None) -> None:
-        """Have the owner look for a value that is not in the store, and wait for its word."""
-        self.rt.post(lambda: self.rt.recovering.report(entry, reason))
-        left = None if deadline is None else max(0.0, deadline - monotonic())
-        self.wait_for([entry], left)
-
-    def read_again(self, ref: RefInfo, located: Located | None, reason: str) -> bytes | memoryview:
-        """The value of an argument that is not in the store: once its owner has found it, or made
-        it again. Raises ObjectLostError when that does not help; an error in the place of the
-        value is returned as it is."""
-        rt = self.rt
-        entry = rt.borrowing.entry_for(ref.object_id, ref.owner)
-
-        def begin() -> None:
-            self.references.hold(entry)
-            if not entry.ready and not entry.watching and located is not None:
-                self.references.fill(entry, None, located)
-            rt.recovering.report(entry, reason)
-
-        rt.post(begin)
-        try:
-            self.wait_for([entry], None)
-            place = entry.located
-            if entry.data is not None:
-                return entry.data
-            return NONE if place is None else self._read_store(entry, place, None, None)
-        finally:
-            rt.post(lambda: self.references.release(entry))
 
     def wait_for(self, pending: list[Entry], timeout_s: float | None) -> None:
         waiter = Waiter(len(pending), fail_fast=True)
