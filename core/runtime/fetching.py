@@ -7,11 +7,13 @@ asked for by the store's client itself, who is told here where to look.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from mray.exceptions import GetTimeoutError
 from mray.ownership.entry import Entry
-from mray.runtime.mailbox import Waiter
+from mray.runtime.mailbox import Waiter, Watcher
 from mray.wire.messages import (
     Address,
     FetchObjects,
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from mray.object_ref import ObjectRef
     from mray.runtime.runtime import Runtime
 
+Fires = Waiter | Watcher
 #: FetchObjects.priority.
 _WAIT, _ARGUMENTS = 1, 2
 #: Objects remembered as fetched. One that is forgotten is asked for again, and is there.
@@ -58,7 +61,7 @@ class FetchingPart:
         #: Objects that were fetched, latest last. They may have gone since.
         self._here: dict[bytes, None] = {}
         #: Who waits for a copy here.
-        self._waiting: dict[bytes, list[tuple[FetchWaiter, Entry]]] = {}
+        self._waiting: dict[bytes, list[tuple[Fires, Entry]]] = {}
         runtime.pump.on(ObjectsFetched, self._fetched)
 
     # -- any thread
@@ -97,6 +100,26 @@ class FetchingPart:
             (ready if len(ready) < num_returns and is_here(ref._entry) else rest).append(ref)
         return ready, rest
 
+    def bring(self, refs: Sequence[ObjectRef[Any]], deadline: float) -> None:
+        """Have ready values brought until ``deadline`` (monotonic seconds). GetTimeoutError for
+        those that are not here then."""
+        away = [ref for ref in refs if not self.is_here(ref._entry)]
+        if not away:
+            return
+        left_s = max(0.0, deadline - monotonic())
+        rest = self.wait(away, len(away), left_s)[1]
+        if rest:
+            raise GetTimeoutError(
+                pending=[(ref.hex(), ref._entry.name, self._where(ref._entry)) for ref in rest],
+                timeout_s=left_s,
+            )
+
+    def _where(self, entry: Entry) -> str:
+        located = entry.located
+        if located is None:
+            return "it is being made again"
+        return f"it is on node {located.node_id.hex()[:8]} and has not come from there in time"
+
     # -- the loop
 
     def queued(self, tasks: Iterable[TaskSpec]) -> None:
@@ -115,7 +138,7 @@ class FetchingPart:
             message = FetchObjects(list(object_ids), list(object_ids.values()), _ARGUMENTS)
             self.rt.pump.send(self._node_id, message)
 
-    def fetch(self, entry: Entry, waiter: FetchWaiter) -> None:
+    def fetch(self, entry: Entry, waiter: Fires) -> None:
         """Have a ready entry's value brought, and fire then."""
         waiting = self._waiting.setdefault(entry.object_id, [])
         waiting.append((waiter, entry))

@@ -136,6 +136,8 @@ class ObjectsPart:
         pending = [entry for entry in entries if not entry.ready]
         if pending:
             self.wait_for(pending, timeout_s)
+        if deadline is not None and self.rt.address.tcp:
+            self.rt.fetching.bring(refs, deadline)
         load = self.load
         if len(entries) == 1:
             return [load(entries[0], writable, None, deadline)]
@@ -314,7 +316,10 @@ class ObjectsPart:
                 future.set_result(value)
 
         def arrived(entry: Entry) -> None:
-            if entry.located is not None:
+            if not self.rt.fetching.is_here(entry):
+                # Not in the background, where one would be brought after the other.
+                self.rt.fetching.fetch(entry, Watcher(arrived))
+            elif entry.located is not None:
                 self._in_background(lambda: fulfil(entry))
             else:
                 fulfil(entry)

@@ -38,7 +38,8 @@ class StoredValues:
         ``deadline`` (monotonic seconds), ObjectLostError when it is missed again and again.
         """
         object_id, store = entry.object_id, self.rt.store
-        self.rt.fetching.look_there(object_id, entry.owner, located)
+        if ahead is None:
+            self.rt.fetching.look_there(object_id, entry.owner, located)
         view = store.get(object_id) if ahead is None else ahead.view(object_id)
         reads = 1
         while view is None:

@@ -211,9 +211,10 @@ class StoreClient:
 
     def elsewhere(self, object_id: bytes, source: Source) -> None:
         """The next get of an object may have to bring it from there."""
-        self._elsewhere[object_id] = source
-        if len(self._elsewhere) > _ELSEWHERE_KEPT:
-            del self._elsewhere[next(iter(self._elsewhere))]
+        with self._changed:
+            self._elsewhere[object_id] = source
+            if len(self._elsewhere) > _ELSEWHERE_KEPT:
+                del self._elsewhere[next(iter(self._elsewhere))]
 
     # ---------------------------------------------------------------------------------- owning
 

@@ -10,7 +10,7 @@ carry together, and every link of it is busy from its first chunk on. A puller t
 those is served all the same. Small objects are not worth the detour.
 
 What is under way to all pullers together has a bound; a puller tells with each question how much it
-still expects. Beyond it streams take turns. A stream that is not asked for anything for long is closed.
+still expects. Beyond it streams take turns. A stream that is asked for nothing for long is closed.
 """
 
 from __future__ import annotations

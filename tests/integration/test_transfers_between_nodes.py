@@ -6,6 +6,7 @@ The nodes share this machine, so bytes go through the loopback, encrypted as bet
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -112,6 +113,25 @@ def test_wait_has_a_value_brought_here(cluster: Cluster) -> None:
     assert (len(ready), rest) == (3, [])
     for ref in refs:
         assert cluster.head_node.node_id in nodes_with(ref)
+
+
+def test_a_get_waits_for_a_transfer_no_longer_than_it_was_told_to(cluster: Cluster) -> None:
+    node = named(cluster, "c")
+    ref = make.options(**on("c")).remote(4 * MIB)
+    ray.wait([ref], fetch_local=False)
+    node.signal(signal.SIGSTOP)
+    try:
+        with pytest.raises(ray.exceptions.GetTimeoutError, match="has not come from there"):
+            ray.get(ref, timeout=0.2)
+    finally:
+        node.signal(signal.SIGCONT)
+    assert ray.get(ref, timeout=30).sum() == 4 * MIB
+
+
+def test_futures_have_values_brought(cluster: Cluster) -> None:
+    refs = [make.options(**on(name)).remote(2 * MIB) for name in "abc"]
+    futures = [ref.future() for ref in refs]
+    assert [future.result(timeout=30).sum() for future in futures] == [2 * MIB] * 3
 
 
 def test_big_arguments_given_by_value_are_brought_too(cluster: Cluster) -> None:
