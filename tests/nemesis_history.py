@@ -95,6 +95,14 @@ def check_incarnations(calls: list[Call]) -> None:
             spans[-1] = (call.pid, spans[-1][1], call.at_ns)
 
 
+def check_work(path: Path, acknowledged: set[tuple[str, int, int]]) -> None:
+    """All that holds of actors that may be restarted and whose calls may be repeated."""
+    lines = read(path)
+    check_acknowledged(lines, acknowledged)
+    check_incarnations(lines)
+    check_order(lines)
+
+
 class History:
     """What was done to a cluster and when, for people: written when a run fails."""
 

@@ -12,22 +12,21 @@ import os
 import resource
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy
 import psutil
 import pytest
 
 import mray
 from mray.cluster_utils import Cluster, ClusterNode
 from mray.session_files import Session
-from mray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from .. import nemesis_history as checks
 from ..nemesis import Nemesis, Target, workers_of
 from ..nemesis_history import WRITER, History
+from ..nemesis_work import Work
 from ..quiescent import Watch, assert_quiescent
 from ..quiescent_view import look
 from ..waiting import eventually
@@ -95,96 +94,28 @@ def nodes() -> Iterator[Nodes]:
     made.cluster.shutdown()
 
 
-class Work:
-    """The workloads. Each ``round`` submits, harms by ``harm``, and checks what comes."""
-
-    def __init__(self, log: Path) -> None:
-        names: dict[str, Any] = {"LOG": str(log)}
-        exec(WRITER, names)
-        note = names["note"]
-        self.log = log
-        self.acknowledged: set[tuple[str, int, int]] = set()
-
-        @mray.remote(max_retries=-1, scheduling_strategy="SPREAD")
-        def square(x: Any) -> Any:
-            return x * x
-
-        @mray.remote(max_retries=-1)
-        def total(*parts: Any) -> int:
-            return int(sum(int(numpy.sum(part)) for part in parts))
-
-        @mray.remote(max_retries=-1)
-        def inside(refs: dict[str, Any]) -> int:
-            return sum(mray.get(refs["list"]))
-
-        @mray.remote(max_restarts=-1, max_task_retries=-1, num_cpus=0, resources={"away": 1})
-        class Teller:
-            def __init__(self, name: str) -> None:
-                self.name = name
-                note("born", name, 0)
-
-            def call(self, number: int) -> tuple[str, int]:
-                note("begin", self.name, number)
-                note("end", self.name, number)
-                return self.name, number
-
-        self._square, self._total, self._inside = square, total, inside
-        self._tellers = [Teller.remote(f"teller{number}") for number in range(3)]
-
-    def warm_up(self, nodes: Nodes) -> None:
-        """Workers and bulk connections are made when they are first needed."""
-        ids = [node.node_id for node in nodes.cluster.list_all_nodes()]
-        places = [NodeAffinitySchedulingStrategy(each, soft=False) for each in ids]
-        parts = [
-            self._square.options(scheduling_strategy=place).remote(numpy.ones(30_000))
-            for place in places
-        ]
-        totals = [
-            self._total.options(scheduling_strategy=place).remote(*parts) for place in places
-        ]
-        assert mray.get(totals, timeout=60) == [30_000 * len(ids)] * len(ids)
-        mray.get(parts)
-
-    def round(self, number: int, harm: Callable[[], None]) -> None:
-        small = [self._square.remote(i) for i in range(60)]
-        large = [self._square.remote(numpy.full(60_000, i)) for i in range(6)]
-        chain = self._total.remote(*large)
-        nested = self._inside.remote({"list": small[:20]})
-        calls = [
-            teller.call.remote(number * 10 + i) for i in range(10) for teller in self._tellers
-        ]
-        harm()
-        assert mray.get(small, timeout=90) == [i * i for i in range(60)]
-        assert mray.get(chain, timeout=90) == sum(i * i for i in range(6)) * 60_000
-        assert mray.get(nested, timeout=90) == sum(i * i for i in range(20))
-        for name, call in mray.get(calls, timeout=90):
-            self.acknowledged.add((name, 0, call))
-
-    def check(self) -> None:
-        lines = checks.read(self.log)
-        checks.check_acknowledged(lines, self.acknowledged)
-        checks.check_incarnations(lines)
-        checks.check_order(lines)
-
-
 def run(
     nodes: Nodes, log: Path, seed: int, rounds: int, every: int, longest_s: float
 ) -> list[float]:
     """``rounds`` of work with a harm every so many; how long each took."""
     history = History()
-    work = Work(log)
-    work.warm_up(nodes)
-    work.round(0, lambda: None)
+    work = Work(str(log), WRITER)
+    work.warm_up([node.node_id for node in nodes.cluster.list_all_nodes()])
+    work.begin(0)
+    work.end()
     watch = Watch(nodes)
     nemesis = Nemesis(nodes.targets(), history, seed, longest_s)
     took = []
     try:
         for number in range(1, rounds + 1):
             began = time.monotonic()
-            work.round(number, nemesis.step if number % every == 0 else lambda: None)
+            work.begin(number)
+            if number % every == 0:
+                nemesis.step()
+            work.end()
             took.append(time.monotonic() - began)
         nemesis.heal()
-        work.check()
+        checks.check_work(log, work.acknowledged)
     except BaseException as error:
         raise AssertionError(f"{error}\n{history}") from error
     finally:
