@@ -15,10 +15,9 @@ import os
 import threading
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-if TYPE_CHECKING:
-    from mray.wire.messages import MetricFamily
+from mray.wire.messages import MetricFamily, MetricPoint
 
 log = logging.getLogger("mray.metrics")
 
@@ -116,8 +115,6 @@ class Recorder:
     def take(self) -> tuple[list[MetricFamily], int]:
         """What changed since the last time, as it stands; and how many records were refused in
         all, for want of room."""
-        from mray.wire.messages import MetricFamily, MetricPoint
-
         told = []
         with self._lock:
             self._dirty = False
