@@ -53,10 +53,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 def fill(path: Path) -> None:
     """Until nothing goes on the disk any more."""
-    with open(path, "wb", buffering=0) as file:
-        with contextlib.suppress(OSError):
-            while True:
-                file.write(b"x" * 4096)
+    with open(path, "wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(b"x" * 4096)
 
 
 def test_a_full_disk_refuses_writes_until_there_is_room(tmp_path: Path, small_disk: Path) -> None:
