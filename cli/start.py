@@ -19,7 +19,7 @@ from mray.cli.render import amounts, note
 from mray.cli.settings import print_warnings, settings
 from mray.config import Resolved
 from mray.exceptions import AuthenticationError
-from mray.session import Session, all_running, create_session
+from mray.session import Session, all_running, all_sessions, create_session
 from mray.session_end import end_session
 from mray.storage_place import storage_place
 from mray.units import format_bytes, format_duration
@@ -106,6 +106,20 @@ def start(
             help="Serve http://127.0.0.1:PORT/metrics for Prometheus. Default: 0, which does not.",
         ),
     ] = None,
+    min_worker_port: Annotated[
+        int | None,
+        typer.Option(
+            "--min-worker-port", min=0, max=65535, metavar="PORT", show_default=False,
+            help="The first TCP port for workers and drivers of this node.",
+        ),
+    ] = None,
+    max_worker_port: Annotated[
+        int | None,
+        typer.Option(
+            "--max-worker-port", min=0, max=65535, metavar="PORT", show_default=False,
+            help="The last one. Default: 0, for any free port.",
+        ),
+    ] = None,
     gcs_storage: Annotated[
         str | None,
         typer.Option(
@@ -156,6 +170,8 @@ def start(
         object_spilling_directory=object_spilling_directory,
         metrics_export_port=metrics_export_port,
         gcs_storage=gcs_storage,
+        min_worker_port=min_worker_port,
+        max_worker_port=max_worker_port,
     )
     print_warnings(resolved)
     begun = time.monotonic()
@@ -217,8 +233,10 @@ def _headless(resolved: Resolved, port: int | None) -> Session | None:
     """The session whose nodes wait for the head that is to be started, if there is one."""
     node = resolved.config.node
     try:
-        sessions = [one for one in all_running(node.tmpdir) if one.headless()]
-        for session in sessions:
+        wait_s = resolved.config.liveness.gcs_rpc_server_reconnect_timeout_s
+        for session in all_sessions(node.tmpdir):
+            if not session.resumable(wait_s):
+                continue
             info = session.info()
             place = storage_place(node.gcs_storage, node.external_storage_namespace, session.path)
             right_port = not port or info.head_tcp.rpartition(":")[2] == str(port)

@@ -35,10 +35,12 @@ from mray.wire.messages import (
     DrainLogs,
     FinishJob,
     GetKeys,
+    GetNodes,
     JobRegistered,
     LeaseDemand,
     MemoryNews,
     Message,
+    Nodes,
     ProcessRegistered,
     Refused,
     RegisterJob,
@@ -109,7 +111,7 @@ class Driver:
         """Show the last output, end the job, close."""
         rt = self.runtime
         if self.printer is not None:
-            rt.ask_any(rt.node.address, lambda rid: DrainLogs(rid, rt.job_id), _DRAIN_TIMEOUT_S)
+            _drain_logs(rt)
         rt.post(rt.task_reports.flush)
         rt.post(rt.metrics.end)
         # Without patience: a head that is away learns of the driver's end from its node.
@@ -118,6 +120,37 @@ class Driver:
         rt.serializers.end()
         if self.printer is not None:
             self.printer.close()
+
+
+def _drain_logs(rt: Runtime) -> None:
+    """Have every node send what workers of the job have written so far."""
+    nodes = [rt.node.address]
+    if rt.address.tcp:
+        told = rt.ask_any(rt.head, GetNodes, _DRAIN_TIMEOUT_S)
+        views = told.nodes if isinstance(told, Nodes) else []
+        living = [view.node.address for view in views if view.state == "ALIVE"]
+        nodes += [address for address in living if address.node_id != rt.node.node_id]
+    done = threading.Lock()
+    done.acquire()
+    waiting = {address.process_id for address in nodes}
+
+    def sent(address: Address) -> None:
+        waiting.discard(address.process_id)
+        if not waiting:
+            done.release()
+
+    def begin() -> None:
+        for address in nodes:
+            rt.reach(address)
+            rt.pump.request(
+                address.process_id,
+                lambda rid: DrainLogs(rid, rt.job_id),
+                lambda reply, address=address: sent(address),  # type: ignore[misc]
+                _DRAIN_TIMEOUT_S,
+            )
+
+    rt.post(begin)
+    rt.block_on(done, _DRAIN_TIMEOUT_S + 1.0)
 
 
 def connect(
