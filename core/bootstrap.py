@@ -31,7 +31,7 @@ from mray.rpc.client import AskError, Client
 from mray.rpc.door import Keys
 from mray.rpc.endpoints import join_host_port, split_host_port
 from mray.session import NodeEntry, Session, SessionInfo, create_session
-from mray.session_end import EndReport, clean_stale, end_session
+from mray.session_end import EndReport, clean_stale, end_session, remove_dead_stores
 from mray.storage_place import StoragePlace, storage_place
 from mray.wire.messages import Address, GetNodes, KvGet, KvValue, Nodes
 
@@ -160,11 +160,13 @@ def resume_head(session: Session, resolved: Resolved, *, timeout_s: float = 30.0
         raise ValueError(f"session {session.name} keeps no state that a head could take up")
     host, port = split_host_port(info.head_tcp) if info.head_tcp else ("", 0)
     token = load_token(resolved) if info.head_tcp else ""
+    session.hold()  # Before anybody cleans up after it.
     living = {record.name for record in session.processes() if record.alive}
     nodes = [entry for entry in info.nodes if entry.node_id in living]
     new: list[NodeEntry] = []
     node = _completed(NodeOptions(ip=host), info.head_host, resolved)
     if not nodes:
+        remove_dead_stores(session)
         node_id = new_node_id()
         entry = NodeEntry(
             node_id=node_id.hex(), ipc=_node_ipc(session, node_id),

@@ -289,14 +289,20 @@ def _remove_places(session: Session) -> None:
         time.sleep(_LOOK_S)
     shutil.rmtree(f"{session.path}/spill", ignore_errors=True)
     shutil.rmtree(f"{session.path}/runtime_resources", ignore_errors=True)
-    for suffix in ("", "-wal", "-shm"):
+    kept = [f"{session.path}/{FILE_NAME}{suffix}" for suffix in ("", "-wal", "-shm")]
+    for path in (*kept, session.sign):
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(f"{session.path}/{FILE_NAME}{suffix}")
+            os.unlink(path)
     shutil.rmtree(session.sockets, ignore_errors=True)
     link = f"{session.path}/sockets"
     if os.path.islink(link):
         os.unlink(link)
     shutil.rmtree(f"{session.path}/pids", ignore_errors=True)
+
+
+def remove_dead_stores(session: Session) -> None:
+    """Remove what killed node daemons of a session that goes on have left in memory."""
+    _remove_stores(session.store_prefix)
 
 
 def _remove_stores(prefix: str) -> bool:

@@ -11,6 +11,8 @@ sockets and its stores. Sessions are made and found by session.py, ended by sess
             logs/           gcs_server.out, raylet.out, worker-….out, …; kept when the session ends
             sockets/        or a link to /tmp/mray-<uid>/s/<key> where paths would be too long
             pids/           one ProcessRecord a file; gone when the session has ended
+            gcs.sqlite      the head's state, unless it is kept elsewhere; gone with the session
+            nodes-elsewhere touched by the head while it has nodes that this session does not
     /dev/shm/mray-<uid>-<session>-<node>/     the object store of one node, with a lock of its own
 
 That a session is in use is known by its lock and never by a name or an age: a lock dies with its
@@ -23,6 +25,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import time
 from typing import Final, Literal
 
 import msgspec
@@ -200,6 +203,23 @@ class Session:
         if self.ended or not self.running():
             return False
         return self.info().role == "head" and not self._lives("head")
+
+    def resumable(self, within_s: float) -> bool:
+        """Whether a head that is started again has nodes to come back: its node daemon here, or,
+        where nothing is left here, nodes elsewhere that saw it ``within_s`` seconds ago."""
+        if self.headless():
+            return True
+        try:
+            info = self.info()
+            age_s = time.time() - os.stat(self.sign).st_mtime
+        except (FileNotFoundError, ValueError):
+            return False
+        return not (self.ended or self._lives("head") or info.storage is None) and age_s < within_s
+
+    @property
+    def sign(self) -> str:
+        """The file that a head touches while nodes elsewhere are in its cluster."""
+        return f"{self.path}/nodes-elsewhere"
 
     def _lives(self, kind: ProcessKind) -> bool:
         for name in self._record_names():
