@@ -7,10 +7,12 @@ nor mray has are no business of this module.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from importlib.machinery import ModuleSpec
-from types import ModuleType
-from typing import Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
 
 _LIBRARY: Final = "to use it, install Ray and run the script without the alias"
 _PYTHON: Final = "mray runs Python only"
