@@ -77,6 +77,7 @@ ZMQ_FOLDER = "core/rpc"
 ZMQ_ELSEWHERE = {"node/workers/zygote.py": "loads it ahead of forks, opens nothing"}
 ENVIRONMENT = {
     "core/api.py": "hands the environment to the loader of settings and the resolver of addresses",
+    "core/cluster_utils.py": "hands the environment to the loader of settings, as init() does",
     "core/daemon_spawn.py": "makes the environment of a child",
     "core/state_ask.py": "hands the environment to the one resolver of addresses",
     "core/runtime/accelerators.py": "sets CUDA_VISIBLE_DEVICES, by variables of Ray's",
