@@ -21,7 +21,7 @@ from mray.wire.messages import MemoryReport, ProcessReferences, ReferenceView
 
 #: What a live Python reference, or something that needs one, looks like.
 _LIVE: Final = (
-    k.LOCAL_REFERENCE, k.ACTOR_HANDLE, k.USED_BY_PENDING_TASK, k.CAPTURED_IN_OBJECT,
+    k.LOCAL_REFERENCE, k.ACTOR_HANDLE, k.USED_BY_PENDING_TASK, k.CAPTURED_IN_OBJECT, k.LINEAGE,
 )  # fmt: skip
 
 
@@ -305,6 +305,7 @@ _PHRASES: Final[dict[str, Callable[[int, str], str]]] = {
     k.CAPTURED_IN_OBJECT: lambda n, who: f"inside {_count(n, 'object')} of {who}",
     k.OUT_OF_BAND: lambda n, who: f"pickled out of band: kept until {who} ends",
     k.CLOSURE: lambda n, who: f"captured by a function of {who}: kept until its job ends",
+    k.LINEAGE: lambda n, who: f"needed if {_count(n, 'finished task')} of {who} must run again",
 }
 
 

@@ -32,6 +32,7 @@ _SUMS: Final = (
     ("Actor Handles", k.ACTOR_HANDLE),
     ("Out of band", k.OUT_OF_BAND),
     ("Closures", k.CLOSURE),
+    ("Lineage", k.LINEAGE),
 )
 
 Row = tuple[MemoryObject, Reference]

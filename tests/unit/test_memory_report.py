@@ -46,12 +46,14 @@ def test_every_kind_has_its_words():
     kinds = {
         "PINNED_IN_MEMORY": 1, "USED_BY_PENDING_TASK": 2, "LOCAL_REFERENCE": 1,
         "CAPTURED_IN_OBJECT": 3, "OUT_OF_BAND": 1, "CLOSURE": 1,
+        "LINEAGE": 2,
     }  # fmt: skip
     assert only(told(DRIVER, 10, [view(1, kinds)])).why == (
         "read in place by driver 10; needed by 2 pending tasks of driver 10; "
         "1 reference in driver 10; inside 3 objects of driver 10; "
         "pickled out of band: kept until driver 10 ends; "
-        "captured by a function of driver 10: kept until its job ends"
+        "captured by a function of driver 10: kept until its job ends; "
+        "needed if 2 finished tasks of driver 10 must run again"
     )
 
 
@@ -74,6 +76,10 @@ def test_a_pending_object_says_what_it_waits_for_and_has_no_size():
 def test_out_of_band_closures_and_values_read_in_place_are_leaks():
     for kind in ("OUT_OF_BAND", "CLOSURE", "PINNED_IN_MEMORY"):
         assert only(told(DRIVER, 10, [view(1, {kind: 1})])).is_leak
+
+
+def test_what_a_result_needs_to_be_made_again_is_no_leak():
+    assert not only(told(DRIVER, 10, [view(1, {"LINEAGE": 1})])).is_leak
 
 
 def test_a_stored_object_that_its_owner_does_not_list_is_a_leak():

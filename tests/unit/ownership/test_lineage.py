@@ -10,6 +10,7 @@ import pytest
 from mray.ids import object_id
 from mray.machine import InvariantError
 from mray.ownership.entry import Entry
+from mray.ownership.kinds import LINEAGE, kinds_of
 from mray.ownership.lineage import EVICTED, RETRIES_DISABLED
 from mray.ownership.references import References
 from mray.wire.messages import Located
@@ -64,6 +65,7 @@ def test_a_put_argument_keeps_its_value(references: References) -> None:
     finish(references, 2, [put], [b])
     references.drop_local(put)
     assert not put.freed
+    assert kinds_of(put) == {LINEAGE: 1}
     references.drop_local(b)
     assert put.freed
     references.check()
