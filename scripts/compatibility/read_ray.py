@@ -11,12 +11,13 @@ import sys
 
 MODULES = (
     "", "actor", "autoscaler.sdk", "cluster_utils", "exceptions", "experimental",
-    "experimental.tqdm_ray", "job_submission", "runtime_env", "util", "util.actor_pool",
+    "experimental.tqdm_ray", "job_submission", "runtime_env", "util", "util.accelerators",
+    "util.actor_pool", "util.annotations",
     "util.debug", "util.iter", "util.metrics", "util.multiprocessing", "util.placement_group",
     "util.queue", "util.scheduling_strategies", "util.serialization", "util.state",
 )  # fmt: skip
 #: Type variables and the like, of no use to programs.
-IGNORED = {"T", "U", "V", "__version__", "_config"}
+IGNORED = {"F", "T", "U", "V", "__version__", "_config"}
 #: Their modules want libraries that an oracle may lack.
 EXTRAS = {
     "util.dask": [
