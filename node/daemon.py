@@ -13,6 +13,7 @@ import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from types import FrameType
 from typing import Any, Final, Literal
@@ -34,6 +35,9 @@ from mray.wire.messages import Ack, ClusterKeys, DeathCause, GetKeys, NodeGone, 
 OWNER_GONE_GRACE_S: Final = 2.0
 #: How long SIGTERM gives, where no message says how long.
 SIGNAL_GRACE_S: Final = 5.0
+#: How long a head that begins anew waits for its port, and how often it looks.
+_PORT_WAIT_S: Final = 5.0
+_PORT_LOOK_S: Final = 0.05
 #: What an orderly end may take beyond its grace until the process ends itself.
 _OVERTIME_S: Final = 2.0
 _LOG_NAMES: Final = {"head": "gcs_server", "node": "raylet"}
@@ -130,8 +134,18 @@ class Daemon:
         self.pump.send(sender, ClusterKeys(message.rid, list(parts)))
 
     def _listen_tcp(self, host: str, port: int) -> None:
+        # Somebody who looked for the former head may have met itself there: for a moment.
+        give_up_at = time.monotonic() + (_PORT_WAIT_S if self.params.resume else 0.0)
         try:
-            port = self.pump.door.listen_tcp(host, port)
+            while True:
+                try:
+                    port = self.pump.door.listen_tcp(host, port)
+                    break
+                except Exception as error:
+                    taken = getattr(error, "errno", None) == errno.EADDRINUSE
+                    if not taken or time.monotonic() >= give_up_at:
+                        raise
+                time.sleep(_PORT_LOOK_S)
         except Exception as error:
             number = getattr(error, "errno", None)  # ZeroMQ's error is no OSError.
             if number == errno.EADDRINUSE:

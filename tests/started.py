@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -124,6 +126,7 @@ class StartedCluster:
             **variables,
         }  # fmt: skip
         self._programs: list[Program] = []
+        self.port = _free_port()
 
     def run(self, *words: str, timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:
         """Run `mray`."""
@@ -134,7 +137,7 @@ class StartedCluster:
 
     def start(self, *words: str) -> str:
         """`mray start --head …`; its output. The same words start a head again."""
-        started = self.run("start", "--head", "--port", "0", "--num-cpus", "2", *words)
+        started = self.run("start", "--head", "--port", str(self.port), "--num-cpus", "2", *words)
         assert started.returncode == 0, started.stdout + started.stderr
         return started.stdout
 
@@ -198,6 +201,14 @@ class StartedCluster:
             os.kill(record.pid, signal.SIGCONT)
         self.run("stop", "--all", "--force")
         assert self.left() == []
+
+
+def _free_port() -> int:
+    """One that the system gives to nobody who asks for any: while the head is away, it is free."""
+    while True:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", random.randrange(11_000, 32_000)))
+            return int(probe.getsockname()[1])
 
 
 @contextlib.contextmanager

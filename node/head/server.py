@@ -8,6 +8,7 @@ driver has no journal, and keeps all in memory.
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections import deque
@@ -91,6 +92,8 @@ from mray.wire.messages import (
     WatchPlacementGroup,
 )
 
+#: How often a head with nodes elsewhere says so on its disk.
+_SIGN_S: Final = 2.0
 #: What of the grace of a shutdown the nodes get for themselves.
 _NODES_SHARE: Final = 0.8
 
@@ -158,10 +161,13 @@ class Head:
         self.packages = Packages(f"{daemon.session.path}/runtime_resources/head", self._pump.send)
         self._timers: dict[int, tuple[float, Timer]] = {}
         self._ending = False
+        self._sign_timer: Timer | None = None
         #: What nodes that are expected back were not told.
         self._held_back: dict[bytes, list[Message]] = {}
         self._wire()
         self._perform(restore(self, inherited.tables, now))
+        for node in self.membership.living():
+            self._watch_node(node)  # One of this machine may have ended meanwhile.
         for machine in (self.membership, self.jobs, self.actors, self.groups):
             self._arm(machine)
 
@@ -292,6 +298,8 @@ class Head:
 
     def _watch_node(self, node: NodeInfo) -> None:
         """See the end of a daemon on this machine at once and not by its silence."""
+        if node.session_dir != self._daemon.session.path and self._journal is not None:
+            self._leave_signs()
         start_time = -1
         if node.session_dir == self._daemon.session.path:
             try:
@@ -310,6 +318,23 @@ class Head:
                 start_time,
                 lambda: self._feed(self.membership, NodeProcessEnded(node.node_id)),
             )
+
+    def _leave_signs(self) -> None:
+        if self._sign_timer is None:
+            self._sign_timer = self._pump.every(_SIGN_S, self._leave_sign)
+            self._leave_sign()
+
+    def _leave_sign(self) -> None:
+        """For who starts a head on this machine after all of it was killed: nodes elsewhere wait.
+
+        On the disk and not in the storage, which may be full, and whose every write costs."""
+        path = self._daemon.session.path
+        if any(node.session_dir != path for node in self.membership.living()):
+            try:
+                with open(self._daemon.session.sign, "w", encoding="ascii"):
+                    os.utime(self._daemon.session.sign)
+            except OSError as error:
+                self._log.warning("%s cannot be touched: %s", self._daemon.session.sign, error)
 
     # -- the end
 

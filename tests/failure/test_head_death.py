@@ -218,10 +218,37 @@ def test_a_program_that_comes_while_the_head_is_away_waits(cluster: StartedClust
     assert program.end() == 0
 
 
+def test_a_machine_that_lost_head_and_node_takes_its_members_back(tmp_path: Path) -> None:
+    with started(tmp_path / "c") as cluster:
+        member = StartedCluster(tmp_path / "m")
+        joined = member.run("start", "--address", cluster.session.info().head_tcp)
+        try:
+            assert joined.returncode == 0, joined.stderr
+            cluster_id = cluster.session.info().cluster_id
+            dead = [cluster.daemon(kind) for kind in ("head", "node")]
+            for record in dead:
+                os.kill(record.pid, signal.SIGKILL)
+            eventually(lambda: not any(record.alive for record in dead))
+            assert "The head is back (epoch 2)" in cluster.start()
+            assert cluster.session.info().cluster_id == cluster_id
+
+            def states() -> list[str]:
+                nodes = cluster.json("list", "nodes")
+                assert isinstance(nodes, list)
+                return sorted(node["state"] for node in nodes if node["state"] != "SUSPECT")
+
+            eventually(lambda: states() == ["ALIVE", "ALIVE", "DEAD"], 30)
+        finally:
+            member.close()
+
+
 def test_nodes_and_programs_end_when_the_head_does_not_come_back(tmp_path: Path) -> None:
     with started(tmp_path / "c", RAY_gcs_rpc_server_reconnect_timeout_s="1") as cluster:
-        actor = "say('pid', mray.get(Counter.options(name='d', lifetime='detached').remote().pid.remote()))"
-        waits = cluster.program(f"{actor}\nline()")
+        waits = cluster.program("""
+lasting = Counter.options(name="d", lifetime="detached").remote()
+say("pid", mray.get(lasting.pid.remote()))
+line()
+""")
         gets = cluster.program(
             "mray.get(square.remote(1)); say('ready')\n"
             "mray.get(mray.remote(lambda: time.sleep(1000)).remote())"
