@@ -26,6 +26,7 @@ from mray.session import (
     open_session,
     resolve_address,
 )
+from mray.storage_place import StoragePlace
 
 
 @pytest.fixture
@@ -351,3 +352,51 @@ def test_ray_client_addresses_are_refused_with_a_way_out(tmpdir: str) -> None:
 
 def test_a_bracketed_ipv6_address_is_one(tmpdir: str) -> None:
     assert resolve_address("[fe80::1]:6379", {}, tmpdir=tmpdir).endpoint == "tcp://[fe80::1]:6379"
+
+
+def _with_head(tmp_path: Path, *, storage: bool) -> Session:
+    session = create_session(str(tmp_path))
+    place = StoragePlace(kind="file", path="/x") if storage else None
+    session.write_info(
+        SessionInfo(
+            cluster_id="c", role="head", head_id="aa", head_ipc="", head_tcp="127.0.0.1:7000",
+            nodes=[NodeEntry(node_id="bb", ipc="")], started_by="cli", created_unix_s=0.0,
+            storage=place,
+        ),
+        new=True,
+    )  # fmt: skip
+    return session
+
+
+def test_a_session_whose_node_waits_for_its_head_runs_without_it(tmp_path: Path) -> None:
+    session = _with_head(tmp_path, storage=True)
+    session.record_process("node", os.getpid(), "bb")
+    assert session.running()
+    assert session.headless()
+    assert session.resumable(60.0)
+    session.record_process("head", os.getpid(), "aa")
+    assert session.running()
+    assert not session.headless()
+    assert not session.resumable(60.0)
+    session.release()
+
+
+def test_a_head_without_storage_is_not_waited_for(tmp_path: Path) -> None:
+    session = _with_head(tmp_path, storage=False)
+    session.record_process("node", os.getpid(), "bb")
+    assert not session.running()
+    assert not session.headless()
+    assert not session.resumable(60.0)
+    session.release()
+
+
+def test_a_session_of_which_nothing_lives_is_resumed_only_for_nodes_elsewhere(
+    tmp_path: Path,
+) -> None:
+    session = _with_head(tmp_path, storage=True)
+    assert not session.resumable(60.0)
+    Path(session.sign).touch()
+    assert session.resumable(60.0)
+    os.utime(session.sign, (0, 0))
+    assert not session.resumable(60.0)
+    session.release()
