@@ -395,23 +395,35 @@ def get_actor(name: str, namespace: str | None = None) -> ActorHandle:
 
 
 def nodes() -> list[dict[str, Any]]:
-    """The cluster's nodes, with Ray's keys."""
+    """The cluster's nodes, with Ray's keys.
+
+    Ports that mray does not have are -1. ``DeathReason`` is Ray's number: 0 of a node that lives, 1
+    of one that ended as it was told, 2 of one that was lost.
+    """
     from mray.wire.messages import GetNodes, Nodes
 
     rt = _connected("nodes")
     reply = rt.ask(rt.head, GetNodes, Nodes)
+    port = rt.config.metrics.metrics_export_port or -1
     return [
         {
             "NodeID": view.node.node_id.hex(),
             "Alive": view.state != "DEAD",
             "NodeManagerAddress": view.node.ip,
             "NodeManagerHostname": view.node.hostname,
-            "NodeManagerPort": 0,
+            "NodeManagerPort": int(view.node.address.tcp.rpartition(":")[2] or 0),
+            "ObjectManagerPort": -1,
+            "MetricsExportPort": port if view.node.node_id == rt.node.node_id else -1,
+            "MetricsAgentPort": -1,
+            "DashboardAgentListenPort": -1,
+            "RuntimeEnvAgentPort": -1,
             "NodeName": view.node.ip,
             "ObjectStoreSocketName": view.node.store_path,
             "RayletSocketName": view.node.address.ipc,
             "Resources": to_float(view.node.resources) if view.state != "DEAD" else {},
             "Labels": dict(view.node.labels),
+            "DeathReason": 0 if view.cause is None else 1 if view.cause.kind == "intended" else 2,
+            "DeathReasonMessage": "" if view.cause is None else view.cause.text,
             "alive": view.state != "DEAD",
         }
         for view in reply.nodes

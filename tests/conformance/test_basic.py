@@ -344,3 +344,15 @@ def test_a_coroutine_function_is_no_remote_function(ray):
 def test_names_of_actors_are_text(ray, arguments):
     with pytest.raises(TypeError):
         ray.get_actor(*arguments)
+
+
+def test_a_node_is_told_with_its_keys(ray):
+    (node,) = ray.nodes()
+    texts = "NodeID NodeManagerAddress NodeManagerHostname NodeName ObjectStoreSocketName"
+    numbers = "NodeManagerPort ObjectManagerPort MetricsExportPort MetricsAgentPort DeathReason"
+    assert {type(node[key]) for key in texts.split()} == {str}
+    assert {type(node[key]) for key in numbers.split()} == {int}
+    assert (node["Alive"], node["alive"]) == (True, True)
+    assert (node["DeathReason"], node["DeathReasonMessage"]) == (0, "")
+    assert node["Resources"]["CPU"] == 4
+    assert node["Labels"]["ray.io/node-id"] == node["NodeID"]
