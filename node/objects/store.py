@@ -465,7 +465,8 @@ class ObjectStore(Room):
     def _answer_readers(self, object_id: bytes) -> list[Effect]:
         """If the object is sealed now, or will not be, tell those who waited for it."""
         copy = self._copies.current(object_id)
-        if copy is not None and not copy.here:
+        # Of one that is on its way here they will hear in either case, with the reason.
+        if not copy.here if copy is not None else object_id in self._coming:
             return []
         effects: list[Effect] = []
         for request in self._readers.of_object(object_id):

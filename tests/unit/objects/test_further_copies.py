@@ -66,6 +66,15 @@ def test_a_reader_hears_why_it_will_not_come(store: ObjectStore) -> None:
     store.check()
 
 
+def test_a_place_that_is_taken_back_answers_nobody_yet(store: ObjectStore) -> None:
+    store.expect(X)
+    store.create(NODE, 1, X, PAGE, OWNER.process_id, 0.0)
+    store.pin(A, 7, [X], 0.0)
+    assert store.abort(NODE, X, 1.0) == []
+    [answer] = store.not_coming(X, "its node died", None, 1.0)
+    assert answer == AnswerPins(A, 7, ((-1, 0),), ("its node died",))
+
+
 def test_a_reader_is_refused_where_the_store_has_no_place(store: ObjectStore) -> None:
     store.expect(X)
     store.pin(A, 7, [X], 0.0)
