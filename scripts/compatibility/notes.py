@@ -21,6 +21,9 @@ NOTES: Final[dict[str, tuple[str, str]]] = {
     "options.tensor_transport": ("", _TENSORS),
     "options._num_objects_per_yield": ("", "an item is one object"),
     "options._labels": ("", "of a call they change nothing in Ray either"),
+    "options.object_store_memory": (
+        "", "of tasks refused, of actors deprecated and nothing is reserved, as in Ray"
+    ),
     "options.max_oom_restarts": ("", "restarts of an actor that memory ended"),
     "options.writable_args": ("", "these arguments are private copies that can be written to"),
     # -- init()
