@@ -142,6 +142,8 @@ class NetNode:
         self._cluster = cluster
         self._port = f"p{number}"
         self._shm_bytes = shm_bytes
+        #: Whether the cable is pulled.
+        self.is_cut_off = False
         self.folder = cluster.folder / f"n{number}"
         self.folder.mkdir()
         bridge = cluster.bridge
@@ -229,10 +231,12 @@ class NetNode:
     def pull_cable(self) -> None:
         """Silence: packets vanish in both directions, and nobody is told."""
         _run("ip", "-n", self._cluster.bridge, "link", "set", self._port, "down")
+        self.is_cut_off = True
 
     def plug_in(self) -> None:
         """Undo pull_cable()."""
         _run("ip", "-n", self._cluster.bridge, "link", "set", self._port, "up")
+        self.is_cut_off = False
 
     def block(self, other: NetNode) -> None:
         """Packets to ``other`` are errors here; those from it arrive (one way, and loud)."""

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.failure
 
 @pytest.fixture(autouse=True)
 def cluster() -> Iterator[None]:
-    mray.init(num_cpus=2, _system_config={"worker_register_timeout_seconds": 1.0})
+    mray.init(num_cpus=2, _system_config={"worker_register_timeout_seconds": 3.0})
     yield
     mray.shutdown()
 
