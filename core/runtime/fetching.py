@@ -84,7 +84,11 @@ class FetchingPart:
     ) -> tuple[list[ObjectRef[Any]], list[ObjectRef[Any]]]:
         """As ObjectsPart.wait, of values on this node."""
         is_here, objects = self.is_here, self.rt.objects
-        pending = [ref._entry for ref in refs if not is_here(ref._entry)]
+        # Loops that wait for one after the other pass here with all that are left.
+        found = objects.first_ready(refs, num_returns)
+        if len(found[0]) == num_returns and all(is_here(ref._entry) for ref in found[0]):
+            return found
+        pending = self._away(refs)
         missing = num_returns - (len(refs) - len(pending))
         if missing > 0:
             at_once = timeout_s is not None and timeout_s <= 0
@@ -94,11 +98,27 @@ class FetchingPart:
             else:
                 objects.block(waiter, pending, timeout_s)
             self.rt.post(lambda: self._end_wait(waiter, pending))
-        ready: list[ObjectRef[Any]] = []
-        rest: list[ObjectRef[Any]] = []
-        for ref in refs:
-            (ready if len(ready) < num_returns and is_here(ref._entry) else rest).append(ref)
-        return ready, rest
+        found = objects.first_ready(refs, num_returns)
+        if all(is_here(ref._entry) for ref in found[0]):
+            return found
+        away = set(self._away(refs))
+        ready = [ref for ref in refs if ref._entry not in away][:num_returns]
+        chosen = set(ready)
+        return ready, [ref for ref in refs if ref not in chosen]
+
+    def _away(self, refs: list[ObjectRef[Any]]) -> list[Entry]:
+        """``is_here`` is not true of these; without a call for each."""
+        own, here = self._node_id, self._here
+        return [
+            entry
+            for ref in refs
+            if not (entry := ref._entry).ready
+            or (
+                (located := entry.located) is not None
+                and located.node_id != own
+                and entry.object_id not in here
+            )
+        ]
 
     def bring(self, refs: Sequence[ObjectRef[Any]], deadline: float) -> None:
         """Have ready values brought until ``deadline`` (monotonic seconds). GetTimeoutError for

@@ -265,7 +265,7 @@ class ObjectsPart:
         ``fetch_local``: ready are those whose values are on this node."""
         if fetch_local and self.rt.address.tcp:
             return self.rt.fetching.wait(refs, num_returns, timeout_s)
-        found = self._first_ready(refs, num_returns)
+        found = self.first_ready(refs, num_returns)
         if len(found[0]) == num_returns:
             return found
         pending = [ref._entry for ref in refs if not ref._entry.ready]
@@ -281,10 +281,10 @@ class ObjectsPart:
             asking = Waiter(len(pending) + 1, fail_fast=False)
             self.rt.post(lambda: self.begin_wait(asking, pending))
             self.rt.post(lambda: self.end_wait(asking, pending))
-        return self._first_ready(refs, num_returns)
+        return self.first_ready(refs, num_returns)
 
     @staticmethod
-    def _first_ready(
+    def first_ready(
         refs: list[ObjectRef[Any]], num_returns: int
     ) -> tuple[list[ObjectRef[Any]], list[ObjectRef[Any]]]:
         """The first ready references, at most ``num_returns``, and all others."""
