@@ -366,3 +366,13 @@ def test_a_pool_in_a_task(ray, module):
             return sum(pool.imap_unordered(lambda item: item, range(5)))
 
     assert ray.get(task.remote()) == 10
+
+
+def test_a_time_below_zero_is_over(ray, make_gate):
+    gate = make_gate()
+    with importlib.import_module(f"{ray.__name__}.util.multiprocessing").Pool(1) as pool:
+        result = pool.apply_async(gate.waiter())
+        with pytest.raises(multiprocessing.TimeoutError):
+            result.get(timeout=-1)
+        gate.open()
+        assert result.get(timeout=60) is None

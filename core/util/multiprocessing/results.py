@@ -70,9 +70,11 @@ class AsyncResult:
     def wait(self, timeout: float | None = None) -> None:
         """Return when the result is ready, or after ``timeout`` seconds (None: for ever)."""
         if self._reporter is not None:
-            self._reporter.join(timeout)
+            self._reporter.join(None if timeout is None else max(0.0, timeout))
         elif self._chunks:
-            api.wait(self._chunks, num_returns=len(self._chunks), timeout=timeout)
+            # A time below 0 is over, as in the standard library; wait() refuses it.
+            limit = None if timeout is None else max(0.0, timeout)
+            api.wait(self._chunks, num_returns=len(self._chunks), timeout=limit)
 
     def get(self, timeout: float | None = None) -> Any:
         """The result.
