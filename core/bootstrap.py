@@ -430,6 +430,8 @@ def _storage(session: Session, resolved: Resolved) -> StoragePlace:
 
 def _for_all(config: Config) -> bytes:
     """The configuration as processes of the cluster get it: a place may have a password in it."""
+    if not config.node.gcs_storage:
+        return config.to_bytes()
     node = msgspec.structs.replace(config.node, gcs_storage="")
     return msgspec.structs.replace(config, node=node).to_bytes()
 

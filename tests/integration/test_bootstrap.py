@@ -369,7 +369,7 @@ def test_sigusr1_writes_the_stacks(begin: Callable[..., Started]) -> None:
     with Client() as client:
         client.ask(client.reach(f"ipc://{started.head.ipc}"), Ping, Ack)
     stacks = Path(started.session.logs, "gcs_server.err").read_text()
-    assert "run_head" in stacks
+    assert "node/head/server.py" in stacks
 
 
 # -- dying with the driver
