@@ -149,7 +149,7 @@ class ActorClass:
         rt = current.get()
         options = self._options
         if inspect.isabstract(self._class):
-            names = sorted(self._class.__abstractmethods__)
+            names = sorted(vars(self._class)["__abstractmethods__"])
             raise TypeError(f"{self.__name__} is abstract, it lacks {names}: it has no instances")
         if options.get("allow_out_of_order_execution") is False and self._is_concurrent:
             kind = "async" if self._is_async else "threaded"

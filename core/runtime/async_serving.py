@@ -12,15 +12,13 @@ import inspect
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mray.runtime.calls import OK, RAISED, Done, Work, async_work, cancelled_error
+from mray.runtime.executor import Executor, Terminated
 from mray.runtime.generators import Slot
 from mray.runtime.inputs import explain_read_only
 from mray.runtime.lanes import Lane, Queue
-
-if TYPE_CHECKING:
-    from mray.runtime.executor import Executor
 
 
 class AsyncServing:
@@ -193,6 +191,8 @@ class _LoopLane:
                 executor.results.take(done, template, value)
         except SystemExit as exit_:
             executor.exit(exit_)
+            if isinstance(exit_, Terminated):
+                raise  # Out of the loop.
             return
         except BaseException as raised:
             error = raised

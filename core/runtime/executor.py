@@ -50,6 +50,10 @@ class ExitActor(SystemExit):
     """Raised by exit_actor(): end the actor on purpose."""
 
 
+class Terminated(SystemExit):
+    """Raised in the main thread by SIGTERM: nothing is waited for."""
+
+
 class Executor:
     """See the module. ``finished(done)`` takes a result to the loop, from any thread."""
 
@@ -338,13 +342,21 @@ class Executor:
         for thread in threads:
             thread.start()
         try:
-            return self.run()
-        finally:
-            # What runs beside a call that ends the actor is finished, as in Ray.
-            for queue in (self.queue, *(group.queue for group in self._groups)):
-                queue.put(None)
-            for thread in threads:
-                thread.join()
+            code = self.run()
+        except Terminated:
+            raise
+        except SystemExit:
+            self._finish(threads)
+            raise
+        self._finish(threads)
+        return code
+
+    def _finish(self, threads: list[threading.Thread]) -> None:
+        """What runs beside a call that ends the actor is finished, as in Ray."""
+        for queue in (self.queue, *(group.queue for group in self._groups)):
+            queue.put(None)
+        for thread in threads:
+            thread.join()
 
     def _threads(self, name: str, count: int, queue: Queue) -> list[threading.Thread]:
         return [

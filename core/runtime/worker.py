@@ -27,7 +27,7 @@ from mray.rpc.door import Door, Keys
 from mray.rpc.endpoints import join_host_port
 from mray.rpc.pump import RequestFailed, Timer
 from mray.runtime.calls import Done, Work, running_task
-from mray.runtime.executor import Executor
+from mray.runtime.executor import Executor, Terminated
 from mray.runtime.generators import GeneratorsPart, Slot
 from mray.runtime.interrupts import Interrupts
 from mray.runtime.output import OutputFiles
@@ -461,4 +461,4 @@ def _leave_in_order(worker: Worker, code: int) -> NoReturn:
 
 
 def _on_sigterm(signum: int, frame: object) -> None:
-    raise SystemExit(143)
+    raise Terminated(143)

@@ -298,6 +298,30 @@ def test_calls_beside_the_one_that_ends_the_actor_are_finished(ray, engine, make
         ray.get(end, timeout=TIMEOUT_S)
 
 
+@pytest.mark.parametrize("kind", ["grouped", "coroutines"])
+def test_a_signal_ends_an_actor_whatever_its_groups_do(request, ray, gate, wait_exit, kind):
+    import os
+    import signal
+
+    actor = request.getfixturevalue(kind).remote()
+    pid = ray.get(actor.__ray_call__.remote(_pid()), timeout=TIMEOUT_S)
+    busy = actor.wait_io if kind == "grouped" else actor.spin.options(concurrency_group="io")
+    calls = [busy.remote(gate.waiter())]
+    calls.append((actor.wait if kind == "grouped" else actor.spin).remote(gate.waiter()))
+    assert ray.wait(calls, timeout=0.3) == ([], calls)
+    os.kill(pid, signal.SIGTERM)
+    assert wait_exit(pid)
+
+
+def _pid():
+    def pid(actor):
+        import os
+
+        return os.getpid()
+
+    return pid
+
+
 # -- what is refused
 
 
