@@ -56,7 +56,7 @@ def nothing_is_kept() -> Iterator[None]:
     yield
     rt = current.get()
     eventually(lambda: not rt.references.lineage.records, what="lineage is let go")
-    assert not rt.recovering.rebuilding.jobs
+    eventually(lambda: not rt.recovering.rebuilding.jobs, what="the last generator has ended")
     assert rt.references.lineage.total_bytes == 0
 
 

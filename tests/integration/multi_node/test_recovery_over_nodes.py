@@ -101,7 +101,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     made.made.clear()
     rt = current.get()
     eventually(lambda: not rt.references.lineage.records, what="lineage is let go")
-    assert not rt.recovering.rebuilding.jobs
+    eventually(lambda: not rt.recovering.rebuilding.jobs, what="the last generator has ended")
     assert not rt.recovering.locations.copies
     made.cluster.shutdown()
 
