@@ -79,6 +79,11 @@ class Peers:
 
     def _ended(self, peer: Peer) -> None:
         self._unwatch(peer)
+        if peer.kind == "driver":
+            try:
+                os.unlink(peer.address.ipc)
+            except FileNotFoundError:
+                pass  # It was not killed, and did it itself.
         self._on_gone(peer)
 
     def _unwatch(self, peer: Peer) -> None:

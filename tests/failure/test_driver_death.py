@@ -210,6 +210,9 @@ def test_a_killed_driver_of_a_shared_cluster_takes_its_actors_and_objects_only(r
         _, alive = psutil.wait_procs([actor], timeout=5)
         assert alive == []
         eventually(lambda: used() == 0, 5, "the objects of the dead driver are freed")
+        sockets = Session(rt.node.session_dir).sockets
+        mine = os.path.basename(rt.address.ipc)
+        eventually(lambda: [each for each in os.listdir(sockets) if each[:2] == "d-"] == [mine])
         assert mray.get(mray.remote(lambda: 42).remote(), timeout=20) == 42
         mray.shutdown()
     finally:
