@@ -29,7 +29,7 @@ from mray.ids import new_head_id, new_node_id
 from mray.process import start_time_of
 from mray.rpc.client import AskError, Client
 from mray.rpc.door import Keys
-from mray.rpc.endpoints import join_host_port, split_host_port
+from mray.rpc.endpoints import is_ipv6, join_host_port, split_host_port
 from mray.session import NodeEntry, Session, SessionInfo, create_session
 from mray.session_end import EndReport, clean_stale, end_session, remove_dead_stores
 from mray.storage_place import StoragePlace, storage_place
@@ -304,7 +304,9 @@ def join(
     # What the user typed is known to work from here; what the head thinks of itself may not be.
     head = msgspec.structs.replace(nodes.head, ipc="", tcp=address)
     if not node.tcp_host:
-        host = "127.0.0.1" if head_host in _LOOPBACK else own_ip(head_host)
+        host = own_ip(head_host)
+        if head_host in _LOOPBACK:
+            host = head_host if is_ipv6(head_host) else "127.0.0.1"
         node = msgspec.structs.replace(node, tcp_host=host, ip=node.ip or host)
     joined = msgspec.structs.replace(resolved, config=adopt(resolved.config, config))
     session = create_session(resolved.config.node.tmpdir)
@@ -328,7 +330,8 @@ def own_ip(towards: str = "8.8.8.8") -> str:
 
     Nothing is sent: connecting a datagram socket only asks the routing table.
     """
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+    family = socket.AF_INET6 if is_ipv6(towards) else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect((towards, 1))
         except OSError:
