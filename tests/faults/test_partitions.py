@@ -193,6 +193,15 @@ def test_a_cut_between_two_nodes_that_both_see_the_head_delays_and_hangs_nobody(
         )
         seven = three.eyes.do("result = mray.get(on.options(resources={'right': 1}).remote(7))")
         assert seven[0] == 7
+        # Whoever waits with a limit is not kept beyond it.
+        waited_s = three.eyes.do(
+            "never = on.options(resources={'right': 1}).remote(8, '/nowhere')\n"
+            "began = time.monotonic()\n"
+            "try: mray.get(never, timeout=0.5)\n"
+            "except mray.exceptions.GetTimeoutError: result = time.monotonic() - began\n"
+            "mray.cancel(never)\ndel never"
+        )
+        assert 0.5 <= waited_s < 1.5
         assert three.alive() == 3
     finally:
         three.right.unblock(three.left)
