@@ -46,10 +46,10 @@ class FetchWaiter(Waiter):
 
     def fire(self, entry: Any) -> None:
         """One of the entries is ready, somewhere."""
-        if self._fetching.is_here(entry):
-            super().fire(entry)
-        else:
+        if self._fetching.is_away(entry):
             self._fetching.fetch(entry, self)
+        else:
+            super().fire(entry)
 
 
 class FetchingPart:
@@ -77,6 +77,15 @@ class FetchingPart:
         located = entry.located
         return entry.ready and (
             located is None or located.node_id == self._node_id or entry.object_id in self._here
+        )
+
+    def is_away(self, entry: Entry) -> bool:
+        """Whether a value is, or was, on another node, and not brought here."""
+        located = entry.located
+        return (
+            located is not None
+            and located.node_id != self._node_id
+            and entry.object_id not in self._here
         )
 
     def wait(

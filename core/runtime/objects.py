@@ -315,12 +315,15 @@ class ObjectsPart:
             else:
                 future.set_result(value)
 
+        def read(entry: Entry) -> None:
+            self._in_background(lambda: fulfil(entry))
+
         def arrived(entry: Entry) -> None:
-            if not self.rt.fetching.is_here(entry):
+            if self.rt.fetching.is_away(entry):
                 # Not in the background, where one would be brought after the other.
-                self.rt.fetching.fetch(entry, Watcher(arrived))
+                self.rt.fetching.fetch(entry, Watcher(read))
             elif entry.located is not None:
-                self._in_background(lambda: fulfil(entry))
+                read(entry)
             else:
                 fulfil(entry)
 
