@@ -290,7 +290,8 @@ class Node:
         self._act(self._leases.owner_died(process_id))
 
     def _remote_node_died(self, node_id: bytes, cause: m.DeathCause) -> None:
-        for owner in self._leases.owners():
+        stored = {copy.owner_id for copy in self._store.store.copies()}
+        for owner in stored | self._leases.owners() | self._environments.owners():
             if is_on(owner, node_id):
                 self._remote_process_died(owner)
         self._transfer.node_gone(node_id)
@@ -415,7 +416,7 @@ class Node:
             self._timers.arm("leases", self._leases.deadline(), self._tick_leases)
             self._head.news()
         self._timers.arm("store", self._store.deadline(), self._tick_store)
-        self._timers.arm("transfer", self._transfer.deadline(), self._tick_transfer)
+        self._timers.arm("transfer", self._transfer.deadline(), lambda: self._transfer.tick(self._now()))
 
     def _tick_leases(self) -> None:
         self._leases_changed = True
@@ -427,9 +428,6 @@ class Node:
         due = self._store.deadline()
         if due is not None and due <= self._now():
             self._store.tick(self._now())
-
-    def _tick_transfer(self) -> None:
-        self._transfer.tick(self._now())
 
     def _heartbeat(self) -> m.Heartbeat:
         return m.Heartbeat(

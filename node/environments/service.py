@@ -143,6 +143,11 @@ class Environments:
         """Nobody waits for its demands."""
         self._drop(lambda waiter: isinstance(waiter, tuple) and waiter[0] == process_id)
 
+    def owners(self) -> set[bytes]:
+        """The processes whose demands wait here."""
+        waiters = [waiter for each in self._waiting.values() for waiter in each]
+        return {waiter[0] for waiter in waiters if isinstance(waiter, tuple)}
+
     def job_gone(self, job_id: bytes) -> None:
         """Nothing of the job is left here; ``job_id`` may be the submission's id as bytes."""
         for key in [key for key in self._ready if key[0] == job_id]:

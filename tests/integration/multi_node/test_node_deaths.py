@@ -12,7 +12,9 @@ import psutil
 import pytest
 
 import mray
+from mray import current
 from mray.cluster_utils import Cluster, ClusterNode
+from mray.wire.messages import GetNodes, Nodes
 
 from ...waiting import eventually
 from .conftest import SETTINGS, Gate
@@ -151,6 +153,36 @@ def _hold_a_cpu(folder: str) -> int:
     while not os.path.exists(f"{folder}/open"):
         time.sleep(0.005)
     return 1
+
+
+def test_objects_that_a_dead_nodes_processes_owned_elsewhere_go(
+    cluster: Cluster, node: ClusterNode
+) -> None:
+    other = cluster.add_node(num_cpus=1, resources={"third": 1})
+
+    @mray.remote(num_cpus=0, resources={"third": 1})
+    def big() -> bytes:
+        return bytes(2 << 20)
+
+    @mray.remote(num_cpus=0, resources={"far": 1})
+    class Owner:
+        def own(self) -> None:
+            self.ref = big.remote()
+            mray.wait([self.ref], timeout=PATIENCE_S, fetch_local=False)
+
+    owner = Owner.remote()
+    get(owner.own.remote())
+
+    def stored() -> int:
+        runtime = current.runtime
+        assert runtime is not None
+        views = runtime.ask(runtime.head, GetNodes, Nodes).nodes
+        return sum(v.store_used_bytes for v in views if v.node.node_id.hex() == other.node_id)
+
+    eventually(lambda: stored() >= 2 << 20)
+    cluster.remove_node(node, allow_graceful=False)
+    eventually(lambda: stored() == 0)
+    cluster.remove_node(other)
 
 
 def test_a_node_that_was_stopped_too_long_ends_itself_and_its_workers_first(
