@@ -269,6 +269,14 @@ class ObjectStore(Room):
             return None
         return self._copies.pin(copy, client)[0]
 
+    def has_room(self, size: int) -> bool:
+        """Whether an object fits without a wait, and without anything written to disk."""
+        wanted = self._allocator.rounded(size) - (self.capacity_bytes - self.used_bytes)
+        if wanted <= 0:
+            return True
+        spare = self._copies.spare.values()
+        return sum(self._allocator.rounded(copy.size) for copy in spare) >= wanted
+
     def owners(self) -> list[bytes]:
         """Who owns what is here."""
         return self._copies.owners()

@@ -36,7 +36,7 @@ from mray.node.transfer.effects import (
     Verify,
 )
 from mray.node.transfer.pull import Pull
-from mray.node.transfer.pulls import GET, WAIT, PullRules, Pulls
+from mray.node.transfer.pulls import ARGUMENTS, GET, WAIT, PullRules, Pulls
 from mray.node.transfer.serving import Serving
 from mray.rpc.pump import Pump
 from mray.wire.messages import (
@@ -393,6 +393,13 @@ class Transfer:
         if self._store.has(object_id):
             # A process here has begun to make it, or a copy came by another way.
             text = "it is being made here"
+            self.event(lambda: self.pulls.give_up(object_id, text, self._now()))
+            return
+        wanted = self.pulls.numbered(pull)
+        ahead = wanted is not None and wanted.priority == ARGUMENTS
+        if ahead and not self._store.has_room(size):
+            # Nobody waits yet, and others would wait behind it for room.
+            text = "there is no room to fetch it ahead of need"
             self.event(lambda: self.pulls.give_up(object_id, text, self._now()))
             return
         self._server.create_further(pull, object_id, size, owner.process_id)

@@ -198,6 +198,13 @@ def test_what_is_here_is_fetched_already(node: Node) -> None:
         node.tell(READER, fetch(0, A))
 
 
+def test_nothing_is_fetched_ahead_of_need_into_a_full_store(node: Node) -> None:
+    node.tell(WORKER, m.CreateObject(1, b"y" * 28, 4 * MIB, OTHER))
+    node.tell(READER, fetch(2, A))
+    assert node.bulk.sent == []
+    assert len(node.transfer.pulls) == 0
+
+
 def test_when_nobody_has_it_the_owner_is_asked_and_the_reader_hears_the_reasons(
     node: Node,
 ) -> None:
