@@ -298,6 +298,7 @@ def test_calls_beside_the_one_that_ends_the_actor_are_finished(ray, engine, make
         ray.get(end, timeout=TIMEOUT_S)
 
 
+@pytest.mark.mray_only("Ray waits for what runs")
 @pytest.mark.parametrize("kind", ["grouped", "coroutines"])
 def test_a_signal_ends_an_actor_whatever_its_groups_do(request, ray, gate, wait_exit, kind):
     import os
