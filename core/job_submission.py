@@ -277,6 +277,11 @@ class JobSubmissionClient:
             for node in ask.nodes():
                 if node.node.node_id != job.node_id or node.state != "ALIVE":
                     continue
+                found = ask.ask_node(
+                    node, lambda rid: m.ListLogs(rid, job.log_name), m.LogFiles, _ANSWER_S
+                )
+                if not found.files:
+                    continue  # It has yet to begin.
                 while True:
                     chunk = ask.ask_node(
                         node,
