@@ -10,6 +10,7 @@ import pytest
 
 import mray
 from mray.job_submission import JobStatus, JobSubmissionClient, JobType
+from mray.util.state import get_log
 
 from ..waiting import eventually
 
@@ -87,6 +88,10 @@ def test_output_is_followed_to_the_end_and_a_job_is_stopped(client: JobSubmissio
         text = ""
         async for piece in client.tail_job_logs(job_id):
             if "begun" in piece:
+                # The log of a job that runs has no end, but for who does not follow it.
+                assert "begun\n" in await asyncio.to_thread(
+                    lambda: "".join(get_log(submission_id=job_id))
+                )
                 assert await asyncio.to_thread(client.stop_job, job_id)
             text += piece
         return text
