@@ -11,7 +11,7 @@ import pytest
 from mray.node.sched.cluster_view import ClusterView
 from mray.node.transfer.leaving import Leaving
 from mray.wire import messages as m
-from tests.unit.transfer.test_transfer_service import (
+from tests.unit.transfer.transfer_rig import (
     ME,
     OWNER,
     SIZE,
