@@ -416,7 +416,8 @@ class Node:
             self._timers.arm("leases", self._leases.deadline(), self._tick_leases)
             self._head.news()
         self._timers.arm("store", self._store.deadline(), self._tick_store)
-        self._timers.arm("transfer", self._transfer.deadline(), lambda: self._transfer.tick(self._now()))
+        transfer = self._transfer
+        self._timers.arm("transfer", transfer.deadline(), lambda: transfer.tick(self._now()))
 
     def _tick_leases(self) -> None:
         self._leases_changed = True
