@@ -417,8 +417,11 @@ class GetJobInfo(Message, frozen=True, tag=22):
 
 
 class JobInfoReply(Message, frozen=True, tag=23):
+    """``over``: the job has ended; its detached actors may live on, and be started again."""
+
     rid: int
     job: JobInfo | None
+    over: bool = False
 
 
 class NodeNews(msgspec.Struct, array_like=True, frozen=True, gc=False):

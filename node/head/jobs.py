@@ -116,9 +116,9 @@ class JobTable:
                 return [ack, *self._end_driver(job_id, "SUCCEEDED", "", 0, now)]
             case From(sender, GetJobInfo(rid, job_id)):
                 driver = self._drivers.get(job_id)
-                running = driver is not None and driver.status == "RUNNING"
-                info = driver.info if driver is not None and running else None
-                return [Send(sender, JobInfoReply(rid, info))]
+                info = driver.info if driver is not None else None
+                over = driver is not None and driver.status != "RUNNING"
+                return [Send(sender, JobInfoReply(rid, info, over))]
             case From(_, ProcessDied(process_id, _, _, cause)):
                 return self._process_died(process_id, cause, now)
             case From(sender, SubmitJob() as message):

@@ -42,6 +42,8 @@ class JobBook:
         self._asked: dict[bytes, None] = {}
         #: Jobs that have ended; of some, detached actors live on here.
         self._over: dict[bytes, m.JobInfo] = {}
+        #: Jobs of which a detached actor comes here that was elsewhere before.
+        self._for_detached: set[bytes] = set()
         #: No more is asked: the node ends.
         self.closed = False
 
@@ -73,12 +75,17 @@ class JobBook:
             log.warning("the head did not tell about job %s: %s", job_id.hex(), reply)
             if not self.closed and self._leases.job_in_use(job_id):
                 self.need(job_id)
-        elif reply.job is None:
+            return
+        for_detached = job_id in self._for_detached
+        self._for_detached.discard(job_id)
+        if reply.job is None or (reply.over and not for_detached):
             text = f"job {job_id.hex()} is over, or was never there"
             self._act(self._leases.job_unknown(job_id, text))
         else:
             self._jobs[job_id] = reply.job
-            self._leases.pool.job_known(job_id)
+            if reply.over:
+                self._over[job_id] = reply.job
+            self._leases.pool.job_known(job_id, over=reply.over)
             self._act([])
 
     def over(self, job_id: bytes) -> None:
@@ -107,6 +114,10 @@ class JobBook:
 
     def recall(self, job_id: bytes) -> None:
         """A detached actor is started (again) after the end of its job, which we remember."""
-        if job_id not in self._jobs and job_id in self._over:
+        if job_id in self._jobs:
+            return
+        if job_id in self._over:
             self._jobs[job_id] = self._over[job_id]
             self._leases.pool.job_known(job_id, over=True)
+        else:
+            self._for_detached.add(job_id)

@@ -268,3 +268,28 @@ line()
             assert "did not come back within" in file.read()
         # A start begins a new cluster, and cleans up after the old one.
         assert "Head and node are up" in cluster.start()
+
+
+def test_a_detached_actor_comes_to_a_node_that_never_had_its_job(tmp_path: Path) -> None:
+    with started(tmp_path / "c") as cluster:
+        members = [StartedCluster(tmp_path / name) for name in ("m1", "m2")]
+        join = ["start", "--address", cluster.session.info().head_tcp, "--resources", '{"m": 1}']
+        try:
+            assert members[0].run(*join).returncode == 0
+            maker = cluster.program("""
+kept = Counter.options(name="kept", lifetime="detached", resources={"m": 1}).remote()
+say("made", mray.get(kept.add.remote()))
+""")
+            maker.expect("made")
+            assert maker.end() == 0
+            # Its job is over; the head begins anew and knows of it from its storage.
+            cluster.kill_head()
+            cluster.start()
+            assert members[1].run(*join).returncode == 0
+            os.kill(members[0].daemons()[0].pid, signal.SIGKILL)
+            finder = cluster.program('say("found", mray.get(mray.get_actor("kept").add.remote()))')
+            assert finder.expect("found") == "1"
+            assert finder.end() == 0
+        finally:
+            for member in members:
+                member.close()
