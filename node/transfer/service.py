@@ -11,6 +11,7 @@ once does not change a machine in the middle of what it decided before.
 from __future__ import annotations
 
 import logging
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, assert_never
@@ -455,5 +456,7 @@ class Transfer:
         self._pump.send(owner.process_id, message)
 
     def _reach(self, owner: Address) -> None:
-        if (owner.ipc or owner.tcp) and not self._pump.door.knows(owner.process_id):
+        """Connect to an owner where that can be; else it is gone, or was never known."""
+        here = owner.ipc and os.path.exists(owner.ipc)
+        if (owner.tcp or here) and not self._pump.door.knows(owner.process_id):
             self._pump.door.dial(owner, self._node_id)
