@@ -136,7 +136,7 @@ class Door:
         #: aborts on a routing id whose former connection still has messages to get rid of.
         self._gone: dict[bytes, None] = {}
         #: Told of each process that dial() connects to by tcp.
-        self.on_tcp: Callable[[bytes], None] = lambda process_id: None
+        self.on_tcp: Callable[[bytes], object] = lambda process_id: None
         self._ipc_path = ""
         self._watched: dict[int, Callable[[], None]] = {}
         self._poller = zmq.Poller()

@@ -12,16 +12,22 @@ from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from mray.node.sched.cluster_view import ClusterView
+from mray.node.sched.elsewhere import Elsewhere
 from mray.node.sched.leases import Effect, Leases, Send, TellHead
+from mray.node.sched.moving import BUSY_AFTER_S
 from mray.node.workers.pool import Kill, Pool, PoolRules, Spawn
 from mray.resources import fits, to_fixed
 from mray.wire.messages import (
     ActorSpec,
     Address,
+    ClusterNews,
     DeathCause,
     LeaseDemand,
     LeaseGranted,
     LeaseRefused,
+    NodeInfo,
+    NodeNews,
     StartActor,
     StopActor,
 )
@@ -29,6 +35,14 @@ from mray.wire.messages import (
 JOBS = [b"job1", b"job2"]
 NEEDS = [to_fixed(n) for n in ({"CPU": 1}, {"CPU": 2}, {"CPU": 0.5, "gadget": 1}, {}, {"CPU": 9})]
 ENVS = [b"", b"env"]
+OTHER = b"other"
+
+
+def node_info(node_id: bytes, **amounts: float) -> NodeInfo:
+    return NodeInfo(
+        node_id, Address(node_id, node_id), "", "", 1, to_fixed(amounts), {}, "", "", "", 0, False,
+        "1", "3",
+    )  # fmt: skip
 
 
 class LeasesLife(RuleBasedStateMachine):
@@ -39,11 +53,14 @@ class LeasesLife(RuleBasedStateMachine):
             starting_max=3, idle_keep=2, idle_s=1.0, register_timeout_s=60.0, grace_s=5.0
         )
         self.pool = Pool(rules, lambda: b"w%d" % next(numbers))
-        self.leases = Leases(to_fixed({"CPU": 2, "gadget": 1}), self.pool, 6, "n1")
+        self.view = ClusterView(node_info(b"n", CPU=2, gadget=1))
+        self.leases = Leases(
+            to_fixed({"CPU": 2, "gadget": 1}), self.pool, 6, "n1", Elsewhere(self.view)
+        )
         self.now = 0.0
         #: Events come one by one and are not settled yet, as within a round of the pump.
         self.batching = False
-        self.owners = [b"d1", b"d2"]
+        self.owners = [b"d1", b"d2", b"f1"]
         self.class_numbers: dict[tuple[object, ...], int] = {}
         self.starting: list[bytes] = []
         self.alive: list[bytes] = []
@@ -100,16 +117,27 @@ class LeasesLife(RuleBasedStateMachine):
         env=st.sampled_from(ENVS),
         job=st.sampled_from(JOBS),
         count=st.integers(0, 5),
+        stay=st.booleans(),
     )
-    def demand(self, who: int, need: dict[str, int], env: bytes, job: bytes, count: int) -> None:
+    def demand(
+        self, who: int, need: dict[str, int], env: bytes, job: bytes, count: int, stay: bool
+    ) -> None:
         owners = self.owners + self.alive
         owner = owners[who % len(owners)]
         if job not in self.living_jobs:
             return
         shape = (tuple(need.items()), env, job)
         number = self.class_numbers.setdefault(shape, len(self.class_numbers))
-        message = LeaseDemand(number, count, need, job, env)
+        home = OTHER if owner == b"f1" else b""
+        message = LeaseDemand(number, count, need, job, env, home=home, stay=bool(home) and stay)
         self.do(self.leases.demand(owner, message))
+
+    @rule(cpus=st.integers(0, 4), draining=st.booleans())
+    def news_of_another_node(self, cpus: int, draining: bool) -> None:
+        self.view.joined([node_info(OTHER, CPU=4)])
+        news = NodeNews(OTHER, to_fixed({"CPU": cpus}), draining=draining)
+        self.view.news(ClusterNews([news]))
+        self.do([])
 
     @precondition(lambda self: self.starting)
     @rule(index=st.integers(0, 9))
@@ -207,6 +235,15 @@ class LeasesLife(RuleBasedStateMachine):
         self.now = until
 
     # -- what is always so
+
+    @invariant()
+    def demand_of_other_nodes_does_not_wait_in_vain(self) -> None:
+        if self.batching:
+            return
+        for line in self.leases._lines.values():
+            since = line.short_since
+            assert since is None or self.now < since + BUSY_AFTER_S
+            assert since is None or line.home
 
     @invariant()
     def state_is_sound(self) -> None:
