@@ -498,22 +498,3 @@ def test_a_retry_runs_once_more() -> None:
     owner.machine.retry(task)
     assert task.attempt == 1
     assert owner.turn()[0] == {1: [task]}
-
-
-def test_demand_is_said_again_when_a_node_without_room_may_be_named_again() -> None:
-    owner = Owner()
-    owner.submit(2)
-    owner.turn()
-    machine, class_id = owner.machine, owner.class_id
-    machine.moved(class_id, b"other", 2, stay=False)
-    machine.busy(class_id, b"other", 5.0)
-    _, effects = owner.turn(5.0)
-    assert Demand(class_id, 2) in effects
-    # As the shell does when it tells the own node.
-    assert machine.classes[class_id].asked.avoid(5.0) == [b"other"]
-    deadline = machine.deadline()
-    assert deadline is not None
-    machine.tick(deadline)
-    assert machine.take() == [Demand(class_id, 2)]
-    assert machine.classes[class_id].asked.avoid(deadline) == []
-    assert machine.deadline() is None
