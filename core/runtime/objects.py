@@ -446,7 +446,8 @@ class ObjectsPart:
             return "ready"
         rt = self.rt
         known = rt.tasks.explain(entry) or rt.actors.explain(entry) or rt.placing.reason(entry)
-        return known or "being made"
+        again = rt.recovering.reason(entry)
+        return ": ".join(filter(None, (again, known))) or "being made"
 
 
 def _explain(object_ids: list[bytes], rid: int) -> Message:

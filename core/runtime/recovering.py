@@ -17,6 +17,7 @@ import logging
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from mray.ids import TASK_BYTES
 from mray.ownership import lineage
 from mray.ownership.entry import Entry
 from mray.ownership.rebuilding import Again, Hopeless, Rebuilding
@@ -351,6 +352,20 @@ class RecoveringPart:
         if located is None:
             references.settle_all(self.lineage.close(entry))
         references.settle(entry)
+
+    def reason(self, entry: Entry) -> str:
+        """Why a value that was there is not ready; "" of one that is made for the first time."""
+        if entry.object_id in self._asked:
+            return "it was not found, and its node looks for it"
+        job = self.rebuilding.jobs.get(entry.object_id[:TASK_BYTES])
+        if job is None:
+            return ""
+        state = "its task waits for its turn to run again"
+        if job.waits:
+            state = f"its task runs again once {len(job.waits)} others have made its arguments"
+        elif job.running:
+            state = "its task runs again"
+        return f"lost ({job.loss or 'it was let go'}), and {state}"
 
     def lose_all(self, error: bytes) -> None:
         """Nothing can be made again any more."""
