@@ -73,7 +73,8 @@ class Copy:
 
     @property
     def state(self) -> str:
-        """created, unwanted, sealed, leaving, spilling, spilled or restoring."""
+        """created, unwanted, sealed, copy (a further one), leaving, spilling, spilled or
+        restoring."""
         if not self.sealed:
             return "unwanted" if self.dropped else "created"
         if self.dropped:
@@ -82,6 +83,8 @@ class Copy:
             return "restoring"
         if self.offset < 0:
             return "spilled"
+        if self.further is not None:
+            return "copy"
         return "spilling" if self.spilling else "sealed"
 
     @property

@@ -117,7 +117,9 @@ def test_a_further_copy_that_is_read_stays(store: ObjectStore) -> None:
 
 def test_a_promoted_copy_is_kept_like_any_other(store: ObjectStore) -> None:
     bring(store, X, 4)
+    assert [copy.state for copy in store.copies()] == ["copy"]
     assert store.promote([X, Y], 0.0) == ([], [Y])
+    assert [copy.state for copy in store.copies()] == ["sealed"]
     effects = store.create(A, 2, b"new", 8 * PAGE, b"other", 0.0)
     assert not any(isinstance(one, Evicted) for one in effects)
     assert any(isinstance(one, WriteSpill) for one in effects)
