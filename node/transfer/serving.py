@@ -14,11 +14,16 @@ from mray.node.transfer.bulk import Bulk, Span
 from mray.node.transfer.chunks import HEAD_BYTES, Head, new_frame
 from mray.node.transfer.effects import PushEffect, Refuse, Release, SendChunk
 from mray.node.transfer.pushes import Present, Pushes, PushRules
+from mray.units import MIB
 from mray.wire.messages import ChunksRefused
 
 if TYPE_CHECKING:
     from mray.node.objects.server import StoreServer
     from mray.node.transfer.service import Transfer
+
+#: What may be on its way to all pullers, and the objects that everybody gets from here at once.
+_IN_FLIGHT_BYTES = 64 * MIB
+_SMALL_BYTES = 2 * MIB
 
 
 class Serving:
@@ -31,7 +36,12 @@ class Serving:
         self._server = store
         self._store = store.store
         self._node_id = node_id
-        self.pushes = Pushes(node_id, PushRules(chunk_bytes=chunk_bytes))
+        rules = PushRules(
+            chunk_bytes=chunk_bytes,
+            small_chunks=_SMALL_BYTES // chunk_bytes,
+            in_flight_max=max(2, _IN_FLIGHT_BYTES // chunk_bytes),
+        )
+        self.pushes = Pushes(node_id, rules)
         #: Ranges that are pinned because others get them.
         self._held: dict[bytes, Span] = {}
 
