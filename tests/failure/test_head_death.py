@@ -155,7 +155,7 @@ def progress(program: Program) -> int:
 
 def test_what_ended_while_the_head_was_away_is_noticed(cluster: StartedCluster) -> None:
     program = cluster.program("""
-restarts = Counter.remote()
+restarts = Counter.options(max_task_retries=-1).remote()
 ends = Counter.options(max_restarts=0).remote()
 say("pids", *mray.get([restarts.pid.remote(), ends.pid.remote()]))
 line()
@@ -277,7 +277,9 @@ def test_a_detached_actor_comes_to_a_node_that_never_had_its_job(tmp_path: Path)
         try:
             assert members[0].run(*join).returncode == 0
             maker = cluster.program("""
-kept = Counter.options(name="kept", lifetime="detached", resources={"m": 1}).remote()
+kept = Counter.options(
+    name="kept", lifetime="detached", resources={"m": 1}, max_task_retries=-1
+).remote()
 say("made", mray.get(kept.add.remote()))
 """)
             maker.expect("made")
