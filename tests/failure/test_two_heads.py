@@ -64,6 +64,7 @@ line()
                 member.close()
 
 
+@pytest.mark.soak
 def test_a_head_beside_one_that_lives_takes_over_and_that_one_ends(tmp_path: Path) -> None:
     storage = str(tmp_path / "gcs")
     with started(tmp_path / "1", RAY_gcs_storage_path=storage) as first:
