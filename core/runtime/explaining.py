@@ -41,9 +41,10 @@ def reason_of(tasks: TasksPart, task: Task) -> str:
     setting_up = tasks.rt.leasing.setting_up.get(class_id)
     if setting_up:
         return setting_up
+    away = ", ".join(node.hex()[:10] for node in sclass.asked.away)
     return (
         f"queued: waits for {needs_of(sclass.resources)} ({len(sclass.queue)} tasks queued, "
-        f"{len(sclass.leases)} workers leased)"
+        f"{len(sclass.leases)} workers leased{f', asked of node {away}' if away else ''})"
     )
 
 
