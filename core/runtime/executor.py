@@ -26,7 +26,16 @@ from mray.ownership.references import Entry
 from mray.placement import plain
 from mray.runtime.accelerators import Accelerators
 from mray.runtime.borrowing import adopting
-from mray.runtime.calls import NO_ARGUMENTS, OK, Done, Work, cancelled, cancelled_error, running
+from mray.runtime.calls import (
+    NO_ARGUMENTS,
+    OK,
+    Done,
+    Work,
+    cancelled,
+    cancelled_error,
+    present_work,
+    running,
+)
 from mray.runtime.inputs import Inputs, explain_read_only
 from mray.runtime.lanes import Lane, Lanes, Queue
 from mray.runtime.results import Results
@@ -41,6 +50,8 @@ if TYPE_CHECKING:
     from mray.runtime.turn import Turn
 
 _FETCH_WAIT_S = 20.0
+#: How long an owner may take to give a function, while the head is away.
+_OWNER_WAIT_S = 5.0
 #: The number of the task that begins, when (ns), its id and attempt: what node/workers/death.py
 #: reads. Compiled, for it is written for each task.
 _write_progress = struct.Struct("<qq24sq").pack_into
@@ -249,6 +260,9 @@ class Executor:
 
     def fetch(self, key: bytes, what: str) -> Any:
         """An exported function or class. RayError if the head does not have it in time."""
+        if self.rt.head_link.away and (data := self._from_owner(key)) is not None:
+            adopting.context = None
+            return pickle.loads(data)
         answer = self.rt.ask(
             self.rt.head,
             lambda rid: KvGet(rid, FUNCTIONS, key, _FETCH_WAIT_S),
@@ -262,6 +276,15 @@ class Executor:
             )
         adopting.context = None
         return pickle.loads(answer.value)
+
+    def _from_owner(self, key: bytes) -> bytes | None:
+        """What the owner of the present task has exported, while the head is away; None for what
+        somebody else has: the head has to be waited for."""
+        work = present_work()
+        if work is None:
+            return None
+        answer = self.rt.ask_any(work.owner, lambda rid: KvGet(rid, FUNCTIONS, key), _OWNER_WAIT_S)
+        return answer.value if isinstance(answer, KvValue) else None
 
     def arguments_of(self, work: Work, done: Done) -> tuple[Sequence[Any], Mapping[str, Any]]:
         spec = work.spec

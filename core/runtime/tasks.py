@@ -44,7 +44,9 @@ from mray.tasks.oom_retries import OomRetries, OomRetryRules, OutOfMemory
 from mray.tasks.placing import ANYWHERE, Placing
 from mray.tasks.task import Task, Template
 from mray.wire.messages import (
+    KvGet,
     KvPut,
+    KvValue,
     Message,
     ProcessDied,
     PushTasks,
@@ -102,6 +104,7 @@ class TasksPart:
         self.doomed: dict[bytes, bool] = {}
         pump = runtime.pump
         pump.on(TaskReplies, self._replies)
+        pump.on(KvGet, self._give_function)
 
     # ----------------------------------------------------------------------------- any thread
 
@@ -142,6 +145,11 @@ class TasksPart:
             self._exported[key] = data
             self.rt.post(lambda: self._put(key, data, 0))
         return key
+
+    def _give_function(self, sender: bytes, message: KvGet) -> None:
+        """A worker of ours needs one, and the head is away."""
+        value = self._exported.get(message.key) if message.namespace == FUNCTIONS else None
+        self.rt.pump.send(sender, KvValue(message.rid, value))
 
     def _put(self, key: bytes, data: bytes, attempt: int) -> None:
         rt = self.rt

@@ -81,7 +81,13 @@ mray.get([actor.add.remote(), square.remote(2)])  # The other worker has the fun
 big = mray.put(b"x" * 1_000_000)
 say("ready")
 line()
-say("away", mray.get([actor.add.remote(), square.remote(3)], timeout=10), len(mray.get(big)))
+
+@mray.remote
+def new():
+    return "new"
+
+made = [actor.add.remote(), square.remote(3), new.remote()]
+say("away", mray.get(made, timeout=10), len(mray.get(big)))
 waiting = Counter.remote().add.remote()
 try:
     mray.get(waiting, timeout=0.5)
@@ -95,7 +101,7 @@ say("back", mray.get([pending, waiting], timeout=30))
     cluster.kill_head()
     eventually(lambda: "this node goes on" in cluster.log("raylet"))
     program.tell("the head is away")
-    assert program.expect("away") == "[2, 9] 1000000"
+    assert program.expect("away") == "[2, 9, 'new'] 1000000"
     assert "the head of the cluster is away" in program.expect("why")
     for words in (["status"], ["status", "--json"], ["list", "actors"]):
         shown = cluster.run(*words)
