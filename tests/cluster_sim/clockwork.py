@@ -187,7 +187,7 @@ class SimDoor:
         self._wake_at = float("inf")
         self._due = False
         self._turning = False
-        self.on_tcp: Callable[[bytes], None] = lambda process_id: None
+        self.on_tcp: Callable[[bytes], object] = lambda process_id: None
         #: Of a driver or worker: what the API means in it.
         self.runtime: Any = None
         #: Its user code.

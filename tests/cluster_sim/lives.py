@@ -17,7 +17,7 @@ from mray.runtime.arguments import NOTHING
 from mray.runtime.runtime import Runtime
 from mray.wire.messages import ActorSpec
 
-from .clockwork import Violation
+from .clockwork import Clockwork, Violation
 from .cluster import SimCluster
 from .labour import int_of
 from .record import value_of
@@ -57,6 +57,8 @@ class Life:
         self.world = cluster.world
         self.asked: list[Asked] = []
         self.actors: list[SimActor] = []
+        #: Nothing goes wrong any more.
+        self.is_calm = False
         self.fault_rate = self.world.rng.choice([0.05, 0.2, 0.4])
         self._numbers = iter(range(1, 10**9))
 
@@ -251,7 +253,10 @@ FAULTS = {
 def live(seed: int, actions: int = 25, faults: dict[str, int] | None = None) -> SimCluster:
     """A whole life. Violation, with the seed and the story, if something is not as it must be."""
     faults = FAULTS if faults is None else faults
-    with tempfile.TemporaryDirectory(dir="/dev/shm") as directory, SimCluster(seed, directory) as cluster:
+    with (
+        tempfile.TemporaryDirectory(dir="/dev/shm") as directory,
+        SimCluster(seed, directory) as cluster,
+    ):
         life, world = Life(cluster), cluster.world
         try:
             world.run(
@@ -266,6 +271,8 @@ def live(seed: int, actions: int = 25, faults: dict[str, int] | None = None) -> 
                 act(life, faults)
                 for _ in range(world.rng.choice([0, 1, 10, 100])):
                     world.step()
+            world.pass_time(rng_pause(world))
+            life.is_calm = True
             world.heal()
             cluster.disk_has_room()
             world.run(lambda: cluster.head is not None, 60.0, "the head is back")
@@ -273,9 +280,16 @@ def live(seed: int, actions: int = 25, faults: dict[str, int] | None = None) -> 
                 cluster.add_node()  # Whatever died: there is room for all that was asked for.
             life.calm_down()
             life.rest()
+            if cluster.failures.texts:
+                raise Violation(f"a handler failed: {cluster.failures.texts[0]}")
         except AssertionError as error:
             raise Violation(f"seed {seed}: {error}\n{world.story()}") from error
         return cluster
+
+
+def rng_pause(world: Clockwork) -> float:
+    """How long things go wrong before it is seen to that all can end."""
+    return world.rng.choice([0.0, 5.0, 31.0])
 
 
 def act(life: Life, faults: dict[str, int]) -> None:
@@ -283,7 +297,9 @@ def act(life: Life, faults: dict[str, int]) -> None:
     cluster, rng = life.cluster, life.world.rng
     choice = rng.random()
     if faults and choice < life.fault_rate:
-        fate(life, rng.choices(list(faults), list(faults.values()))[0])
+        fault = rng.choices(list(faults), list(faults.values()))[0]
+        # Much of what can go wrong does when all has been submitted.
+        life.world.after(rng.choice([0.0, rng.uniform(0.0, 30.0)]), lambda: fate(life, fault))
         return
     if not cluster.drivers:
         if cluster.nodes:
@@ -304,6 +320,8 @@ def act(life: Life, faults: dict[str, int]) -> None:
 def fate(life: Life, fault: str) -> None:
     """Something goes wrong."""
     cluster, world = life.cluster, life.world
+    if life.is_calm:
+        return
     rng, nodes = world.rng, list(cluster.nodes)
     homes = {rt.node.node_id for rt in cluster.drivers}
     match fault:

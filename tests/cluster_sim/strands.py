@@ -1,14 +1,15 @@
 """User code of simulated processes: coroutines of which one at a time runs, when the world says so.
 
-So code that blocks (get, put, reading arguments from the store) is the real one. A strand that waits
-for a lock goes on at the moment after its process's loop has released it; its clock is the world's.
-A strand of a process that has died never comes back; one whose process stands still comes back
-later. What is local to a thread is local to a strand.
+So code that blocks (get, put, reading arguments from the store) is the real one. A strand that
+waits for a lock goes on at the moment after its process's loop has released it; its clock is the
+world's. A strand of a process that has died never comes back; one whose process stands still comes
+back later. What is local to a thread is local to a strand.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from greenlet import greenlet
@@ -124,10 +125,10 @@ class Strand:
             if deadline is not None and self._world.now >= deadline:
                 return False
             self._wait_number += 1
-            number = self._wait_number
             self.awaits = lock
             if deadline is not None:
-                self._world.after(deadline - self._world.now, lambda: self._go(number))
+                go = partial(self._go, self._wait_number)
+                self._world.after(deadline - self._world.now, go)
             self._pause()
             self.awaits = None
         return True
