@@ -161,6 +161,9 @@ def resume_head(session: Session, resolved: Resolved, *, timeout_s: float = 30.0
     host, port = split_host_port(info.head_tcp) if info.head_tcp else ("", 0)
     token = load_token(resolved) if info.head_tcp else ""
     session.hold()  # Before anybody cleans up after it.
+    for record in session.processes():
+        if record.kind == "head" and not record.alive:
+            session.forget_process("head", record.pid)
     living = {record.name for record in session.processes() if record.alive}
     nodes = [entry for entry in info.nodes if entry.node_id in living]
     new: list[NodeEntry] = []
