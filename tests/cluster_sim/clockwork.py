@@ -342,7 +342,12 @@ class SimDoor:
         if due < self._wake_at or self._wake_at <= world.now:
             self._wake_at = due
             if due != float("inf"):
-                world.after(max(0.0, due - world.now), self.turn_soon)
+                world.after(max(0.0, due - world.now), lambda: self._wake(due))
+
+    def _wake(self, due: float) -> None:
+        """A timer is due, unless an earlier one has come since."""
+        if due == self._wake_at:
+            self.turn_soon()
 
 
 class SimBulkDoor(SimDoor):

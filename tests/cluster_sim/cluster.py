@@ -113,7 +113,7 @@ class SimWorker:
         self.shell.executor.worker = self
         self.rt = self.shell.rt
         cluster.runtimes[self.process_id] = self.door.runtime = self.rt
-        cluster._all_runtimes.append(self.rt)
+        cluster.all_runtimes.append(self.rt)
         with cluster.as_process(self.rt):
             self.shell.run()
         self.door.turn_soon()
@@ -136,13 +136,14 @@ class SimCluster:
         self.record = Record(self.world)
         #: Of drivers and workers.
         self.runtimes: dict[bytes, Runtime] = {}
-        self._all_runtimes: list[Runtime] = []
+        self.all_runtimes: list[Runtime] = []
         self.workers: dict[bytes, SimWorker] = {}
         self.drivers: list[Runtime] = []
         #: Living node daemons, by node id.
         self.nodes: dict[bytes, Node] = {}
         self.head: Head | None = None
         self.failures = Failures()
+        self.node_deaths = 0
         self._node_count = nodes
         self._stack = contextlib.ExitStack()
 
@@ -188,7 +189,7 @@ class SimCluster:
         for door in list(self.world.doors.values()):
             for strand in list(door.strands):
                 strand.kill()
-        for rt in self._all_runtimes:
+        for rt in self.all_runtimes:
             rt.store.close()
         current.runtime = None
         self._stack.close()
@@ -287,6 +288,7 @@ class SimCluster:
         if self.nodes.pop(node_id, None) is None:
             return
         self.world.say(f"node {node_id.hex()[:6]} dies")
+        self.node_deaths += 1
         self.world.doors[node_id].die()
         self.world.doors[bulk_name(node_id)].die()
         for worker in list(self.workers.values()):
@@ -382,7 +384,7 @@ class SimCluster:
                 job_id=JobId(job.job_id), namespace=job.namespace, config=self.config,
             )  # fmt: skip
             self.runtimes[process_id] = door.runtime = rt
-            self._all_runtimes.append(rt)
+            self.all_runtimes.append(rt)
             self.drivers.append(rt)
             on_ready(rt)
             door.turn_soon()

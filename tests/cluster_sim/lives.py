@@ -46,7 +46,7 @@ class SimActor:
 
 
 #: How long after the last reference something may still be kept: batches go again within seconds.
-REST_S = 25.0
+REST_S = 12.0
 
 
 class Life:
@@ -96,7 +96,7 @@ class Life:
         rt, plan, ref = asked.rt, asked.plan, asked.ref
         self.asked.append(asked)
 
-        late_s = self.world.rng.choice([0.0, 0.0, 2.0, 20.0])
+        late_s = self.world.rng.choice([0.0, 0.0, 2.0, 8.0])
 
         def wait() -> None:
             value: Any
@@ -289,7 +289,7 @@ def live(seed: int, actions: int = 25, faults: dict[str, int] | None = None) -> 
 
 def rng_pause(world: Clockwork) -> float:
     """How long things go wrong before it is seen to that all can end."""
-    return world.rng.choice([0.0, 5.0, 31.0])
+    return world.rng.choice([0.0, 3.0, 12.0])
 
 
 def act(life: Life, faults: dict[str, int]) -> None:
@@ -299,7 +299,7 @@ def act(life: Life, faults: dict[str, int]) -> None:
     if faults and choice < life.fault_rate:
         fault = rng.choices(list(faults), list(faults.values()))[0]
         # Much of what can go wrong does when all has been submitted.
-        life.world.after(rng.choice([0.0, rng.uniform(0.0, 30.0)]), lambda: fate(life, fault))
+        life.world.after(rng.choice([0.0, rng.uniform(0.0, 12.0)]), lambda: fate(life, fault))
         return
     if not cluster.drivers:
         if cluster.nodes:
