@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("mray")
 _entry_of = attrgetter("_entry")
+#: Of so many references wait() does not remember what it left over.
+_FEW_REFS = 32
 T = TypeVar("T")
 
 
@@ -345,8 +347,23 @@ def wait(
     if timeout is not None and timeout < 0:
         raise ValueError(f"the timeout must be 0 or more, not {timeout}")
     refs = list(ray_waitables)
-    # A loop that takes one result after the other waits on all that are left each time: what is
-    # done for every reference is done by C code.
+    if not refs:
+        return [], []
+    # A loop that takes one result after the other waits on all that are left each time.
+    if not rt.objects.leftover.equals(refs):
+        _check_distinct(refs)
+    if num_returns <= 0:
+        raise ValueError(f"num_returns must be 1 or more, not {num_returns}")
+    if num_returns > len(refs):
+        raise ValueError(f"num_returns is {num_returns}, but only {len(refs)} references are given")
+    ready, rest = rt.objects.wait(refs, num_returns, timeout, fetch_local)
+    if len(rest) > _FEW_REFS:
+        rt.objects.leftover.keep(rest)
+    return ready, rest
+
+
+def _check_distinct(refs: list[Any]) -> None:
+    """Raise TypeError for what is no ObjectRef, ValueError for one that is there twice."""
     try:
         distinct = len(set(map(_entry_of, refs)))
     except AttributeError:
@@ -355,15 +372,8 @@ def wait(
             f"wait() was given a list with {type(stranger).__name__} in it: {stranger!r} is no "
             "ObjectRef"
         ) from None
-    if not refs:
-        return [], []
     if distinct != len(refs):
         raise ValueError("wait() was given the same ObjectRef more than once")
-    if num_returns <= 0:
-        raise ValueError(f"num_returns must be 1 or more, not {num_returns}")
-    if num_returns > len(refs):
-        raise ValueError(f"num_returns is {num_returns}, but only {len(refs)} references are given")
-    return rt.objects.wait(refs, num_returns, timeout, fetch_local)
 
 
 def kill(actor: ActorHandle, *, no_restart: bool = True) -> None:

@@ -25,6 +25,7 @@ from mray.object_ref import ObjectRef
 from mray.ownership.references import Entry
 from mray.runtime.borrowing import adopting, owner_died, vanished
 from mray.runtime.inputs import own_memory
+from mray.runtime.leftover import Leftover
 from mray.runtime.mailbox import Waiter, Watcher
 from mray.runtime.stored_values import StoredValues
 from mray.serialization.envelope import NONE
@@ -66,6 +67,7 @@ class ObjectsPart:
         self.before_wait: Callable[[], None] | None = None
         self.after_wait: Callable[[], None] | None = None
         self._waiting: dict[int, Waiter] = {}
+        self.leftover = Leftover(runtime)
         self._futures: SimpleQueue[Any] | None = None
         pump = runtime.pump
         pump.on(WatchObject, self._watch)
