@@ -49,10 +49,23 @@ def daemons(sessions: Iterable[Session]) -> list[ProcessRecord]:
     ]
 
 
+def count_descriptors(pid: int) -> int:
+    """Of a process, but for what it reads of the system: such files are opened when first looked at
+    and stay open. FileNotFoundError where the process has ended."""
+    count = 0
+    for number in os.listdir(f"/proc/{pid}/fd"):
+        try:
+            target = os.readlink(f"/proc/{pid}/fd/{number}")
+        except FileNotFoundError:
+            continue
+        count += not target.startswith(("/proc/", "/sys/"))
+    return count
+
+
 def figures_of(record: ProcessRecord, workers: int) -> Figures | None:
     """None where it ended meanwhile."""
     try:
-        descriptors = len(os.listdir(f"/proc/{record.pid}/fd"))
+        descriptors = count_descriptors(record.pid)
         threads = len(os.listdir(f"/proc/{record.pid}/task"))
     except FileNotFoundError:
         return None

@@ -37,7 +37,10 @@ class Leftover:
         self._refs = refs[:]
         if not self._due:
             self._due = True
-            self._rt.post(lambda: self._rt.pump.after(_KEPT_S, self._forget))
+            self._rt.post(self._arm)
+
+    def _arm(self) -> None:
+        self._rt.pump.after(_KEPT_S, self._forget)
 
     def _forget(self) -> None:
         self._due = False

@@ -260,8 +260,10 @@ class Runtime:
         self.pump.stop()
         if self.turn is not None:
             self.turn.stop()
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join(timeout=5.0)
+        thread = self._thread
+        # Without an ident it could not be started.
+        if thread is not None and thread.ident and thread is not threading.current_thread():
+            thread.join(timeout=5.0)
         self.objects.release_all()
         self.store.close()
         if self._node_pidfd >= 0:

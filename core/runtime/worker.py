@@ -134,30 +134,33 @@ class Worker:
 
     def run(self) -> int:
         """Register and serve; the exit code."""
-        params, rt = self.params, self.rt
+        rt = self.rt
+        # The loop first: where no thread can be made any more, this worker is never lent out.
+        rt.take_turns(guarded=False)
+        self.executor.turn = rt.turn
+        rt.start()
+        rt.post(self._register)
+        code = self.executor.run()
+        spec = self.executor.actor_spec
+        if spec is not None and self._serving:
+            code = self.executor.serve_actor(spec)
+        return code
+
+    def _register(self) -> None:
+        node, job_id = self.params.node.address, self.params.job.job_id
 
         def registered(reply: Message) -> None:
             if isinstance(reply, (RequestFailed, Refused)):
                 log.error("the node daemon did not take this worker: %s", reply.text)
                 self.executor.queue.put(None)
 
-        rt.pump.door.dial(params.node.address, params.node.node_id)
-        rt.pump.request(
-            params.node.address.process_id,
-            lambda rid: RegisterProcess(
-                rid, "worker", self.address, os.getpid(), params.job.job_id
-            ),
+        self.rt.pump.door.dial(node, node.node_id)
+        self.rt.pump.request(
+            node.process_id,
+            lambda rid: RegisterProcess(rid, "worker", self.address, os.getpid(), job_id),
             registered,
             30.0,
         )
-        rt.take_turns(guarded=False)
-        rt.start()
-        self.executor.turn = rt.turn
-        code = self.executor.run()
-        spec = self.executor.actor_spec
-        if spec is not None and self._serving:
-            code = self.executor.serve_actor(spec)
-        return code
 
     # -- tasks in
 

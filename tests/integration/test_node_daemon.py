@@ -519,11 +519,16 @@ def test_an_orderly_end_leaves_nothing(world: World) -> None:
     world.until(lambda: world.head.all(m.NodeGone))
 
 
-def test_the_end_of_the_head_ends_the_node(world: World) -> None:
-    world.head_process.kill()
-    world.until(lambda: world.process.poll() is not None, 5.0)
-    assert world.process.returncode == 0
-    assert "the head (pid" in Path(f"{world.session.logs}/raylet.out").read_text()
+def test_the_end_of_the_head_ends_a_node_that_does_not_wait_for_another(tmp_path: Path) -> None:
+    liveness = msgspec.structs.replace(Config().liveness, gcs_rpc_server_reconnect_timeout_s=0.0)
+    world = World(tmp_path, msgspec.structs.replace(Config(), liveness=liveness))
+    try:
+        world.head_process.kill()
+        world.until(lambda: world.process.poll() is not None, 5.0)
+        assert world.process.returncode == 0
+        assert "the head (pid" in Path(f"{world.session.logs}/raylet.out").read_text()
+    finally:
+        world.close()
 
 
 # -- actors, questions

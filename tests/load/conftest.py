@@ -12,6 +12,8 @@ import pytest
 
 import mray
 
+from ..quiescent_outside import count_descriptors
+
 #: ``size(here, full)``: the one that is wanted.
 Size = Callable[[int, int], int]
 #: ``timed("what")``: prints how long the block took; the figures are shown with ``-s``.
@@ -71,6 +73,6 @@ def use() -> Use:
     assert len(us) == 3, us
     return Use(
         sum(one.memory_info().rss for one in us),
-        sum(one.num_fds() for one in us),
+        sum(count_descriptors(one.pid) for one in us),
         sum(one.num_threads() for one in us),
     )
