@@ -260,8 +260,7 @@ class Runtime:
         self.pump.stop()
         if self.turn is not None:
             self.turn.stop()
-        thread = self._thread
-        # Without an ident it could not be started.
+        thread = self._thread  # Without an ident it could not be started.
         if thread is not None and thread.ident and thread is not threading.current_thread():
             thread.join(timeout=5.0)
         self.objects.release_all()
