@@ -260,9 +260,8 @@ class Runtime:
         self.pump.stop()
         if self.turn is not None:
             self.turn.stop()
-        thread = self._thread  # Without an ident it could not be started.
-        if thread is not None and thread.ident and thread is not threading.current_thread():
-            thread.join(timeout=5.0)
+        if (thread := self._thread) and thread.ident and thread is not threading.current_thread():
+            thread.join(timeout=5.0)  # Without an ident it could not be started.
         self.objects.release_all()
         self.store.close()
         if self._node_pidfd >= 0:
