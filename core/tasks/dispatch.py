@@ -153,7 +153,7 @@ class Dispatcher:
         elif not blocked and not exiting:
             # Nothing but an answer to Steal looks like this.
             lease.stealing = False
-            lease.barren = not returned
+            lease.barren = not returned and lease.steal_seq == lease.seq
         if returned:
             back = [task for task_id in returned if (task := inflight.pop(task_id, None))]
             sclass.queue.extendleft(task for task in reversed(back) if not self._over(task))
@@ -416,7 +416,7 @@ class Dispatcher:
         ahead_us = backlog * max(0.0, next(iter(victim.inflight.values())).template.run_us)
         if ahead_us < _STEAL_BACKLOG_US and now - victim.progress_at < _STEAL_AFTER_S:
             return
-        victim.stealing = True
+        victim.stealing, victim.steal_seq = True, victim.seq
         self.effects.append(Steal(victim.worker, backlog // 2))
 
     def _update_demand(self, sclass: SchedulingClass) -> None:

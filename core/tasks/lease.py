@@ -34,6 +34,7 @@ class Lease:
         "progress_at",
         "sclass",
         "seq",
+        "steal_seq",
         "stealing",
         "stuck",
         "worker",
@@ -63,6 +64,8 @@ class Lease:
         #: A Steal is not answered yet. The lease is not returned meanwhile: the message could find
         #: the worker at work for somebody else.
         self.stealing = False
+        #: ``seq`` when it was last asked: of what was sent since, its answer says nothing.
+        self.steal_seq = 0
         #: It had nothing to hand back, and nothing has changed since.
         self.barren = False
         #: No progress for STUCK_S with tasks waiting: told in the demand.
