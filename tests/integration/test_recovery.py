@@ -31,6 +31,7 @@ from mray.exceptions import (
 from mray.ownership.kinds import LINEAGE, kinds_of
 from mray.units import MIB
 from mray.wire.messages import GetStoreStats, StoreStats
+from tests.run_log import Log
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.integration
@@ -58,24 +59,6 @@ def nothing_is_kept() -> Iterator[None]:
     eventually(lambda: not rt.references.lineage.records, what="lineage is let go")
     eventually(lambda: not rt.recovering.rebuilding.jobs, what="the last generator has ended")
     assert rt.references.lineage.total_bytes == 0
-
-
-class Log:
-    """Counts runs of tasks, over processes."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = str(path)
-
-    def note(self, what: str) -> int:
-        with open(self.path, "a") as file:
-            file.write(what + "\n")
-        return self.count(what)
-
-    def count(self, what: str) -> int:
-        if not os.path.exists(self.path):
-            return 0
-        with open(self.path) as file:
-            return file.read().split("\n").count(what)
 
 
 @pytest.fixture
@@ -175,7 +158,9 @@ def test_a_borrower_in_another_process_gets_it_from_the_owner(log: Log, lose: An
     assert log.count("a") == 3
 
 
-def test_three_hops_are_run_again_in_order_when_only_the_last_is_held(log: Log, lose: Any) -> None:
+def test_three_hops_are_run_again_in_order_when_only_the_last_is_held(
+    log: Log, lose: Any
+) -> None:
     first = make.remote(log, "first", 1)
     second = make.remote(log, "second", 2, first)
     third = make.remote(log, "third", 3, second)
@@ -229,7 +214,9 @@ def test_big_arguments_that_are_lost_too_are_named(log: Log, lose: Any) -> None:
         mray.get(ref)
 
 
-def test_what_is_lost_of_several_returns_comes_back_and_the_rest_stays(log: Log, lose: Any) -> None:
+def test_what_is_lost_of_several_returns_comes_back_and_the_rest_stays(
+    log: Log, lose: Any
+) -> None:
     @mray.remote(num_returns=3)
     def three(log: Log) -> Any:
         run = log.note("three")
@@ -352,7 +339,9 @@ def test_a_put_value_stays_lost_with_the_file_and_the_reason(lose: Any, disk: Pa
     del caught
 
 
-def test_results_of_an_actor_come_back_where_its_tasks_may_run_again(log: Log, lose: Any) -> None:
+def test_results_of_an_actor_come_back_where_its_tasks_may_run_again(
+    log: Log, lose: Any
+) -> None:
     @mray.remote(max_task_retries=2)
     class Maker:
         def make(self, log: Log) -> Any:

@@ -5,7 +5,6 @@ All that the tests look at is made first, on two nodes. Then both die at once, a
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,29 +24,12 @@ from mray.exceptions import (
 from mray.units import MIB
 from mray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from ...run_log import Log
 from ...waiting import eventually
 from .conftest import SETTINGS
 
 pytestmark = pytest.mark.integration
 PATIENCE_S = 40
-
-
-class Log:
-    """Counts runs of tasks, over processes."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = str(path)
-
-    def note(self, what: str) -> int:
-        with open(self.path, "a") as file:
-            file.write(what + "\n")
-        return self.count(what)
-
-    def count(self, what: str) -> int:
-        if not os.path.exists(self.path):
-            return 0
-        with open(self.path) as file:
-            return file.read().split("\n").count(what)
 
 
 class World:
