@@ -348,6 +348,10 @@ class Door:
             raise
         return True
 
+    def is_ready(self) -> bool:
+        """Whether poll() would find something at once."""
+        return bool(self._poller.poll(0))
+
     def poll(
         self,
         timeout_s: float | None,

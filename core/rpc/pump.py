@@ -20,10 +20,12 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
+from os import sched_yield
 from typing import Any, Protocol
 
 from mray.rpc.door import Door
 from mray.rpc.link import LINK_BYTE, Link
+from mray.rpc.vigil import WINDOW_S, Vigil
 from mray.wire.codec import ProtocolError, decode, encode
 from mray.wire.messages import Ack, Address, Message, Ping, Refused
 
@@ -93,6 +95,9 @@ class Pump:
         self.life = 1
         #: Called when a peer has lost its memory: what it was told before is lost.
         self.on_reset: Callable[[bytes], None] = lambda process_id: None
+        self._vigil = Vigil()
+        #: The last round brought a message.
+        self._busy = False
         self._links: dict[bytes, Link] = {}
         #: When each link wants its tick, and by which timer.
         self._link_timers: dict[bytes, tuple[float, Timer]] = {}
@@ -245,7 +250,7 @@ class Pump:
         """One round: calls, hooks, timers, then wait (at most ``timeout_s``) and dispatch.
 
         ``done`` is asked before waiting: the round ends there if what the caller is after has
-        come about already.
+        come about already. Who gives it has nothing else to do: see vigil.py.
         """
         # Those that calls add wait for the next round: two that call each other starve nobody.
         for _ in range(len(self._calls)):
@@ -273,13 +278,28 @@ class Pump:
             for sender, data in self.door.poll(timeout_s, self._guard):
                 self._dispatch(sender, data)
             return
+        if done is not None and self._busy and timeout_s != 0.0 and self._vigil.is_worth_it():
+            self._keep_vigil(inbox, timeout_s)
+        self._busy = False
         # In this order: who leaves a note after the look sees that the loop sleeps.
         inbox.asleep = True
         if inbox.posts:
             timeout_s = 0.0
         for sender, data in self.door.poll(timeout_s, self._guard):
             self._dispatch(sender, data)
+            self._busy = True
         inbox.asleep = False
+
+    def _keep_vigil(self, inbox: Inbox, timeout_s: float | None) -> None:
+        """Look for what comes, a moment long. ``inbox`` is looked at: nobody wakes this loop."""
+        clock, is_ready, posts, calls = self.clock, self.door.is_ready, inbox.posts, self._calls
+        end = clock() + (WINDOW_S if timeout_s is None else min(timeout_s, WINDOW_S))
+        while not (posts or calls or is_ready()):
+            if clock() >= end:
+                self._vigil.ended(False)
+                return
+            sched_yield()
+        self._vigil.ended(True)
 
     def _guard(self, call: Callable[[], None]) -> None:
         try:
