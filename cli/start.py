@@ -21,6 +21,7 @@ from mray.config import Resolved
 from mray.exceptions import AuthenticationError
 from mray.session import Session, all_running, all_sessions, create_session
 from mray.session_end import end_session
+from mray.still_head import end_still, still_head
 from mray.storage_place import storage_place
 from mray.units import format_bytes, format_duration
 from mray.wire.messages import NodeInfo
@@ -204,6 +205,7 @@ def _start_head(resolved: Resolved, node: NodeOptions, port: int | None) -> Star
     if headless is not None:
         try:
             with waiting("starting the head again"):
+                _end_still(headless)
                 return resume_head(headless, resolved)
         except BaseException as error:
             _explain(error)
@@ -229,17 +231,39 @@ def _start_head(resolved: Resolved, node: NodeOptions, port: int | None) -> Star
         _explain(error)
 
 
+def _end_still(session: Session) -> None:
+    """Make way for the head of a session, where the former one stands still."""
+    head = still_head(session)
+    if head is None:
+        return
+    if not end_still(head):
+        raise Failure(
+            f"the head of session {session.name} (pid {head.pid}) was stopped and goes on by "
+            "itself: `mray status` shows its cluster"
+        )
+    note(
+        f"the head of session {session.name} (pid {head.pid}) was stopped (SIGSTOP) and held "
+        "its port: it was ended, and a new one takes its place"
+    )
+
+
 def _headless(resolved: Resolved, port: int | None) -> Session | None:
-    """The session whose nodes wait for the head that is to be started, if there is one."""
+    """The session whose nodes wait for the head that is to be started, if there is one: the former
+    head has ended, or stands still at the very port that is wanted."""
     node = resolved.config.node
+    wanted = node.gcs_server_port if port is None else port
     try:
         wait_s = resolved.config.liveness.gcs_rpc_server_reconnect_timeout_s
         for session in all_sessions(node.tmpdir):
-            if not session.resumable(wait_s):
+            still = still_head(session) is not None
+            if not still and not session.resumable(wait_s):
                 continue
             info = session.info()
+            if info.storage is None:
+                continue
             place = storage_place(node.gcs_storage, node.external_storage_namespace, session.path)
-            right_port = not port or info.head_tcp.rpartition(":")[2] == str(port)
+            its_port = info.head_tcp.rpartition(":")[2]
+            right_port = its_port == str(wanted) if still else not port or its_port == str(port)
             if right_port and (place == info.storage or not (place.named or node.gcs_storage)):
                 return session
     except ValueError as error:
@@ -253,6 +277,15 @@ def _refuse_second(port: int, running: list[Session]) -> None:
     for session in running:
         info = session.info()
         if info.role == "head" and info.head_tcp.rpartition(":")[2] == str(port):
+            still = still_head(session)
+            if still is not None:
+                kept = info.storage.text if info.storage is not None else "its memory alone"
+                raise Failure(
+                    f"the head at {info.head_tcp} (pid {still.pid}) is stopped (SIGSTOP) and holds "
+                    f"the port, and its state is in {kept}, which is not what this start names: "
+                    f"`kill -CONT {still.pid}` lets it go on, `mray stop --session {session.name}` "
+                    "ends its cluster, --port 0 starts another beside it"
+                )
             raise Failure(
                 f"a cluster of yours already runs at {info.head_tcp}: `mray status` shows it, "
                 f"`mray stop --session {session.name}` stops it, --port 0 starts another beside it"

@@ -134,8 +134,10 @@ class Daemon:
         self.pump.send(sender, ClusterKeys(message.rid, list(parts)))
 
     def _listen_tcp(self, host: str, port: int) -> None:
-        # Somebody who looked for the former head may have met itself there: for a moment.
-        give_up_at = time.monotonic() + (_PORT_WAIT_S if self.params.resume else 0.0)
+        # Somebody who looked for the former head may have met itself there: for a moment. And a
+        # head whose storage was taken over has the port until it finds out.
+        patient = self.params.resume or self.params.storage.named
+        give_up_at = time.monotonic() + (_PORT_WAIT_S if patient else 0.0)
         try:
             while True:
                 try:

@@ -31,6 +31,7 @@ SHELLS = {
     "node/head/inheritance.py": "takes the storage over",
     "node/head/journal.py": "tells the time, writes, sends",
     "node/head/packages.py": "files of packages",
+    "node/head/port.py": "tries the port, reads /proc",
     "node/head/server.py": "routes messages, tells the time",
     "node/head/storage/redis.py": "asks a server",
     "node/head/storage/sqlite.py": "a file on disk",

@@ -46,6 +46,7 @@ from mray.node.head.kv import KeyValues
 from mray.node.head.membership import Membership, Silence
 from mray.node.head.packages import Packages
 from mray.node.head.placement_groups import GroupTable
+from mray.node.head.port import objection
 from mray.node.head.storage.store import StorageError
 from mray.node.head.task_events import GoOn, ReadOn, TaskEventStore
 from mray.process import start_time_of
@@ -377,6 +378,9 @@ class HeadLife:
 
     def prepare(self, params: DaemonParams) -> DaemonParams:
         """Become the head that the storage says. StartFailed where it cannot be used."""
+        taken = objection(params)
+        if taken:
+            raise StartFailed("OSError", taken)
         try:
             params, self._inherited = take_over(params)
         except StorageError as error:

@@ -71,3 +71,62 @@ def test_a_head_beside_one_that_lives_takes_over_and_that_one_ends(tmp_path: Pat
         old = first.daemon("head")
         with started(tmp_path / "2", RAY_gcs_storage_path=storage):
             eventually(lambda: not old.alive, 20, "the first head has ended")
+
+
+def test_a_stopped_head_gives_way_to_the_next_in_its_own_place(tmp_path: Path) -> None:
+    with started(tmp_path / "1") as cluster:
+        old = cluster.daemon("head")
+        program = cluster.program("""
+kept = Counter.options(name="kept", lifetime="detached", max_restarts=0).remote()
+say("kept", mray.get(kept.add.remote()))
+line()
+say("still", mray.get(mray.get_actor("kept").add.remote(), timeout=60))
+line()
+""")
+        program.expect("kept")
+        os.kill(old.pid, signal.SIGSTOP)
+        eventually(lambda: (stat := read_stat(old.pid)) and stat.state == "T")
+        shown = cluster.run("start", "--head", "--port", str(cluster.port))
+        assert shown.returncode == 0, shown.stderr
+        assert f"(pid {old.pid}) was stopped (SIGSTOP) and held its port" in shown.stderr
+        assert "The head is back (epoch 2)" in shown.stdout
+        assert not old.alive
+        program.tell("on")
+        assert program.expect("still") == "2"
+
+
+def test_a_stopped_head_that_keeps_nothing_is_named_and_left_alone(tmp_path: Path) -> None:
+    with started(tmp_path / "1", RAY_gcs_storage="memory") as cluster:
+        old = cluster.daemon("head")
+        os.kill(old.pid, signal.SIGSTOP)
+        eventually(lambda: (stat := read_stat(old.pid)) and stat.state == "T")
+        refused = cluster.run("start", "--head", "--port", str(cluster.port))
+        assert (refused.returncode, refused.stdout) == (1, "")
+        assert len(refused.stderr.splitlines()) == 1, refused.stderr
+        assert f"(pid {old.pid}) is stopped (SIGSTOP) and holds the port" in refused.stderr
+        assert f"kill -CONT {old.pid}" in refused.stderr
+        assert old.alive
+
+
+def test_a_head_that_cannot_have_its_port_leaves_the_storage_alone(tmp_path: Path) -> None:
+    storage = str(tmp_path / "gcs")
+    with started(tmp_path / "1", RAY_gcs_storage=storage) as first:
+        old = first.daemon("head")
+        second = StartedCluster(tmp_path / "2", RAY_gcs_storage=storage)
+        os.kill(old.pid, signal.SIGSTOP)
+        eventually(lambda: (stat := read_stat(old.pid)) and stat.state == "T")
+        words = ("start", "--head", "--port", str(first.port), "--num-cpus", "1")
+        try:
+            refused = second.run(*words)
+            assert (refused.returncode, refused.stdout) == (1, "")
+            assert len(refused.stderr.splitlines()) == 1, refused.stderr
+            assert f"is held by the head of session {first.session.path} (pid" in refused.stderr
+            os.kill(old.pid, signal.SIGCONT)
+            # Nobody has taken anything over: it rules on.
+            assert first.json("status")
+            # One that lives gives way to a head that takes its storage, also at its own port.
+            second.port = first.port
+            assert "The head is back (epoch 2)" in second.start()
+            assert not old.alive
+        finally:
+            second.close()
