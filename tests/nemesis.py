@@ -3,17 +3,17 @@
 ``Nemesis(targets, history, seed)`` chooses among the harms that its targets know, by ``WEIGHTS``.
 ``step()`` does one; a harm that lasts is undone by a timer, or by ``heal()``. A test calls ``step``
 between rounds of its work, so that a run depends on the seed and on the progress of the work, not
-on a clock of its own; ``run`` does it from a thread, once a period.
+on a clock of its own; ``run`` does it from a thread, once a period of wall time. ``faults`` is what
+was done.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 import random
-import signal
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -41,7 +41,7 @@ class Target:
     workers: Callable[[], list[psutil.Process]]
     #: End the node daemon and start another in its place.
     replace_node: Callable[[], None] | None = None
-    #: The node daemon.
+    #: The node daemon. LookupError: none runs now.
     node_pid: Callable[[], int] | None = None
     #: Cut it off, and undo that.
     cut_off: Callable[[], None] | None = None
@@ -50,41 +50,67 @@ class Target:
 
 
 @dataclass
+class Fault:
+    """A harm that was done. Times are those of the monotonic clock; ``ended_at`` is None while it
+    lasts, and that of the begin's end where it does not last."""
+
+    what: str
+    machine: str
+    began_at: float
+    ended_at: float | None = None
+
+
+@dataclass
 class _Lasting:
     what: str
     target: str
     undo: Callable[[], None]
     timer: threading.Timer
+    fault: Fault
 
 
 class Nemesis:
     """See the module. One lasting harm to a machine at a time."""
 
     def __init__(
-        self, targets: list[Target], history: History, seed: int, longest_s: float = 4.0
+        self,
+        targets: list[Target],
+        history: History,
+        seed: int,
+        longest_s: float = 4.0,
+        lasts_s: Mapping[str, tuple[float, float]] | None = None,
     ) -> None:
+        """``longest_s``: of any harm that lasts; ``lasts_s``: the shortest and the longest, by
+        harm."""
         self.targets = targets
         self.history = history
-        self.count = 0
+        self.faults: list[Fault] = []
         self._random = random.Random(seed)
         self._longest_s = longest_s
+        self._lasts_s = dict(lasts_s or {})
         self._lasting: list[_Lasting] = []
         history.add("nemesis", seed=seed)
 
-    def step(self) -> None:
-        """Do one harm that is possible now."""
+    @property
+    def count(self) -> int:
+        """How many harms were done."""
+        return len(self.faults)
+
+    def step(self, first: str = "") -> None:
+        """Do one harm that is possible now; ``first`` if that one is."""
         hurt = {each.target for each in list(self._lasting)}
         whole = [target for target in self.targets if target.name not in hurt]
         names, weights = list(WEIGHTS), list(WEIGHTS.values())
-        for what in self._random.choices(names, weights, k=20):
+        wanted = [first] * 10 if first else []
+        for what in wanted + self._random.choices(names, weights, k=20):
             target = self._random.choice(whole) if whole else None
             if target is not None and self._do(what, target):
-                self.count += 1
                 return
 
     def _do(self, what: str, target: Target) -> bool:
         """False where this cannot be done to this target now."""
-        lasts_s = round(self._random.uniform(0.2, self._longest_s), 2)
+        shortest_s, longest_s = self._lasts_s.get(what, (0.2, self._longest_s))
+        lasts_s = round(self._random.uniform(shortest_s, longest_s), 2)
         if what in ("kill worker", "stop worker"):
             workers = sorted(target.workers(), key=lambda process: process.pid)
             if not workers:
@@ -93,16 +119,19 @@ class Nemesis:
             with contextlib.suppress(psutil.NoSuchProcess):
                 self.history.add(what, machine=target.name, pid=victim.pid, lasts_s=lasts_s)
                 if what == "kill worker":
-                    victim.kill()
+                    self._at_once(what, target, victim.kill)
                 else:
                     victim.suspend()
                     self._later(lasts_s, lambda: _resume(victim), what, target)
             return True
         if what == "stop node" and target.node_pid is not None:
-            pid = target.node_pid()
-            self.history.add(what, machine=target.name, pid=pid, lasts_s=lasts_s)
-            os.kill(pid, signal.SIGSTOP)
-            self._later(lasts_s, lambda: _resume(psutil.Process(pid)), what, target)
+            try:
+                victim = psutil.Process(target.node_pid())
+                victim.suspend()
+            except (LookupError, psutil.NoSuchProcess):
+                return False
+            self.history.add(what, machine=target.name, pid=victim.pid, lasts_s=lasts_s)
+            self._later(lasts_s, lambda: _resume(victim), what, target)
             return True
         if what == "partition" and target.cut_off is not None and target.reconnect is not None:
             self.history.add(what, machine=target.name, lasts_s=lasts_s)
@@ -110,15 +139,24 @@ class Nemesis:
             self._later(lasts_s, target.reconnect, what, target)
             return True
         once = {"kill node": target.replace_node, "restart head": target.restart_head}.get(what)
-        if once is None:
+        if once is None or (what == "kill node" and not _runs(target)):
             return False
         self.history.add(what, machine=target.name)
-        once()
+        self._at_once(what, target, once)
         return True
+
+    def _at_once(self, what: str, target: Target, do: Callable[[], None]) -> None:
+        fault = Fault(what, target.name, time.monotonic())
+        self.faults.append(fault)
+        try:
+            do()
+        finally:
+            fault.ended_at = time.monotonic()
 
     def _later(self, lasts_s: float, undo: Callable[[], None], what: str, target: Target) -> None:
         timer = threading.Timer(lasts_s, lambda: self._undo(each))
-        each = _Lasting(what, target.name, undo, timer)
+        each = _Lasting(what, target.name, undo, timer, Fault(what, target.name, time.monotonic()))
+        self.faults.append(each.fault)
         self._lasting.append(each)
         timer.start()
 
@@ -130,6 +168,7 @@ class Nemesis:
             return
         self.history.add(f"end of {each.what}", machine=each.target)
         each.undo()
+        each.fault.ended_at = time.monotonic()
 
     def heal(self) -> None:
         """Undo all that lasts."""
@@ -140,15 +179,19 @@ class Nemesis:
         self.history.add("healed")
 
     @contextmanager
-    def run(self, period_s: float) -> Iterator[None]:
-        """Do a harm each ``period_s`` meanwhile; healed afterwards. Raises what a step raised."""
+    def run(self, period_s: float, first: tuple[str, ...] = ()) -> Iterator[None]:
+        """Do a harm each ``period_s`` meanwhile, those of ``first`` before others; healed
+        afterwards. Raises what a step raised. A step that takes longer than a period delays no
+        other but the next one."""
         over = threading.Event()
         errors: list[BaseException] = []
 
         def turn() -> None:
-            while not over.wait(period_s):
+            due_at, wanted = time.monotonic() + period_s, list(first)
+            while not over.wait(max(0.0, due_at - time.monotonic())):
+                due_at = max(due_at + period_s, time.monotonic())
                 try:
-                    self.step()
+                    self.step(wanted.pop(0) if wanted else "")
                 except BaseException as error:
                     errors.append(error)
                     return
@@ -163,6 +206,14 @@ class Nemesis:
             self.heal()
         if errors:
             raise errors[0]
+
+
+def _runs(target: Target) -> bool:
+    """Whether a node daemon runs there now, as far as can be told."""
+    try:
+        return target.node_pid is None or bool(target.node_pid())
+    except LookupError:
+        return False
 
 
 def _resume(process: psutil.Process) -> None:
