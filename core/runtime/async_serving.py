@@ -1,8 +1,8 @@
 """Runs the calls of an async actor on asyncio loops: one for each concurrency group.
 
 Owns these loops and how many calls are under way on each. The default group's turns in the main
-thread, where the constructor ran within it too; the others have a thread each. The only asyncio in
-mray.
+thread, where the constructor ran within it too, and lets mray's own loop turn there while it has
+nothing to do (leading_selector.py); the others have a thread each. The only asyncio in mray.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from mray.runtime.executor import Executor, Terminated
 from mray.runtime.generators import Slot
 from mray.runtime.inputs import explain_read_only
 from mray.runtime.lanes import Lane, Queue
+from mray.runtime.leading_selector import LeadingSelector
 
 
 class AsyncServing:
@@ -26,7 +27,13 @@ class AsyncServing:
 
     def __init__(self, executor: Executor) -> None:
         self.executor = executor
-        self._main = _LoopLane(self, executor.queue)
+        rt = executor.rt
+        policy = type(asyncio.get_event_loop_policy())
+        selector = None
+        # A policy of the user's decides on all loops.
+        if rt.turn is not None and policy is asyncio.DefaultEventLoopPolicy:
+            selector = LeadingSelector(rt.turn, rt.pump, rt.mailbox.posts)
+        self._main = _LoopLane(self, executor.queue, selector)
         self._lanes = [self._main]
 
     def maker(self, actor_class: Any) -> Callable[..., Any]:
@@ -75,11 +82,19 @@ class AsyncServing:
 class _LoopLane:
     """One loop and the calls on it."""
 
-    def __init__(self, serving: AsyncServing, queue: Queue) -> None:
+    def __init__(
+        self, serving: AsyncServing, queue: Queue, selector: LeadingSelector | None = None
+    ) -> None:
         self.serving = serving
         self.executor = serving.executor
         self.queue = queue
-        self._loop = asyncio.new_event_loop()
+        self._selector = selector
+        self._loop: asyncio.AbstractEventLoop
+        if selector is None:
+            self._loop = asyncio.new_event_loop()
+        else:
+            self._loop = asyncio.SelectorEventLoop(selector)
+        self._thread = threading.get_ident() if selector is not None else 0
         self._tasks: dict[asyncio.Task[None], Work] = {}
         self._ending: asyncio.Task[None] | None = None
 
@@ -87,7 +102,13 @@ class _LoopLane:
 
     def kick(self) -> None:
         """Have what came in begun."""
-        self._loop.call_soon_threadsafe(self._drain)
+        if threading.get_ident() == self._thread:
+            # mray's loop is turned by asyncio's own thread, which need not be woken.
+            assert self._selector is not None
+            self._loop.call_soon(self._drain)
+            self._selector.nudge()
+        else:
+            self._loop.call_soon_threadsafe(self._drain)
 
     def cancel(self, task_id: bytes) -> None:
         """Cancel a call, if it is here."""
