@@ -89,6 +89,7 @@ class LeasingPart:
                 rt.placing.target_lost(sclass, node)
             else:
                 rt.tasks.dispatcher.node_gone(node)
+            rt.mailbox.wake()  # This round has dispatched already.
             return
         stay = asked.targets is not None or node in asked.staying
         rt.pump.send(node, self._demand(sclass, asked.of(node), rt.node.node_id, stay))
@@ -103,6 +104,8 @@ class LeasingPart:
         return HOME if sender == self.rt.node.node_id else sender
 
     def _granted(self, sender: bytes, message: LeaseGranted) -> None:
+        if sender in self.rt.dead_nodes:
+            return  # Read after the end of the node: nobody would tell of the worker's.
         self.infeasible.pop(message.class_id, None)
         self.setting_up.pop(message.class_id, None)
         self.rt.tasks.dispatcher.granted(

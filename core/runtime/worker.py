@@ -14,6 +14,7 @@ import mmap
 import os
 import signal
 import sys
+import threading
 from typing import Any, NoReturn
 
 import msgspec
@@ -115,8 +116,9 @@ class Worker:
         #: Replies ready to leave, by owner.
         self._replies: dict[bytes, tuple[Address, list[TaskReply]]] = {}
         self._exiting = False
-        #: Threads of tasks that wait in get.
-        self._waiting = 0
+        #: Threads that wait in get, and for which task they do. A thread that a task leaves behind
+        #: may wait for ever: the worker is not blocked for that.
+        self._waiting: dict[int, bytes] = {}
         self._blocked = False
         self._block_timer: Timer | None = None
         self._serving = False
@@ -216,6 +218,8 @@ class Worker:
         """Send the result once the owners of references in it know who holds them."""
         if self.executor.cancelled:
             self.interrupts.done(done.spec.task_id)
+        if self._waiting and self.executor.actor_spec is None:
+            self._left_waiting(done.spec.task_id)
         nested, done.nested = done.nested, []
         if done.borrowed or any(nested):
             values = [[ref._entry for ref in refs] for refs in nested]
@@ -270,15 +274,22 @@ class Worker:
     # -- blocking
 
     def _before_wait(self) -> None:
-        """From the executing thread: it waits in get."""
-        self.rt.post(self._wait_began)
+        """From any thread: it waits in get."""
+        thread, executing = threading.get_ident(), self.executor.executing
+        # An actor's calls are not told apart.
+        task_id = b"" if self.executor.actor_spec is not None else next(iter([*executing]), None)
+        if task_id is not None:
+            self.rt.post(lambda: self._wait_began(thread, task_id))
 
     def _after_wait(self) -> None:
-        self.rt.post(self._wait_ended)
+        thread = threading.get_ident()
+        self.rt.post(lambda: self._wait_ended(thread))
 
-    def _wait_began(self) -> None:
-        self._waiting += 1
-        if self._waiting == 1 and not self._blocked:
+    def _wait_began(self, thread: int, task_id: bytes) -> None:
+        if task_id and task_id not in self.executor.executing:
+            return  # A thread that a task has left behind.
+        self._waiting[thread] = task_id
+        if len(self._waiting) == 1 and not self._blocked:
             if any(sclass.queue for sclass in self.rt.tasks.dispatcher.classes.values()):
                 self._declare_blocked()
             elif self._block_timer is None:
@@ -301,9 +312,14 @@ class Worker:
             for owner_id, returned in by_owner.items():
                 self.rt.pump.send(owner_id, TaskReplies([], returned, blocked=True))
 
-    def _wait_ended(self) -> None:
-        self._waiting -= 1
-        if self._waiting:
+    def _left_waiting(self, task_id: bytes) -> None:
+        """A task is over, and threads of it may wait still."""
+        for thread, waits_for in list(self._waiting.items()):
+            if waits_for == task_id:
+                self._wait_ended(thread)
+
+    def _wait_ended(self, thread: int) -> None:
+        if self._waiting.pop(thread, None) is None or self._waiting:
             return
         if self._block_timer is not None:
             self._block_timer.cancel()
