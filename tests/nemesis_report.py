@@ -163,7 +163,8 @@ class Report:
         return lines
 
     def _calls(self) -> list[str]:
-        lines = ["", f"{'calls':<14}{'acknowledged':>12}{'refused':>9}   longest without, by driver"]
+        columns = f"{'acknowledged':>12}{'refused':>9}"
+        lines = ["", f"{'calls':<14}{columns}   longest time without, by driver"]
         for kind in sorted(self.timeline.kinds):
             gaps = [f"{gaps.get(kind, 0.0):.1f}" for gaps in self.gaps.values()]
             lines.append(

@@ -249,7 +249,7 @@ class Soak:
                 f"{name}: no round ended for so many seconds: {silent}\n{dump_of(self._cluster)}"
             )
         if wrong and name not in self.dumps:
-            self.history.add("trouble", driver=name, what=wrong[0].splitlines()[-1])
+            self.history.add("trouble", driver=name, error=wrong[0].splitlines()[-1])
             self.dumps[name] = "\n".join([name, *wrong, dump_of(self._cluster)])
 
     def _restart_head(self) -> None:
