@@ -89,7 +89,7 @@ def lose(disk: Path) -> Any:
 
 def _pins(rt: Any) -> int:
     stats = rt.ask(rt.node.address, lambda rid: GetStoreStats(rid, True), StoreStats)
-    return sum(pins for _, size, _, pins, _ in stats.objects if size >= SIZE)
+    return sum(pins for _, _, _, pins, _ in stats.objects)
 
 
 @mray.remote
@@ -158,9 +158,7 @@ def test_a_borrower_in_another_process_gets_it_from_the_owner(log: Log, lose: An
     assert log.count("a") == 3
 
 
-def test_three_hops_are_run_again_in_order_when_only_the_last_is_held(
-    log: Log, lose: Any
-) -> None:
+def test_three_hops_are_run_again_in_order_when_only_the_last_is_held(log: Log, lose: Any) -> None:
     first = make.remote(log, "first", 1)
     second = make.remote(log, "second", 2, first)
     third = make.remote(log, "third", 3, second)
@@ -214,9 +212,7 @@ def test_big_arguments_that_are_lost_too_are_named(log: Log, lose: Any) -> None:
         mray.get(ref)
 
 
-def test_what_is_lost_of_several_returns_comes_back_and_the_rest_stays(
-    log: Log, lose: Any
-) -> None:
+def test_what_is_lost_of_several_returns_comes_back_and_the_rest_stays(log: Log, lose: Any) -> None:
     @mray.remote(num_returns=3)
     def three(log: Log) -> Any:
         run = log.note("three")
@@ -339,9 +335,7 @@ def test_a_put_value_stays_lost_with_the_file_and_the_reason(lose: Any, disk: Pa
     del caught
 
 
-def test_results_of_an_actor_come_back_where_its_tasks_may_run_again(
-    log: Log, lose: Any
-) -> None:
+def test_results_of_an_actor_come_back_where_its_tasks_may_run_again(log: Log, lose: Any) -> None:
     @mray.remote(max_task_retries=2)
     class Maker:
         def make(self, log: Log) -> Any:
