@@ -11,6 +11,7 @@ from mray.cli.cluster import Cluster, RefusedBy
 from mray.cli.failure import Failure
 from mray.cli.render import ID_DIGITS
 from mray.session import Session, all_sessions
+from mray.task_output import INDEX_END
 from mray.wire.messages import (
     ListLogs,
     LogChunk,
@@ -92,13 +93,19 @@ class SessionLogs:
             if entry.is_file() and fnmatch.fnmatchcase(entry.name, pattern):
                 stat = entry.stat()
                 found.append(LogFile(entry.name, stat.st_size, stat.st_mtime))
-        return [file for file in found if not _ROTATED.fullmatch(file.name)]
+        indexes = INDEX_END in pattern
+        return [
+            file
+            for file in found
+            if not _ROTATED.fullmatch(file.name) and (indexes or INDEX_END not in file.name)
+        ]
 
     def read(self, name: str, offset: int, max_bytes: int, wait_s: float) -> LogChunk:
         """See LogSource. Offsets count over all parts that rotation has left."""
         parts = self._parts(name)
         if offset < 0:
             offset = _tail_offset(parts, -offset)
+        offset = min(offset, sum(map(os.path.getsize, parts)))
         data, begin = b"", 0
         for part in parts:
             size = os.path.getsize(part)

@@ -22,8 +22,9 @@ from mray.cli.log_sources import ClusterLogs, LogSource, SessionLogs, last_sessi
 from mray.cli.options import Address, AsJson, NodeId, NodeIp
 from mray.cli.render import ID_DIGITS, moment, note, print_json
 from mray.cli.settings import settings
+from mray.task_output import look_up, printed
 from mray.units import format_bytes, format_count
-from mray.wire.messages import LogFile, NodeView
+from mray.wire.messages import LogFile, NodeView, TaskView
 
 app = typer.Typer(add_completion=False)
 
@@ -44,6 +45,10 @@ _TASK_DIGITS_MIN: Final = 16
 _ATTEMPTS_MAX: Final = 1000
 
 
+#: A log, and the attempt of a task that is meant by it; None: all of it.
+_Hit = tuple[LogSource, str, TaskView | None]
+
+
 @app.command()
 def logs(
     what: Annotated[
@@ -60,6 +65,9 @@ def logs(
     tail: Annotated[
         int, typer.Option("--tail", metavar="N", help="The last N lines; -1: all.")
     ] = 1000,
+    id: Annotated[
+        str | None, typer.Option("--id", "--pid", help="The id, or a worker's pid, as in Ray.")
+    ] = None,
     node_ip: NodeIp = None,
     node_id: NodeId = None,
     attempt: Annotated[
@@ -83,8 +91,9 @@ def logs(
       mray logs 'worker-*.err' -ip 10.0.0.5
       mray logs actor 3f2a --err -f
       mray logs job nightly --tail -1
+      mray logs task --id 4a1f... --attempt-number 1
     """
-    words = list(what or ())
+    words = [*(what or ()), *([id] if id else [])]
     if words[:1] == ["cluster"]:
         del words[0]
     if len(words) > 2 or (len(words) == 2 and words[0] not in _KINDS):
@@ -96,8 +105,13 @@ def logs(
         if not words or (len(words) == 1 and words[0] == "*"):
             _print_list(sources, "*", as_json=as_json)
             return 0
-        source, name = _resolve(words, sources, cluster, err=err, attempt=attempt, as_json=as_json)
+        source, name, view = _resolve(
+            words, sources, cluster, err=err, attempt=attempt, as_json=as_json
+        )
         if source is None:
+            return 0
+        if view is not None:
+            _print_attempt(source, name, view, tail=tail, follow=follow)
             return 0
         print_log(source, name, tail=tail, follow=follow)
         if name.endswith(".out"):
@@ -164,8 +178,9 @@ def _resolve(
     err: bool,
     attempt: int | None,
     as_json: bool,
-) -> tuple[LogSource | None, str]:
-    """The one log that is meant. (None, "") where a pattern meant several and they were listed."""
+) -> tuple[LogSource | None, str, TaskView | None]:
+    """The one log that is meant, and the attempt of a task whose lines of it are; None: all of it.
+    (None, "", None) where a pattern meant several and they were listed."""
     if len(words) == 2:
         kind, id = words
         found = _by_id(kind, id, sources, cluster, err=err, attempt=attempt)
@@ -180,15 +195,15 @@ def _resolve(
     for exact in names:
         for source in sources:  # The head's node comes first: `mray logs raylet` is its raylet.
             if any(file.name == exact for file in source.files(exact)):
-                return source, exact
+                return source, exact, None
     if any(mark in word for mark in "*?["):
-        found = [(source, file.name) for source in sources for file in source.files(word)]
+        found = _in_sources(sources, word)
         if not found:
             raise Failure(f"no log matches {word!r}; `mray logs` lists what there is")
         if len(found) == 1:
             return found[0]
         _print_list(sources, word, as_json=as_json)
-        return None, ""
+        return None, "", None
     found = []
     for kind in ("job", "actor", "worker", "task"):
         if kind != "task" or not found:
@@ -198,13 +213,13 @@ def _resolve(
             f"there is no log called {word!r}, and no job, actor, worker or task whose id begins "
             "so; `mray logs` lists what there is"
         )
-    return _only(list(dict.fromkeys(found)), word)
+    return _only(list({hit[:2]: hit for hit in found}.values()), word)
 
 
-def _only(found: Sequence[tuple[LogSource, str]], what: str) -> tuple[LogSource, str]:
+def _only(found: Sequence[_Hit], what: str) -> _Hit:
     if len(found) == 1:
         return found[0]
-    names = ", ".join(name for _, name in found[:10])
+    names = ", ".join(name for _, name, _ in found[:10])
     more = ", ..." if len(found) > 10 else ""
     raise Failure(f"{what!r} means {len(found)} logs: {names}{more}")
 
@@ -217,7 +232,7 @@ def _by_id(
     *,
     err: bool,
     attempt: int | None,
-) -> list[tuple[LogSource, str]]:
+) -> list[_Hit]:
     """The logs of the jobs, actors, workers or tasks that ``id`` may mean."""
     end = "err" if err else "out"
     if kind == "job":
@@ -241,7 +256,7 @@ def _by_id(
 
 def _of_task(
     id: str, sources: Sequence[LogSource], cluster: Cluster | None, attempt: int | None, end: str
-) -> list[tuple[LogSource, str]]:
+) -> list[_Hit]:
     """The log of the worker that ran an attempt of a task, the last one for None."""
     if cluster is None or len(id) < _TASK_DIGITS_MIN:
         return []
@@ -251,13 +266,11 @@ def _of_task(
         return []
     last = max(ran, key=lambda view: view.attempt)
     hits = _in_sources(sources, f"worker-{last.worker_id.hex()}-*.{end}")
-    if hits and last.type == "NORMAL_TASK":
-        note(f"the log of pid {last.pid}, where {last.name} ran: other tasks may have written too")
-    return hits
+    return [(source, name, last) for source, name, _ in hits]
 
 
-def _in_sources(sources: Sequence[LogSource], pattern: str) -> list[tuple[LogSource, str]]:
-    return [(source, file.name) for source in sources for file in source.files(pattern)]
+def _in_sources(sources: Sequence[LogSource], pattern: str) -> list[_Hit]:
+    return [(source, file.name, None) for source in sources for file in source.files(pattern)]
 
 
 # -- printing
@@ -284,6 +297,24 @@ def print_log(source: LogSource, name: str, *, tail: int, follow: bool = False) 
             return
         wait_s = _FOLLOW_WAIT_S if follow else 0.0
         chunk = source.read(name, chunk.next_offset, _CHUNK_BYTES, wait_s)
+
+
+def _print_attempt(
+    source: LogSource, name: str, view: TaskView, *, tail: int, follow: bool
+) -> None:
+    """Print what one attempt of a task printed."""
+    found = look_up(source, name, view)
+    if found.doubt:
+        note(f"{view.name} in {name}: {found.doubt}")
+    out = standard_output()
+    for data in printed(source, name, view, found, tail=tail, follow=follow):
+        write(out, data)
+    other = name.removesuffix(".out") + ".err"
+    if name.endswith(".out") and source.files(other) and not found.doubt:
+        span = look_up(source, other, view).span
+        if span.end is not None and span.end > span.begin:
+            size = format_bytes(span.end - span.begin)
+            note(f"it printed {size} on standard error too: --err shows them")
 
 
 def _mention_errors(source: LogSource, name: str) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from typing import NamedTuple
 
 from mray.state_collect import Asker, tasks
+from mray.task_output import look_up, printed
 from mray.wire.messages import (
     ActorList,
     GetJobs,
@@ -12,13 +14,47 @@ from mray.wire.messages import (
     ListActors,
     ListLogs,
     LogChunk,
+    LogFile,
     LogFiles,
     NodeView,
     ReadLog,
+    TaskView,
 )
 
 _FOLLOW_WAIT_S = 1.0
 _CHUNK_BYTES = 262_144
+
+
+class Place(NamedTuple):
+    """A log: the node, its name, and the attempt whose lines of it are meant; None: all of it."""
+
+    node: NodeView
+    name: str
+    view: TaskView | None = None
+
+
+class _NodeLogs:
+    """The logs of a node as task_output.py reads them."""
+
+    def __init__(self, ask: Asker, node: NodeView, timeout_s: float) -> None:
+        self._ask = ask
+        self._node = node
+        self._timeout_s = timeout_s
+
+    def files(self, pattern: str) -> list[LogFile]:
+        """See Logs."""
+        return self._ask.ask_node(
+            self._node, lambda rid: ListLogs(rid, pattern), LogFiles, self._timeout_s
+        ).files
+
+    def read(self, name: str, offset: int, max_bytes: int, wait_s: float) -> LogChunk:
+        """See Logs."""
+        return self._ask.ask_node(
+            self._node,
+            lambda rid: ReadLog(rid, name, offset, max_bytes, wait_s),
+            LogChunk,
+            self._timeout_s + wait_s,
+        )
 
 
 def find_log(
@@ -33,8 +69,8 @@ def find_log(
     submission_id: str | None,
     suffix: str,
     attempt: int,
-) -> tuple[NodeView, str]:
-    """The node and name of the one log that is meant; on the node ``only`` if one is given.
+) -> Place:
+    """The one log that is meant; on the node ``only`` if one is given.
 
     Raises ValueError where not exactly one thing is named, or it has no log.
     """
@@ -47,6 +83,7 @@ def find_log(
         raise ValueError(f"suffix={suffix!r} is neither 'out' nor 'err'")
     what = next(str(value) for value in given if value is not None)
     pattern = filename or f"worker-*-{pid}.{suffix}"
+    ran: list[TaskView] = []
     if actor_id is not None:
         told = ask.ask_head(ListActors, ActorList, timeout_s).actors
         pids = [a.pid for a in told if a.actor_id.hex() == actor_id and a.pid]
@@ -67,25 +104,25 @@ def find_log(
         pattern = names[0]
     for node in [only] if only is not None else ask.nodes():
         if node.state == "ALIVE":
-            files = ask.ask_node(node, lambda rid: ListLogs(rid, pattern), LogFiles, timeout_s)
-            if files.files:
-                return node, files.files[0].name
+            files = _NodeLogs(ask, node, timeout_s).files(pattern)
+            if files:
+                return Place(node, files[0].name, ran[0] if ran else None)
     raise ValueError(f"{what}: no living node has a log {pattern}")
 
 
 def read_log(
-    ask: Asker, node: NodeView, name: str, tail: int, follow: bool, timeout_s: float
+    ask: Asker, place: Place, tail: int, follow: bool, timeout_s: float
 ) -> Generator[bytes, None, None]:
     """The bytes of a log. ``tail``: of its last lines only, -1 for all."""
+    logs = _NodeLogs(ask, place.node, timeout_s)
+    name, view = place.name, place.view
+    if view is not None:
+        yield from printed(logs, name, view, look_up(logs, name, view), tail=tail, follow=follow)
+        return
     offset = -tail if tail > 0 else 0
     wait_s = _FOLLOW_WAIT_S if follow else 0.0
     while True:
-        chunk = ask.ask_node(
-            node,
-            lambda rid, at=offset: ReadLog(rid, name, at, _CHUNK_BYTES, wait_s),  # type: ignore[misc]
-            LogChunk,
-            timeout_s + wait_s,
-        )
+        chunk = logs.read(name, offset, _CHUNK_BYTES, wait_s)
         if chunk.data:
             yield chunk.data
         offset = chunk.next_offset

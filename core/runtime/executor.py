@@ -46,6 +46,7 @@ from mray.wire.messages import ActorSpec, KvGet, KvValue, TaskTemplate
 if TYPE_CHECKING:
     from mray.runtime.async_serving import AsyncServing
     from mray.runtime.generators import GeneratorsPart
+    from mray.runtime.printed import Printed
     from mray.runtime.runtime import Runtime
     from mray.runtime.turn import Turn
 
@@ -116,6 +117,8 @@ class Executor:
         self.accelerators = runtime.accelerators = Accelerators(runtime)
         #: Tasks of that template have GPUs, or are to see none.
         self._has_devices = False
+        #: Where calls run one at a time; set by the worker.
+        self.printed: Printed | None = None
         #: What was announced last: the name, and whether it may be run again.
         self._title = ("", False)
         self.exit_code: int | None = None
@@ -131,6 +134,8 @@ class Executor:
         while True:
             if turn is not None and queue.empty():
                 turn.lead(lambda: not queue.empty())
+                if self.printed is not None:
+                    self.printed.skip()
             work = queue.get()
             if type(work) is Work:
                 # What is left after the last allowed call stays for the loop to hand back.
@@ -213,6 +218,8 @@ class Executor:
         self.executing.pop(spec.task_id, None)
         sys.stdout.flush()
         sys.stderr.flush()
+        if self.printed is not None:
+            self.printed.ended(spec.task_id, spec.attempt, done.status != OK)
         if template.max_calls:
             count = self._calls_of.get(template.function_key, 0) + 1
             self._calls_of[template.function_key] = count
@@ -357,11 +364,14 @@ class Executor:
         if spec.is_async or spec.max_concurrency > 1 or self._groups:
             self.turn = None
         if self._async_serving is not None:
+            self._side_by_side()
             return self._async_serving.run(spec.max_concurrency, self._groups)
         threads = self._threads("actor", spec.max_concurrency - 1, self.queue)
         for group in self._groups:
             threads += self._threads(group.name, group.limit, group.queue)
-        self._progress = None if threads else self._progress
+        if threads:
+            self._progress = None
+            self._side_by_side()
         for thread in threads:
             thread.start()
         try:
@@ -373,6 +383,11 @@ class Executor:
             raise
         self._finish(threads)
         return code
+
+    def _side_by_side(self) -> None:
+        printed, self.printed = self.printed, None
+        if printed is not None:
+            printed.give_up()
 
     def _finish(self, threads: list[threading.Thread]) -> None:
         """What runs beside a call that ends the actor is finished, as in Ray."""

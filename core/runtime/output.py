@@ -8,6 +8,8 @@ byte is lost. Offsets count bytes since the log began, across rotation.
 from __future__ import annotations
 
 import os
+import threading
+from collections.abc import Callable
 
 
 class OutputFiles:
@@ -15,10 +17,18 @@ class OutputFiles:
 
     def __init__(self, out_path: str, err_path: str, max_bytes: int, backups: int) -> None:
         self._max_bytes = max_bytes
-        self._backups = backups
+        self.backups = backups
         #: Descriptor -> path, and the bytes in files rotated away.
         self._paths = {1: out_path, 2: err_path}
         self._before = {1: 0, 2: 0}
+        #: Held while a file is replaced: offsets() of another thread needs it to be exact.
+        self.lock = threading.Lock()
+        #: Called when a file was replaced, in the thread of rotate().
+        self.rotated: Callable[[], None] = lambda: None
+
+    def begins(self) -> tuple[int, int]:
+        """Where the present files of both begin, in bytes since the logs began."""
+        return self._before[1], self._before[2]
 
     def offsets(self) -> tuple[int, int]:
         """Bytes written to standard output and standard error so far."""
@@ -31,21 +41,25 @@ class OutputFiles:
         """Start new files where the present ones are full. A full disk leaves things as they are:
         writing on is better than stopping the work."""
         for fd, path in self._paths.items():
-            size = os.fstat(fd).st_size
-            if path and size >= self._max_bytes:
-                self._rotate(fd, path, size)
+            if path and os.fstat(fd).st_size >= self._max_bytes:
+                self._rotate(fd, path)
 
-    def _rotate(self, fd: int, path: str, size: int) -> None:
+    def _rotate(self, fd: int, path: str) -> None:
         try:
-            if self._backups == 0:
+            if self.backups == 0:
                 os.unlink(path)
-            for number in range(self._backups, 0, -1):
+            for number in range(self.backups, 0, -1):
                 source = path if number == 1 else f"{path}.{number - 1}"
                 if os.path.exists(source):
                     os.replace(source, f"{path}.{number}")
             fresh = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         except OSError:
             return
-        os.dup2(fresh, fd)
+        full = os.dup(fd)
+        with self.lock:
+            os.dup2(fresh, fd)
+            # Not before: others write meanwhile.
+            self._before[fd] += os.fstat(full).st_size
+        os.close(full)
         os.close(fresh)
-        self._before[fd] += size
+        self.rotated()

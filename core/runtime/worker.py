@@ -33,9 +33,11 @@ from mray.runtime.generators import GeneratorsPart, Slot
 from mray.runtime.interrupts import Interrupts
 from mray.runtime.output import OutputFiles
 from mray.runtime.params import WorkerParams
+from mray.runtime.printed import Printed
 from mray.runtime.runtime import Runtime
 from mray.runtime.setting_up import run_hook, set_path
 from mray.runtime.stacks import answer_stack_signals
+from mray.task_output import index_of
 from mray.wire.messages import (
     ActorExiting,
     ActorStarted,
@@ -108,6 +110,9 @@ class Worker:
             self._leaving,
             _map_progress(params.progress_path),
         )
+        if params.out_path:
+            self.executor.printed = Printed(self.output, index_of(params.out_path))
+            self.executor.printed.skip()
         self.rt.task_reports.executing = self.executor.executing
         self.interrupts = Interrupts(self.rt, self.executor, self._take_back)
         self.generators = GeneratorsPart(self.rt, self.executor.results, self._reply)
@@ -345,6 +350,8 @@ class Worker:
         inside: list[Any] = []
         error = self.executor.make_actor(spec, borrowed, inside)
         incarnation = self._incarnation
+        if self.executor.printed is not None:
+            self.executor.printed.ended(spec.task_id, incarnation, bool(error))
 
         started = ActorStarted(spec.actor_id, incarnation, self.address, os.getpid(), error)
 

@@ -468,18 +468,19 @@ def get_log(
     """The text of a log, piece by piece (bytes with ``encoding=None``).
 
     One of ``filename``, ``pid``, ``actor_id``, ``task_id`` and ``submission_id`` says which. Of a
-    task it is the log of its worker, where other tasks of that worker have written too. ``tail``:
-    the last lines, -1 for all. ``follow``: go on with what is added.
+    task it is what attempt ``attempt_number`` printed; of a call of an actor that runs several at a
+    time, what all of them did. ``tail``: the last lines, -1 for all. ``follow``: go on with what is
+    added, of a task until the attempt ends.
 
     Raises ValueError where nothing or too much is named, or there is no such log.
     """
     with asking(address, timeout) as ask:
-        node, name = find_log(
+        place = find_log(
             ask, timeout, node_of(ask, node_id, node_ip) if node_id or node_ip else None,
             filename=filename, actor_id=actor_id, task_id=task_id, pid=pid,
             submission_id=submission_id, suffix=suffix, attempt=attempt_number,
         )  # fmt: skip
-        for data in read_log(ask, node, name, tail, follow, timeout):
+        for data in read_log(ask, place, tail, follow, timeout):
             yield data if encoding is None else data.decode(encoding, errors or "strict")
 
 

@@ -15,6 +15,7 @@ from typing import Final
 
 from mray.node.logs.files import LogBook, offset_of_last_lines, read
 from mray.rpc.pump import Pump, Timer
+from mray.task_output import INDEX_END
 from mray.wire.messages import ListLogs, LogChunk, LogFile, LogFiles, Message, ReadLog, Refused
 
 _CHUNK_BYTES_MAX: Final = 4 * 1024 * 1024
@@ -51,11 +52,15 @@ class LogService:
         self._held: dict[str, list[_Held]] = {}
 
     def list_logs(self, sender: bytes, message: ListLogs) -> None:
-        """Answered by LogFiles, sorted by name."""
+        """Answered by LogFiles, sorted by name. What tells whose lines are whose is no log, and is
+        told to those who ask for it."""
         files = []
+        indexes = INDEX_END in message.pattern
         with os.scandir(self._book.directory) as entries:
             for entry in entries:
                 if not fnmatchcase(entry.name, message.pattern):
+                    continue
+                if INDEX_END in entry.name and not indexes:
                     continue
                 try:
                     status = entry.stat(follow_symlinks=False)
