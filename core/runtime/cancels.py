@@ -73,6 +73,17 @@ class CancelsPart:
             if refused == [True]:
                 raise ValueError(_ACTOR_BY_FORCE)
 
+    def take_back(self, entry: Entry) -> None:
+        """Cancel the task of this process that makes an object, if it has not begun. One that has
+        ends as it will, but is not run again."""
+
+        def do() -> None:
+            task = self.rt.tasks.pending.get(entry.object_id[:24])
+            if task is not None:
+                self.end(task, False, False, unless_begun=True)
+
+        self.rt.post(do)
+
     # ------------------------------------------------------------------------------- the loop
 
     def _cancel_object(self, object_id: bytes, force: bool, recursive: bool) -> bool:
@@ -90,7 +101,9 @@ class CancelsPart:
                 "a task was not cancelled as %s asks: %s", sender.hex()[:8], _ACTOR_BY_FORCE
             )
 
-    def end(self, task: Task, force: bool, recursive: bool) -> None:
+    def end(
+        self, task: Task, force: bool, recursive: bool, *, unless_begun: bool = False
+    ) -> None:
         """Cancel a task of this process that is not over. Actors' calls heed no ``force``."""
         rt = self.rt
         if task.actor_id:
@@ -105,7 +118,7 @@ class CancelsPart:
         if lease is None:
             self.fail(task)
             return
-        rt.tell(lease.worker, CancelTask(task.task_id, force, recursive))
+        rt.tell(lease.worker, CancelTask(task.task_id, force, recursive, unless_begun))
         if force:
             worker_id, seq = lease.worker.process_id, task.seq
             rt.pump.after(self._again_s, lambda: self._insist(task, worker_id, seq))

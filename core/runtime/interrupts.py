@@ -72,6 +72,8 @@ class Interrupts:
         if executor.pending.pop(task_id, None) is not None:
             self.rt.pump.send(sender, NotBegun([task_id]))
             return
+        if message.unless_begun:
+            return
         if message.recursive and task_id in executor.executing:
             self.rt.cancels.end_children(task_id, message.force)
         cancelled = executor.cancelled

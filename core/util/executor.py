@@ -17,6 +17,7 @@ from typing import Any, Final, TypeVar
 
 from mray import api
 from mray.decorator import remote
+from mray.exceptions import TaskCancelledError
 from mray.object_ref import ObjectRef
 from mray.util.pacing import PacedTasks, settle
 
@@ -51,7 +52,7 @@ class Executor(concurrent.futures.Executor):
     ``max_workers``: calls under way at most; by default enough to keep every CPU busy.
     ``remote_args``: options of the tasks, as ``.options()`` takes them.
 
-    A call that is under way cannot be cancelled. An ObjectRef among its arguments stands for its
+    A call that is under way cannot be cancelled, but by shutdown() before it has begun. An ObjectRef among its arguments stands for its
     value.
     """
 
@@ -105,20 +106,26 @@ class Executor(concurrent.futures.Executor):
         return chain.from_iterable(super().map(partial(_call_each, fn), chunks, timeout=timeout))
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Take no more calls. ``wait``: until all are done. ``cancel_futures``: those that are not
-        under way."""
+        """Take no more calls. ``wait``: until all are done. ``cancel_futures``: all that have not
+        begun; one that has is not run again if its worker dies."""
         self._tasks.end()
         if cancel_futures:
             dropped: Future[Any] = Future()
             dropped.cancel()
             for tell in self._tasks.drop_waiting():
                 tell(dropped)
+            self._tasks.take_back()
         if wait:
             self._tasks.join()
 
 
 def _end(future: Future[Any], done: Future[Any]) -> None:
     if done.cancelled():
+        future.cancel()
+        future.set_running_or_notify_cancel()
+    elif type(done.exception()) is TaskCancelledError:
+        with future._condition:
+            future._state = "PENDING"  # Its task was under way and had not begun: nothing ran.
         future.cancel()
         future.set_running_or_notify_cancel()
     else:

@@ -16,6 +16,7 @@ from functools import partial
 from queue import SimpleQueue
 from typing import Any
 
+from mray import current
 from mray.cancelling import cancel
 from mray.exceptions import RayTaskError
 from mray.object_ref import ObjectRef
@@ -106,6 +107,15 @@ class PacedTasks:
             dropped = [tell for _, tell in self._waiting]
             self._waiting.clear()
         return dropped
+
+    def take_back(self) -> None:
+        """Cancel the tasks under way that have not begun. Their ends are told as all others."""
+        with self._lock:
+            refs = list(self._refs.values())
+        if refs:
+            cancels = current.get().cancels
+            for ref in refs:
+                cancels.take_back(ref._entry)
 
     def cancel_running(self) -> None:
         """Cancel the tasks under way, as mray.cancel() does. Their ends are told as all others."""

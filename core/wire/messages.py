@@ -667,6 +667,8 @@ class CancelTask(Message, frozen=True, tag=43):
     task_id: bytes
     force: bool
     recursive: bool
+    #: One that has begun is left alone.
+    unless_begun: bool = False
 
 
 class CancelObject(Message, frozen=True, tag=210):

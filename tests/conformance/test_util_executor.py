@@ -91,17 +91,17 @@ def test_what_waits_can_be_cancelled(ray, gate):
         assert concurrent.futures.wait([first, second, third], timeout=60).not_done == set()
 
 
-def test_shutdown_can_cancel_what_waits(ray, gate):
-    hold = gate.waiter()
+def test_shutdown_can_cancel_what_waits(ray, hold):
+    body = hold.body()
     executor = ray.util.Executor(max_workers=1)
-    first, second = executor.submit(hold), executor.submit(hold)
+    first, second = executor.submit(body, 0.2), executor.submit(body)
+    hold.wait()
     executor.shutdown(wait=False, cancel_futures=True)
     with pytest.raises(concurrent.futures.CancelledError):
         second.result(timeout=60)
     with pytest.raises(RuntimeError):
-        executor.submit(hold)
-    gate.open()
-    assert first.result(timeout=60) is None
+        executor.submit(body)
+    assert first.result(timeout=60) == "done"
     executor.shutdown()
 
 
@@ -153,3 +153,24 @@ def test_options_of_the_tasks(ray):
     for wrong in ({"max_workers": 0}, {"remote_args": {"no_such_option": 1}}):
         with pytest.raises(ValueError):
             ray.util.Executor(**wrong)
+
+
+@pytest.mark.parametrize("wait", [True, False])
+def test_shutdown_can_cancel_all_that_has_not_begun(ray, hold, tally, wait):
+    """All are under way: those behind the first are with its worker or in the owner's queue."""
+    body, count = hold.body(), tally.adder()
+
+    def call(seconds):
+        count()
+        return body(seconds)
+
+    executor = ray.util.Executor(max_workers=100, remote_args={"num_cpus": 4})
+    first = executor.submit(call, 0.3)
+    hold.wait()
+    futures = [executor.submit(call, 60) for _ in range(50)]
+    executor.shutdown(wait=wait, cancel_futures=True)
+    assert not concurrent.futures.wait([first, *futures], timeout=30).not_done
+    assert first.result() == "done"
+    assert all(future.cancelled() for future in futures)
+    assert tally.count == 1
+    executor.shutdown()
