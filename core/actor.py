@@ -180,9 +180,9 @@ class ActorClass:
         methods = self._methods
         recorded = options.get("enable_task_events") is not False
         groups = self._groups
-        shape = msgspec.msgpack.encode((self.__name__, methods, retries, limit, groups))
+        shape = msgspec.msgpack.encode((self.__qualname__, methods, retries, limit, groups))
         spec = ActorSpec(
-            actor_id, rt.job_id, rt.address, key, self.__name__, task_id, b"", [], None, None,
+            actor_id, rt.job_id, rt.address, key, self.__qualname__, task_id, b"", [], None, None,
             place.needs(held), place.needs(placement), options.get("max_restarts") or 0,
             retries, concurrency, name, namespace, detached,
             rt.environment_of(options.get("runtime_env")), is_async, shape,
@@ -205,7 +205,7 @@ class ActorClass:
         )
         if existing is not None:
             return handle_of(existing)
-        return _handle(limit, actor_id, self.__name__, methods, retries, ref, groups)
+        return _handle(limit, actor_id, self.__qualname__, methods, retries, ref, groups)
 
 
 def _methods_of(cls: type) -> dict[str, dict[str, Any]]:

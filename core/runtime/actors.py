@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
+from mray.class_names import short_name
 from mray.exceptions import ActorAlreadyExistsError, ActorDiedError, ActorUnavailableError
 from mray.ids import TaskId, object_id
 from mray.object_ref import ObjectRef
@@ -97,12 +98,13 @@ class ActorsPart:
         )  # fmt: skip
         template = self._templates.get(key)
         if template is None:
+            called = f"{short_name(class_name)}.{method}"
             template = self.rt.tasks.template(
-                b"", f"{class_name}.{method}", num_returns=num_returns, resources={},
+                b"", called, num_returns=num_returns, resources={},
                 max_retries=max_task_retries, retry_exceptions=retry_exceptions, method=method,
                 options=options, for_actor=True, backpressure=backpressure,
             )  # fmt: skip
-            template.check = Signature.of_parameters(f"{class_name}.{method}", parameters)
+            template.check = Signature.of_parameters(called, parameters)
             template.recorded = recorded
             template.unordered = unordered
             self._templates[key] = template

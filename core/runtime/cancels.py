@@ -101,9 +101,7 @@ class CancelsPart:
                 "a task was not cancelled as %s asks: %s", sender.hex()[:8], _ACTOR_BY_FORCE
             )
 
-    def end(
-        self, task: Task, force: bool, recursive: bool, *, unless_begun: bool = False
-    ) -> None:
+    def end(self, task: Task, force: bool, recursive: bool, *, unless_begun: bool = False) -> None:
         """Cancel a task of this process that is not over. Actors' calls heed no ``force``."""
         rt = self.rt
         if task.actor_id:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from time import monotonic
 
+from mray.class_names import short_name
 from mray.ownership.references import Entry
 from mray.placement import plain
 from mray.runtime.arguments import Packed, argument_of, ref_info
@@ -55,7 +56,7 @@ class Creation:
             error = error_of(word.cause)
         worker = word.worker.process_id if word.worker is not None else b""
         recorder.created(
-            spec.class_name, plain(spec.resources),
+            short_name(spec.class_name), plain(spec.resources),
             Record(
                 spec.task_id, 0, word.incarnation, self.born, self.sent_at, self.sent_at,
                 int((now - self.sent_at) * 1e6) if self.sent_at else 0, word.state == "DEAD",

@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
+from mray.class_names import short_name
 from mray.exceptions import RayError
 from mray.ownership.references import Entry
 from mray.placement import plain
@@ -314,7 +315,7 @@ class Executor:
         references in the error go into ``inside``."""
         self.actor_spec = self.results.actor_spec = spec
         self.rt.placing.enter(spec.group if spec.captures else b"")
-        self._rename(spec.class_name, False)
+        self._rename(short_name(spec.class_name), False)
         actor_class: Any = None
         args: Sequence[Any] = ()
         kwargs: Mapping[str, Any] = {}
@@ -335,7 +336,9 @@ class Executor:
             self.actor = self.results.actor = make(*args, **kwargs)
         except BaseException as error:
             explain_read_only(error, actor_class, args, kwargs)
-            return self.results.envelope_of(error, f"{spec.class_name}.__init__", inside)
+            return self.results.envelope_of(
+                error, f"{short_name(spec.class_name)}.__init__", inside
+            )
         finally:
             sys.stdout.flush()
             sys.stderr.flush()

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from mray.class_names import short_name
 from mray.placement import plain
 from mray.runtime.explaining import reason_of
 from mray.serialization.error_names import explain_error
@@ -241,7 +242,7 @@ class Survey:
             state = "PENDING_ARGS_AVAIL" if creation.unresolved else "PENDING_NODE_ASSIGNMENT"
             sent = creation.sent_at
             yield TaskView(
-                spec.task_id, creation.incarnation + 1, f"{spec.class_name}.__init__",
+                spec.task_id, creation.incarnation + 1, f"{short_name(spec.class_name)}.__init__",
                 ACTOR_CREATION_TASK, state, self._rt.job_id, creation.parent, spec.actor_id,
                 self._rt.process_id, b"", b"", 0, plain(spec.resources), creation.born + wall,
                 sent + wall if sent else 0.0, 0.0, 0.0, 0.0,

@@ -52,8 +52,8 @@ class Executor(concurrent.futures.Executor):
     ``max_workers``: calls under way at most; by default enough to keep every CPU busy.
     ``remote_args``: options of the tasks, as ``.options()`` takes them.
 
-    A call that is under way cannot be cancelled, but by shutdown() before it has begun. An ObjectRef among its arguments stands for its
-    value.
+    A call that is under way cannot be cancelled, but by shutdown() before it has begun. An
+    ObjectRef among its arguments stands for its value.
     """
 
     def __init__(

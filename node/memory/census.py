@@ -13,6 +13,7 @@ from typing import Final
 
 import msgspec
 
+from mray.class_names import short_name
 from mray.memory.peaks import Attempt, Peaks
 from mray.memory.trees import ProcessUsage
 from mray.node.memory.monitor import Driver, Snapshot
@@ -127,7 +128,7 @@ class Census:
                 self._measured(worker.process_id, begun, title.name, tree)
             return Candidate(
                 worker_id=worker.process_id, pid=tree.pid, kind="actor", owner_id=hold.owner,
-                name=spec.class_name,
+                name=short_name(spec.class_name),
                 retriable=min(spec.max_restarts, spec.max_oom_restarts) < 0
                 or incarnation < spec.max_restarts + spec.max_oom_restarts,
                 started_at=hold.since, private_bytes=tree.private_bytes, requested_bytes=asked,

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from mray.class_names import short_name
 from mray.node.objects.server import StoreServer
 from mray.node.sched.holds import Holds
 from mray.node.workers.asking import Asking
@@ -101,7 +102,7 @@ class MemoryReports:
         """What is known here of a process."""
         hold = self._holds.by_worker.get(peer.process_id)
         spec = hold.actor.spec if hold is not None and hold.actor is not None else None
-        title = self._title_of(peer.process_id) or (spec.class_name if spec else "")
+        title = self._title_of(peer.process_id) or (short_name(spec.class_name) if spec else "")
         actor_id = spec.actor_id if spec is not None else b""
         worker = self._workers.get(peer.process_id)
         job_id = peer.job_id if worker is None else worker.key.job_id
