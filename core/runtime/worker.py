@@ -31,7 +31,7 @@ from mray.runtime.calls import Done, Work, running_task
 from mray.runtime.executor import Executor, Terminated
 from mray.runtime.generators import GeneratorsPart, Slot
 from mray.runtime.interrupts import Interrupts
-from mray.runtime.output import OutputFiles
+from mray.runtime.output import LossyFile, OutputFiles, open_streams
 from mray.runtime.params import WorkerParams
 from mray.runtime.printed import Printed
 from mray.runtime.runtime import Runtime
@@ -45,6 +45,7 @@ from mray.wire.messages import (
     ConstructorRefs,
     DeathCause,
     Message,
+    OutputLost,
     PushTasks,
     RefGroup,
     Refused,
@@ -73,7 +74,7 @@ PROGRESS_BYTES = 48
 class Worker:
     """See the module."""
 
-    def __init__(self, params: WorkerParams) -> None:
+    def __init__(self, params: WorkerParams, files: tuple[LossyFile, ...] = ()) -> None:
         self.params = params
         config = _config(params)
         keys = Keys.from_parts(params.keys)
@@ -102,6 +103,7 @@ class Worker:
             params.err_path,
             config.logs.log_rotation_max_bytes,
             config.logs.log_rotation_backup_count,
+            files,
         )
         self.executor = Executor(
             self.rt,
@@ -138,6 +140,7 @@ class Worker:
         pump.on(TerminateActor, self._terminate_actor)
         pump.hooks.append(self._flush)
         pump.every(_ROTATE_EVERY_S, self.output.rotate)
+        self.output.watch(self._output_changed)
 
     def run(self) -> int:
         """Register and serve; the exit code."""
@@ -393,6 +396,10 @@ class Worker:
 
     # -- its log files
 
+    def _output_changed(self) -> None:
+        """From any thread, inside print."""
+        self.rt.post_to(self.params.node.address, OutputLost(*self.output.lost()))
+
     def _announce(self, name: str, retriable: bool) -> None:
         """From the executing thread: output from here on belongs to ``name``."""
         self.rt.title = name
@@ -440,6 +447,7 @@ def _set_process_name(name: str) -> None:
 
 def run_worker(params: WorkerParams) -> NoReturn:
     """The life of a worker process, from right after the fork to its exit."""
+    files = open_streams()
     logging.basicConfig(level=logging.WARNING, format="[mray] %(levelname)s %(name)s: %(message)s")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _on_sigterm)
@@ -452,10 +460,8 @@ def run_worker(params: WorkerParams) -> NoReturn:
         except OSError as error:
             log.warning("cannot work in %s: %s", cwd, error)
     set_path(params)
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     answer_stack_signals()
-    worker = Worker(params)
+    worker = Worker(params, files)
     current.runtime = worker.rt
     run_hook(params)
     gc.freeze()

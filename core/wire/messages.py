@@ -53,6 +53,7 @@ jobs        cli: SubmitJob / head: JobSubmitted; head -> node: StartJob; node ->
             cli: GetJobs / head: Jobs; cli: StopJob / head: Ack; head -> node: SignalJob
 packages    anyone: PutPackage / head: PackageState; node: GetPackage / head: PackagePiece
 logs        anyone: ListLogs / node: LogFiles; ReadLog / LogChunk; node -> driver: WorkerLines
+            worker: OutputLost (its disk is full … has room again)
             driver: DrainLogs / node: Ack (every line written so far has been sent)
 oom         anyone: GetOomState / node: OomState; node -> its drivers: MemoryNews
             process: HandlesPressure; node: MemoryPressure / process: PressureHandled
@@ -1451,6 +1452,15 @@ class SetWorkerTitle(Message, frozen=True, tag=124):
     retriable: bool = False
 
 
+class OutputLost(Message, frozen=True, tag=345):
+    """worker -> node: what tasks printed had no room on the log's disk, so much of it in all.
+    ``trouble``: why there is none now; "": there is room again."""
+
+    lines: int
+    size_bytes: int
+    trouble: str
+
+
 class GetOomState(Message, frozen=True, tag=175):
     """How is the node's memory, and whom would the monitor end?"""
 
@@ -1936,7 +1946,7 @@ AnyMessage = Union[  # noqa: UP007 (a type written with | would need 90 of them)
     PutPackage, PackageState, GetPackage, PackagePiece,
     SubmitJob, JobSubmitted, StartJob, JobExited, SignalJob, GetJobs, Jobs, StopJob, JobStarted,
     ListLogs, LogFiles, ReadLog, LogChunk, WorkerLines, DrainLogs,
-    GetNodes, Nodes, GetWorkers, Workers, SetWorkerTitle, GetOomState, OomState,
+    GetNodes, Nodes, GetWorkers, Workers, SetWorkerTitle, OutputLost, GetOomState, OomState,
     MemoryNews, HandlesPressure, MemoryPressure, PressureHandled, GetPeaks, Peaks,
     GetReferences, ReferenceViews, GetMemory, MemoryReport, FreeValues, CollectGarbage,
     TaskEvents, GetTaskEvents, TaskViews, GetRunning, Running, GetTasks, CountTasks, TaskCounts,

@@ -16,8 +16,9 @@ from typing import Final
 
 from mray.node.logs.follow import Follower
 from mray.node.logs.lines import LineCutter
+from mray.node.logs.missing import MissingOutput
 from mray.rpc.pump import Pump, Timer
-from mray.wire.messages import JobInfo, Message, Ping, WorkerLines
+from mray.wire.messages import JobInfo, Message, OutputLost, Ping, WorkerLines
 
 #: A first line is shown so soon after it was written: its name may come by another way just then.
 FIRST_S: Final = 0.02
@@ -87,6 +88,8 @@ class Tailer:
         self._changed: dict[str, None] = {}
         self._timer: Timer | None = None
         self._scanned_at = float("-inf")
+        self._missing = MissingOutput(self._say)
+        pump.on(OutputLost, self._missing.heard)
 
     # -- who is there
 
@@ -121,6 +124,7 @@ class Tailer:
 
     def remove_worker(self, process_id: bytes) -> None:
         """A worker has ended: the rest of its output goes out, an unfinished line too."""
+        self._missing.gone(process_id)
         for stream in self._workers.pop(process_id, ()):
             self._read(stream, whole=True)
             stream.follower.close()
@@ -140,6 +144,12 @@ class Tailer:
         gone = [p for p, pair in self._workers.items() if pair[0].job is job]
         for process_id in gone:
             del self._workers[process_id]
+
+    def _say(self, process_id: bytes, text: str) -> None:
+        """Show a line to the driver of a worker, as if the worker had printed it."""
+        pair = self._workers.get(process_id)
+        if pair is not None:
+            self._send_lines(pair[1], self.title_of(process_id), [text])
 
     # -- when something was written
 

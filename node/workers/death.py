@@ -138,7 +138,7 @@ def read_begun(path: str) -> Begun | None:
 class ProgressFile(msgspec.Struct, frozen=True):
     """The file in which a worker keeps the number of its last task; the node makes and removes it.
 
-    In memory, beside the sockets: what it says is wanted only while the node lives.
+    Beside the sockets, or the store: what it says is wanted only while the node lives.
     """
 
     path: str

@@ -7,11 +7,14 @@ objects and actors is told by whoever gets ``on_ended``.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import signal
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final
+
+import msgspec
 
 from mray.memory.kernel import OomKills
 from mray.node.workers.child import log_paths
@@ -53,6 +56,20 @@ class Process:
         self.err_path = ""
         #: Why it is ending, once it is meant to.
         self.intent: DeathCause | None = None
+
+    def make_progress(self) -> None:
+        """Make its progress file: in memory, where the session's disk is full."""
+        try:
+            self.progress.create()
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            self.progress.take()
+            place = os.path.dirname(self.params.node.store_path)
+            path = f"{place}/{os.path.basename(self.params.progress_path)}"
+            self.params = msgspec.structs.replace(self.params, progress_path=path)
+            self.progress = ProgressFile(path)
+            self.progress.create()
         self.kill_timer: Timer | None = None
 
 
@@ -105,8 +122,8 @@ class Processes:
             self._started(process, pid, why_not)
 
         try:
-            process.progress.create()
-            self._spawner.spawn(params, started)
+            process.make_progress()
+            self._spawner.spawn(process.params, started)
         except (OSError, ValueError) as error:
             text = f"it cannot be started: {error}"
             self._pump.call_soon(lambda: started(0, text))

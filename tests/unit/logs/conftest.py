@@ -19,6 +19,7 @@ class StillPump:
         self.now = 100.0
         self.timers: list[tuple[float, int, Timer]] = []
         self.numbers = itertools.count()
+        self.handlers: dict[type[Message], Callable[[bytes, Any], None]] = {}
         #: Requests that nobody has answered: (peer, on_reply).
         self.asked: list[tuple[bytes, Callable[[Message], None]]] = []
 
@@ -32,6 +33,9 @@ class StillPump:
 
     def after(self, delay_s: float, call: Callable[[], None]) -> Timer:
         return self.at(self.now + delay_s, call)
+
+    def on(self, kind: type[Message], handler: Callable[[bytes, Any], None]) -> None:
+        self.handlers[kind] = handler
 
     def request(
         self,
