@@ -76,6 +76,7 @@ class PlanExecutor:
         self.made_actor = False
         self.kick = None
         self.turn = None
+        self.printed = None  # Workers here have no log files.
         self.exiting = False
         self.results = Results(runtime)
         self.generators: Any = None
