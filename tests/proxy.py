@@ -8,6 +8,7 @@ traffic meets the same faults.
     delay_s        each piece is held so long, per direction
     deaf           {"up"}, {"down"} or both: read and thrown away (a one-way partition)
     flip_chance    of each piece, that one of its bits is turned over
+    damaged        the directions in which that happens
     bytes_per_s    how fast, per direction and connection; 0: as it comes
     refuse         new connections are closed at once
     cut()          all connections that stand are reset
@@ -57,6 +58,7 @@ class Proxy:
         self.delay_s = 0.0
         self.deaf: set[Direction] = set()
         self.flip_chance = 0.0
+        self.damaged: set[Direction] = {"up", "down"}
         self.bytes_per_s = 0
         self.refuse = False
         #: What happened so far.
@@ -161,7 +163,9 @@ class Proxy:
 
     def _damaged(self, pipe: _Pipe, piece: bytes) -> bytes:
         chance = self._random[id(pipe)]
-        if not self.flip_chance or chance.random() >= self.flip_chance:
+        if not self.flip_chance or pipe.direction not in self.damaged:
+            return piece
+        if chance.random() >= self.flip_chance:
             return piece
         self.flips += 1
         damaged = bytearray(piece)

@@ -4,14 +4,9 @@ Owns one ROUTER that listens and one ROUTER that dials, the wake-up descriptor, 
 not decode, does not retry, decides nothing.
 
 Two ROUTERs and not a DEALER a peer: a process with 200 actors would poll 200 sockets, and polling
-costs by the socket. A dialled peer gets its process id as routing id on our side
-(CONNECT_ROUTING_ID), which is unique because process ids are never used twice; we appear under
-ours on its listening side. Replies to a request go back on the connection it came in on.
-
-Over tcp every process but the head shows a key of its own, derived from the token and its process
-id. So a connection to the port of a dead process is refused by whoever has that port by now: a
-message never reaches another process than the one that was meant. The head, which others find by
-host and port alone, shows the key that all know.
+costs by the socket. A dialled peer gets a routing id on our side (CONNECT_ROUTING_ID), its process
+id first and another one each time that it is dialled again (dialled.py); we appear under ours on
+its listening side. Replies to a request go back on the connection it came in on.
 
 ROUTER_MANDATORY turns sending to an unknown peer into a visible False instead of silence. Queues
 are unbounded here: what may be in flight is bounded above, by pipelining and by pending calls.
@@ -20,26 +15,27 @@ are unbounded here: what may be in flight is bounded above, by pipelining and by
 from __future__ import annotations
 
 import errno
-import hashlib
 import hmac
 import os
 import socket
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import cast
+from functools import partial
+from typing import Any, cast
 
 import zmq
 from zmq.utils import z85
 
-from mray.ids import is_head
+from mray.rpc.dialled import NEVER
+from mray.rpc.dialler import HEARTBEAT_MS, LINGER_S, SILENT_MS, Dialler
 from mray.rpc.endpoints import is_ipv6, join_host_port, split_host_port
+from mray.rpc.keys import Keys
 from mray.wire.codec import MESSAGE_BYTES_MAX
 from mray.wire.messages import Address
 
+__all__ = ["IPC_PATH_BYTES_MAX", "LINGER_S", "Door", "Keys"]
+
 #: A unix socket path holds at most this many bytes (sun_path is 108 with its final zero).
 IPC_PATH_BYTES_MAX = 107
-#: How long close() waits for messages already queued to leave.
-LINGER_S = 1.0
 _ZAP_DOMAIN = "mray"
 # As plain numbers: combining and looking up enum members costs 3 us a message.
 _NOBLOCK = int(zmq.NOBLOCK)
@@ -47,61 +43,9 @@ _NOBLOCK_MORE = int(zmq.NOBLOCK | zmq.SNDMORE)
 _RCVMORE = int(zmq.RCVMORE)
 _EVENTS = int(zmq.EVENTS)
 _POLLIN = int(zmq.POLLIN)
-_RECEIVE_BATCH_MAX = 1000
-#: A tcp connection is given up, with what is under way on it, when the peer has been silent for so
-#: long: well after the head has declared its node dead, so that a shorter gap loses nothing.
-_SILENT_MS = 60_000
-_HEARTBEAT_MS = 5_000
 #: A process whose user code holds the interpreter answers no handshake meanwhile.
-_HANDSHAKE_MS = 30_000
+_HANDSHAKE_S = 30.0
 _GONE_MAX = 10_000
-
-
-@dataclass(frozen=True)
-class Keys:
-    """CURVE keys of a cluster, all derived from its token: whoever has the token has all ends."""
-
-    server_public: bytes
-    server_secret: bytes
-    client_public: bytes
-    client_secret: bytes
-    #: What the keys of single processes are derived from.
-    seed: bytes
-
-    @classmethod
-    def from_token(cls, token: str) -> Keys:
-        """Keys by HMAC-SHA256 of the token, as RFC 26's model of one shared client key."""
-        if not zmq.has("curve"):
-            raise RuntimeError("this libzmq has no CURVE; install pyzmq's own wheel")
-        seed = hmac.new(token.encode(), b"mray/curve/v1/process", hashlib.sha256).digest()
-        pairs = []
-        for side in ("server", "client"):
-            raw = hmac.new(token.encode(), f"mray/curve/v1/{side}".encode(), hashlib.sha256)
-            pairs.append(_pair(raw.digest()))
-        return cls(*pairs[0], *pairs[1], seed)
-
-    @classmethod
-    def from_parts(cls, parts: tuple[bytes, ...]) -> Keys | None:
-        """What ``parts()`` gave; None for ()."""
-        return cls(*parts) if parts else None
-
-    def parts(self) -> tuple[bytes, ...]:
-        """For another process of the cluster."""
-        return (
-            self.server_public, self.server_secret, self.client_public, self.client_secret,
-            self.seed,
-        )  # fmt: skip
-
-    def server(self, process_id: bytes) -> tuple[bytes, bytes]:
-        """Public and secret key under which a process listens."""
-        if is_head(process_id):
-            return self.server_public, self.server_secret
-        return _pair(hmac.new(self.seed, process_id, hashlib.sha256).digest())
-
-
-def _pair(raw: bytes) -> tuple[bytes, bytes]:
-    secret = z85.encode(raw)
-    return zmq.curve_public(secret), secret
 
 
 def _run(call: Callable[[], None]) -> None:
@@ -110,6 +54,11 @@ def _run(call: Callable[[], None]) -> None:
 
 class Door:
     """One process's way to all others. Not thread-safe, but for wake()."""
+
+    #: How messages are taken from a socket: as bytes of their own or as views of libzmq's, and how
+    #: many before the others get their turn.
+    _copies = True
+    _batch_max = 1000
 
     def __init__(
         self, process_id: bytes, keys: Keys | None = None, same_machine_ipc: bool = True
@@ -123,23 +72,22 @@ class Door:
         self._listening = self._router()
         self._dialling = self._router()
         self._zap: zmq.Socket[bytes] | None = None
-        #: Handshakes that tcp peers broke off since count_refusals(): they do not take our key.
-        self.refusals = 0
-        self._refusing: zmq.Socket[bytes] | None = None
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._awake = False
-        self._dialled: dict[bytes, str] = {}
-        #: Peers that dialled us, disjoint from _dialled: a pair of processes keeps to one
+        #: Peers that dialled us, disjoint from _lines: a pair of processes keeps to one
         #: connection, so that messages between them never overtake each other.
         self._callers: set[bytes] = set()
-        #: The last ones hung up on. Nobody dials them again: their processes are dead, and libzmq
-        #: aborts on a routing id whose former connection still has messages to get rid of.
+        #: The last ones hung up on. Nobody dials them again: their processes are dead.
         self._gone: dict[bytes, None] = {}
         #: Told of each process that dial() connects to by tcp.
         self.on_tcp: Callable[[bytes], object] = lambda process_id: None
+        #: Told of each process whose line stands again; what was under way at its end may be lost.
+        self.on_again: Callable[[bytes], None] = lambda process_id: None
         self._ipc_path = ""
         self._watched: dict[int, Callable[[], None]] = {}
         self._poller = zmq.Poller()
+        self._dialler = Dialler(self._context, self._dialling, self._poller, keys)
+        self._lines = self._dialler.lines
         self._poller.register(self._listening, zmq.POLLIN)
         self._poller.register(self._dialling, zmq.POLLIN)
         self._poller.register(self._wake_fd, zmq.POLLIN)
@@ -188,9 +136,9 @@ class Door:
         self._listening.set_string(zmq.ZAP_DOMAIN, _ZAP_DOMAIN)
         # Without it libzmq lets anyone in who knows the public key while no handler runs.
         self._listening.set(zmq.ZAP_ENFORCE_DOMAIN, 1)
-        self._listening.set(zmq.HANDSHAKE_IVL, _HANDSHAKE_MS)
-        self._listening.set(zmq.HEARTBEAT_IVL, _HEARTBEAT_MS)
-        self._listening.set(zmq.HEARTBEAT_TIMEOUT, _SILENT_MS)
+        self._listening.set(zmq.HANDSHAKE_IVL, int(_HANDSHAKE_S * 1000))
+        self._listening.set(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
+        self._listening.set(zmq.HEARTBEAT_TIMEOUT, SILENT_MS)
         self._listening.set(zmq.IPV6, int(is_ipv6(host)))
         self._listening.bind(f"tcp://{join_host_port(host, port or '*')}")
         endpoint = cast(bytes, self._listening.get(zmq.LAST_ENDPOINT)).rstrip(b"\0").decode()
@@ -230,16 +178,26 @@ class Door:
         on is not dialled: send() will say that it is gone.
         """
         process_id = address.process_id
-        if process_id in self._dialled or process_id in self._callers or process_id in self._gone:
+        if self.knows(process_id) or process_id in self._gone:
             return
         endpoint = self._endpoint(address, own_node_id)
-        self._connect(process_id, endpoint, self.process_id)
+        self._dialler.dial(process_id, endpoint, self.process_id)
         if endpoint.startswith("tcp:"):
             self.on_tcp(process_id)
 
+    def redial(self, process_id: bytes, tcp: str) -> None:
+        """A process that we dialled, or that calls us, listens at ``tcp`` ("host:port") now."""
+        endpoint = f"tcp://{tcp}"
+        if process_id in self._lines:
+            self._dialler.redial(process_id, endpoint)
+        else:
+            self._callers.discard(process_id)
+            self._dialler.dial(process_id, endpoint, self.process_id)
+        self.on_tcp(process_id)
+
     def dialled_by_tcp(self) -> list[bytes]:
         """The processes that dial() has connected to by tcp."""
-        return [peer for peer, endpoint in self._dialled.items() if endpoint.startswith("tcp:")]
+        return [line.process_id for line in self._lines if line.is_tcp]
 
     def _endpoint(self, address: Address, own_node_id: bytes) -> str:
         if self._by_ipc(address, own_node_id):
@@ -279,37 +237,7 @@ class Door:
         would ignore a second connection of the same name.
         """
         common = self._keys.server_public if self._keys is not None else b""
-        self._connect(process_id, endpoint, process_id, common)
-
-    def _connect(
-        self, process_id: bytes, endpoint: str, own_name: bytes, server_key: bytes = b""
-    ) -> None:
-        if endpoint.startswith("tcp://"):
-            if self._keys is None:
-                raise ValueError(f"{endpoint} needs the cluster token")
-            host, _ = split_host_port(endpoint.removeprefix("tcp://"))
-            server_key = server_key or self._keys.server(process_id)[0]
-            self._dialling.set(zmq.CURVE_SERVERKEY, server_key)
-            self._dialling.set(zmq.CURVE_PUBLICKEY, self._keys.client_public)
-            self._dialling.set(zmq.CURVE_SECRETKEY, self._keys.client_secret)
-            self._dialling.set(zmq.HEARTBEAT_IVL, _HEARTBEAT_MS)
-            self._dialling.set(zmq.HEARTBEAT_TIMEOUT, _SILENT_MS)
-            self._dialling.set(zmq.IPV6, int(is_ipv6(host)))
-        else:
-            self._dialling.set(zmq.CURVE_SERVER, 0)  # back to no security mechanism
-            self._dialling.set(zmq.HEARTBEAT_IVL, 0)
-        self._dialling.set(zmq.ROUTING_ID, own_name)
-        self._dialling.set(zmq.CONNECT_ROUTING_ID, process_id)
-        self._dialling.connect(endpoint)
-        self._dialled[process_id] = endpoint
-
-    def count_refusals(self) -> None:
-        """Count in ``refusals``: libzmq tries again for ever and tells nobody. Idempotent."""
-        if self._refusing is None:
-            self._refusing = self._dialling.get_monitor_socket(
-                zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_AUTH
-            )
-            self._poller.register(self._refusing, zmq.POLLIN)
+        self._dialler.dial(process_id, endpoint, process_id, common)
 
     def hang_up(self, process_id: bytes) -> None:
         """Drop the connection to a dead peer and what is queued for it, for good."""
@@ -317,30 +245,44 @@ class Door:
         self._gone[process_id] = None
         if len(self._gone) > _GONE_MAX:
             del self._gone[next(iter(self._gone))]
-        endpoint = self._dialled.pop(process_id, None)
-        if endpoint is not None:
-            self._dialling.disconnect(endpoint)
+        self._dialler.hang_up(process_id)
+
+    @property
+    def refusals(self) -> int:
+        """Handshakes that dialled peers broke off over tcp: they do not take our key."""
+        return self._dialler.refusals
 
     def peers(self) -> list[bytes]:
         """The process ids of all connections."""
-        return [*self._dialled, *self._callers]
+        return [*(line.process_id for line in self._lines), *self._callers]
 
     def use_keys(self, keys: Keys) -> None:
         """Set the keys, of a door that was made without; before the first tcp connection."""
-        self._keys = keys
+        self._keys = self._dialler.keys = keys
 
     def knows(self, process_id: bytes) -> bool:
         """Whether there is a connection to the process (it may be away for the moment)."""
-        return process_id in self._dialled or process_id in self._callers
+        return process_id in self._lines or process_id in self._callers
 
     # -- sending and receiving
 
-    def send(self, process_id: bytes, data: bytes) -> bool:
-        """Send to a process we dialled or that dialled us. False: it is gone or was never there."""
-        router = self._dialling if process_id in self._dialled else self._listening
+    def send(
+        self, process_id: bytes, data: bytes | bytearray | memoryview, copy: bool = True
+    ) -> bool:
+        """Send to a process we dialled or that dialled us. False: it is gone or was never there.
+
+        Without ``copy``, what is sent must not change any more."""
+        line = self._lines.get(process_id)
+        if line is None:
+            router, name = self._listening, process_id
+        elif line.waiting is None:
+            router, name = self._dialling, line.name
+        else:
+            line.waiting.append((data, copy))
+            return True
         try:
-            router.send(process_id, _NOBLOCK_MORE)
-            router.send(data, _NOBLOCK)
+            router.send(name, _NOBLOCK_MORE)
+            router.send(data, _NOBLOCK, copy)
         except zmq.ZMQError as error:
             if error.errno in (zmq.EHOSTUNREACH, zmq.EAGAIN):
                 self._callers.discard(process_id)
@@ -356,12 +298,14 @@ class Door:
         self,
         timeout_s: float | None,
         run: Callable[[Callable[[], None]], None] = _run,
-    ) -> Iterator[tuple[bytes, bytes]]:
+    ) -> Iterator[tuple[bytes, Any]]:
         """Wait for messages, a wake-up, a watched descriptor or the time; yield (sender, data).
 
         What watches a descriptor is called by way of ``run``. A message that is not one frame is
         yielded as empty data: its sender speaks no mray.
         """
+        if self._lines.next_due != NEVER:
+            timeout_s = self._dialler.dial_due(timeout_s)
         timeout_ms = None if timeout_s is None else max(0, int(timeout_s * 1000 + 0.999))
         for ready, _ in self._poller.poll(timeout_ms):
             if ready is self._listening or ready is self._dialling:
@@ -370,45 +314,50 @@ class Door:
                 self._drain_wake()
             elif ready is self._zap:
                 self._answer_zap()
-            elif ready is self._refusing:
-                self._refusing.recv_multipart()
-                self.refusals += 1
+            elif ready is self._dialler.ends:
+                for process_id in self._dialler.hear_ends():
+                    run(partial(self.on_again, process_id))
             else:
                 # One called before it in this round may have stopped the watch.
                 call = self._watched.get(ready)
                 if call is not None:
                     run(call)
 
-    def _receive(self, router: zmq.Socket[bytes]) -> Iterator[tuple[bytes, bytes]]:
-        listening = router is self._listening
-        for received in range(_RECEIVE_BATCH_MAX):
+    def _receive(self, router: zmq.Socket[bytes]) -> Iterator[tuple[bytes, Any]]:
+        listening, copies = router is self._listening, self._copies
+        for received in range(self._batch_max):
             # Asking is four times cheaper than recv's exception.
             if received and not router.getsockopt(_EVENTS) & _POLLIN:  # type: ignore[operator]
                 return
             try:
-                sender = router.recv(_NOBLOCK)
+                name = router.recv(_NOBLOCK)
             except zmq.Again:
                 return
             except zmq.ZMQError as error:
                 if error.errno == zmq.EHOSTUNREACH:
                     continue
                 raise
+            # None: of a line that was given up, as if it had been lost with it.
+            sender = name if listening else self._lines.names.get(name)
             if not router.getsockopt(_RCVMORE):
-                yield sender, b""
+                if sender is not None:
+                    yield sender, b""
                 continue
-            if (
-                listening
-                and sender not in self._callers
-                and sender not in self._dialled
-                and sender not in self._gone
-            ):
-                self._callers.add(sender)
-            data = router.recv(_NOBLOCK)
+            data: Any = router.recv(_NOBLOCK, copies)
             extra = False
             while router.getsockopt(_RCVMORE):
                 router.recv(_NOBLOCK)
                 extra = True
-            yield sender, b"" if extra else data
+            if sender is None:
+                continue
+            if (
+                listening
+                and sender not in self._callers
+                and sender not in self._lines
+                and sender not in self._gone
+            ):
+                self._callers.add(sender)
+            yield sender, b"" if extra else data if copies else data.buffer
 
     # -- waking and watching
 
@@ -462,9 +411,8 @@ class Door:
 
     def close(self) -> None:
         """Send what is queued (for LINGER_S at most), close all sockets, remove the socket file."""
-        if self._refusing is not None:
-            self._dialling.disable_monitor()
-        for each in (self._listening, self._dialling, self._zap, self._refusing):
+        self._dialler.close()
+        for each in (self._listening, self._zap):
             if each is not None:
                 each.close()
         self._context.term()

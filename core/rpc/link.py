@@ -202,6 +202,10 @@ class Link:
             self._peer_stream, self._received,
         )  # fmt: skip
 
+    def again(self) -> list[bytes]:
+        """The connection broke and stands again: asks what of either side was lost with it."""
+        return [self._frame(_GAP, 0), self._frame(_PROBE, self._next - 1)]
+
     def deadline(self) -> float | None:
         """When tick() has something to do."""
         times = [at for at in (self._ack_at, self._probe_at) if at is not None]

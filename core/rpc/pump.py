@@ -103,6 +103,7 @@ class Pump:
         self._link_timers: dict[bytes, tuple[float, Timer]] = {}
         if linked:
             door.on_tcp = self._new_link
+            door.on_again = self._again
             for process_id in door.dialled_by_tcp():
                 self._new_link(process_id)
 
@@ -213,6 +214,13 @@ class Pump:
             self._guard(lambda: self.on_reset(sender))
         for payload in received.payloads:
             self._dispatch_one(sender, payload)
+
+    def _again(self, process_id: bytes) -> None:
+        """The connection to a peer has broken, and stands again."""
+        link = self._links.get(process_id)
+        if link is not None:
+            for frame in link.again():
+                self.door.send(process_id, frame)
 
     def _arm_link(self, process_id: bytes, link: Link) -> None:
         due = link.deadline()

@@ -1,7 +1,8 @@
 """F18, F20: connections that are cut, delayed or damaged, between two processes and to a cluster.
 
 ZeroMQ promises no delivery, so messages may be lost with their connection. None may be damaged,
-doubled or overtaken, and none may reach a process that was not meant.
+doubled or overtaken, and none may reach a process that was not meant. Between pumps, whose links
+send again what was lost, and in a cluster, none may be missing either.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import zmq
 
 from mray.ids import new_process_id
 from mray.rpc.door import Door, Keys
-from mray.wire.messages import Address
+from mray.rpc.pump import Pump
+from mray.wire.messages import Ack, Address
 
 from ..proxy import Proxy
 from ..waiting import eventually
@@ -100,7 +102,12 @@ def test_damaged_bytes_never_become_a_message_and_harm_nobody_else(
     try:
         other.dial(Address(server.process_id, b"elsewhere", tcp=proxy.address), b"here")
         other.send(server.process_id, b"whole")
-        eventually(lambda: [data for who, data in server.poll(0.01) if who == other.process_id])
+        eventually(
+            lambda: (
+                list(other.poll(0.0))
+                or [data for who, data in server.poll(0.01) if who == other.process_id]
+            )
+        )
     finally:
         other.close()
 
@@ -141,3 +148,43 @@ def test_a_line_that_is_deaf_one_way_delivers_what_waited_when_it_hears_again(
     proxy.cut()
     came = exchange((server, client, proxy), 0, lambda number: None, lambda c: 99 in c)
     assert came == list(range(100))
+
+
+# -- damaged bytes, and nothing is lost: pumps have links
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_bytes_damaged_either_way_lose_double_and_reorder_nothing(
+    pair: Callable[[int], Pair], seed: int
+) -> None:
+    server, client, proxy = pair(seed)
+    there, back = Pump(server), Pump(client)
+    came: dict[Pump, list[int]] = {there: [], back: []}
+    for pump in (there, back):
+        pump.on(Ack, lambda sender, message, pump=pump: came[pump].append(message.rid))
+    sent = {there: 0, back: 0}
+
+    def turn() -> None:
+        for pump in (there, back):
+            pump.run_once(0.001)
+
+    def say(pump: Pump, peer: bytes, count: int) -> None:
+        for _ in range(count):
+            pump.send(peer, Ack(sent[pump]))
+            sent[pump] += 1
+
+    say(back, server.process_id, 1)
+    eventually(lambda: turn() or server.knows(client.process_id))
+    for flips in range(1, 7):
+        proxy.flip_chance = 0.2
+        while proxy.flips < flips:
+            say(there, client.process_id, 20)
+            say(back, server.process_id, 20)
+            turn()
+        proxy.flip_chance = 0.0
+        eventually(
+            lambda: turn() or (len(came[there]) >= sent[back] and len(came[back]) >= sent[there]),
+            20,
+            "all of it",
+        )
+    assert came == {there: list(range(sent[back])), back: list(range(sent[there]))}

@@ -301,7 +301,6 @@ def test_without_an_authenticator_nobody_gets_in() -> None:
         zap.close()
         server._zap = None
         client._dialling.set(zmq.LINGER, 0)
-        client.count_refusals()
         client.dial(Address(server.process_id, b"o", tcp=f"127.0.0.1:{port}"), b"n")
         client.send(server.process_id, encode(Ping(1)))
 
@@ -337,7 +336,8 @@ def test_sockets_are_made_in_one_place() -> None:
                     if node.func.attr == "socket" and "zmq." in call:
                         makers.append((path.relative_to(ROOT).as_posix(), call))
     assert set(makers) == {
-        ("core/rpc/door.py", "self._context.socket(zmq.ROUTER)")  # of a Door, or the authenticator
+        ("core/rpc/door.py", "self._context.socket(zmq.ROUTER)"),  # of a Door; the authenticator
+        ("core/rpc/dialler.py", "self._context.socket(zmq.PAIR)"),  # within the process: a monitor
     }
 
 

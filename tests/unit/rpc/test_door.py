@@ -80,7 +80,7 @@ def test_a_pair_of_processes_keeps_to_one_connection(make_door: MakeDoor, ipc: L
     client.send(server.process_id, b"0")
     receive(server)
     server.dial(theirs, NODE)  # knows the client already: dials nothing
-    assert server._dialled == {}
+    assert list(server._lines) == []
     for number in range(100):
         assert server.send(client.process_id, b"%d" % number)
     assert [data for _, data in receive(client, 100)] == [b"%d" % n for n in range(100)]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import threading
+from collections.abc import Callable
 
 import pytest
 import zmq
@@ -11,6 +13,8 @@ from zmq.utils.monitor import recv_monitor_message
 from mray.ids import new_head_id, new_process_id
 from mray.rpc.door import Door, Keys
 from mray.wire.messages import Address
+from tests.proxy import Direction, Proxy
+from tests.waiting import eventually
 
 from .doors import NODE, Listen, MakeDoor, deliver, listen_tcp
 
@@ -159,7 +163,7 @@ def test_another_node_of_this_machine_is_dialled_by_its_socket_unless_told_not_t
     try:
         for client, kind in ((near, "ipc"), (far, "tcp")):
             client.dial(both, NODE)
-            assert client._dialled[server.process_id].startswith(kind)
+            assert client.dialled_by_tcp() == ([server.process_id] if kind == "tcp" else [])
             client.send(server.process_id, b"hello")
             assert deliver(server, client) == [(client.process_id, b"hello")]
     finally:
@@ -189,3 +193,125 @@ def test_a_port_in_use_is_an_error(make_door: MakeDoor) -> None:
         taken.listen()
         with pytest.raises(zmq.ZMQError, match="in use"):
             make_door(Keys.from_token("t")).listen_tcp("127.0.0.1", taken.getsockname()[1])
+
+
+# -- lines that end
+
+
+def turn(client: Door, server: Door, until: Callable[[], bool], what: str) -> list[bytes]:
+    """Turn both; what came at the server."""
+    came: list[bytes] = []
+
+    def turned() -> bool:
+        list(client.poll(0.005))
+        came.extend(data for _, data in server.poll(0.005))
+        return until()
+
+    eventually(turned, 10.0, what)
+    return came
+
+
+@pytest.mark.parametrize("direction", ["up", "down"])
+def test_a_line_that_a_damaged_byte_has_ended_is_dialled_again_under_another_name(
+    make_door: MakeDoor, direction: Direction
+) -> None:
+    keys = Keys.from_token("secret")
+    server, client = make_door(keys), make_door(keys)
+    with Proxy(("127.0.0.1", server.listen_tcp("127.0.0.1", 0))) as proxy:
+        again: list[bytes] = []
+        client.on_again = again.append
+        client.dial(Address(server.process_id, b"other", tcp=proxy.address), NODE)
+        (line,) = client._lines
+        for number in range(5):
+            client.send(server.process_id, b"there %d" % number)
+            assert deliver(server, client) == [(client.process_id, b"there %d" % number)]
+            proxy.damaged, proxy.flip_chance = {direction}, 1.0
+            ends = client, server
+            sender, receiver = ends if direction == "up" else ends[::-1]
+            sender.send(receiver.process_id, bytes(3000))
+            turn(client, server, lambda n=number: len(again) > n or not line.name, "an end")  # type: ignore[misc]
+            proxy.flip_chance = 0.0
+            turn(client, server, lambda n=number: len(again) > n, "another line")  # type: ignore[misc]
+            assert line.name.startswith(server.process_id)
+            assert len(line.name) > len(server.process_id)
+            client.send(server.process_id, b"again")
+            assert (client.process_id, b"again") in deliver(server, client)
+            server.send(client.process_id, b"back")
+            assert deliver(client, server) == [(server.process_id, b"back")]
+        assert set(again) == {server.process_id}
+        assert client.peers() == [server.process_id]
+
+
+def test_who_has_the_port_of_the_dead_keeps_its_line_when_they_are_hung_up_on(
+    make_door: MakeDoor,
+) -> None:
+    keys = Keys.from_token("secret")
+    server, client = make_door(keys), make_door(keys)
+    address, dead = listen_tcp(server), new_process_id()
+    client.dial(address, NODE)
+    client.send(server.process_id, b"hello")
+    assert deliver(server, client) == [(client.process_id, b"hello")]
+    client.dial(Address(dead, b"other node", tcp=address.tcp), NODE)
+    turn(client, server, lambda: client.refusals > 0, "a refusal")
+    client.hang_up(dead)
+    client.send(server.process_id, b"still here")
+    assert deliver(server, client) == [(client.process_id, b"still here")]
+    assert not client.send(dead, b"x")
+
+
+def test_who_is_refused_tries_again_and_gets_in_once_it_may(
+    make_door: MakeDoor,
+) -> None:
+    keys = Keys.from_token("secret")
+    stranger, server, client = (
+        make_door(Keys.from_token("another")),
+        make_door(keys),
+        make_door(keys),
+    )
+    with Proxy(("127.0.0.1", stranger.listen_tcp("127.0.0.1", 0))) as proxy:
+        client.dial(Address(server.process_id, b"other", tcp=proxy.address), NODE)
+        client.send(server.process_id, b"from the beginning")
+        (line,) = client._lines
+        turn(client, stranger, lambda: line.refusals >= 3, "refusals")
+        assert client.refusals >= 3
+        proxy.target = ("127.0.0.1", server.listen_tcp("127.0.0.1", 0))
+        assert deliver(server, client) == [(client.process_id, b"from the beginning")]
+
+
+def test_a_process_that_has_moved_is_dialled_where_it_is(make_door: MakeDoor, ipc: Listen) -> None:
+    keys = Keys.from_token("secret")
+    for kind in (ipc, listen_tcp):
+        former, client = make_door(keys), make_door(keys)
+        client.dial(kind(former), NODE)
+        client.send(former.process_id, b"0")
+        assert deliver(former, client) == [(client.process_id, b"0")]
+        now = Door(former.process_id, keys)
+        try:
+            client.redial(former.process_id, listen_tcp(now).tcp)
+            client.send(now.process_id, b"1")
+            assert deliver(now, client) == [(client.process_id, b"1")]
+            assert client.dialled_by_tcp() == [now.process_id]
+        finally:
+            now.close()
+
+
+def test_a_process_that_called_can_be_dialled_where_it_is_by_now(make_door: MakeDoor) -> None:
+    keys = Keys.from_token("secret")
+    caller, door = make_door(keys), make_door(keys)
+    caller.dial(listen_tcp(door), NODE)
+    caller.send(door.process_id, b"0")
+    assert deliver(door, caller) == [(caller.process_id, b"0")]
+    door.redial(caller.process_id, listen_tcp(caller).tcp)
+    door.send(caller.process_id, b"1")
+    assert deliver(caller, door) == [(door.process_id, b"1")]
+
+
+def test_what_waits_for_a_line_leaves_when_the_door_is_closed(make_door: MakeDoor) -> None:
+    keys = Keys.from_token("secret")
+    server, client = make_door(keys), Door(new_process_id(), keys)
+    client.dial(listen_tcp(server), NODE)
+    client.send(server.process_id, b"last words")
+    closing = threading.Thread(target=client.close)
+    closing.start()
+    assert deliver(server) == [(client.process_id, b"last words")]
+    closing.join()
