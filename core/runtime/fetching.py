@@ -93,27 +93,41 @@ class FetchingPart:
     ) -> tuple[list[ObjectRef[Any]], list[ObjectRef[Any]]]:
         """As ObjectsPart.wait, of values on this node."""
         is_here, objects = self.is_here, self.rt.objects
-        # Loops that wait for one after the other pass here with all that are left.
-        found = objects.first_ready(refs, num_returns)
-        if len(found[0]) == num_returns and all(is_here(ref._entry) for ref in found[0]):
-            return found
-        pending = self._away(refs)
-        missing = num_returns - (len(refs) - len(pending))
-        if missing > 0:
-            at_once = timeout_s is not None and timeout_s <= 0
-            waiter = FetchWaiter(len(pending) + 1 if at_once else missing, self)
-            if at_once:
-                self.rt.post(lambda: objects.begin_wait(waiter, pending))
-            else:
-                objects.block(waiter, pending, timeout_s)
-            self.rt.post(lambda: self._end_wait(waiter, pending))
-        found = objects.first_ready(refs, num_returns)
-        if all(is_here(ref._entry) for ref in found[0]):
-            return found
-        away = set(self._away(refs))
+        deadline = None if timeout_s is None else monotonic() + timeout_s
+        left, pending = refs, None
+        while True:
+            # Loops that wait for one after the other pass here with all that are left.
+            found = objects.first_ready(refs, num_returns)
+            if len(found[0]) == num_returns and all(is_here(ref._entry) for ref in found[0]):
+                return found
+            if pending is not None:
+                # What has been here counts, also when there are too many to remember.
+                still = set(pending)
+                left = [ref for ref in left if ref._entry in still]
+                if deadline is not None:
+                    timeout_s = deadline - monotonic()
+            over = pending is not None and timeout_s is not None and timeout_s <= 0
+            pending = self._away(left)
+            missing = num_returns - (len(refs) - len(pending))
+            if missing <= 0 or over:
+                break
+            self._wait_once(pending, missing, timeout_s)
+            # A value that was lost on its way is waited for again: it is being made once more.
+        away = set(pending)
         ready = [ref for ref in refs if ref._entry not in away][:num_returns]
         chosen = set(ready)
         return ready, [ref for ref in refs if ref not in chosen]
+
+    def _wait_once(self, pending: list[Entry], missing: int, timeout_s: float | None) -> None:
+        """Until ``missing`` of these were told to have come, or cannot be had."""
+        objects = self.rt.objects
+        at_once = timeout_s is not None and timeout_s <= 0
+        waiter = FetchWaiter(len(pending) + 1 if at_once else missing, self)
+        if at_once:
+            self.rt.post(lambda: objects.begin_wait(waiter, pending))
+        else:
+            objects.block(waiter, pending, timeout_s)
+        self.rt.post(lambda: self._end_wait(waiter, pending))
 
     def _away(self, refs: list[ObjectRef[Any]]) -> list[Entry]:
         """``is_here`` is not true of these; without a call for each."""

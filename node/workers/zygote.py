@@ -15,6 +15,7 @@ it first ends what descends from the daemon and would otherwise be nobody's.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import signal
@@ -79,7 +80,7 @@ def _serve(sock: socket.socket) -> int | None:
         try:
             between = os.fork()
         except OSError as error:
-            sock.send(ANSWER.pack(number, 0) + _words(error))
+            _answer(sock, ANSWER.pack(number, 0) + _words(error))
         else:
             if between == 0 and _is_worker(sock, number):
                 return descriptors[0]
@@ -92,12 +93,19 @@ def _is_worker(sock: socket.socket, number: int) -> bool:
     try:
         pid = os.fork()
     except OSError as error:
-        sock.send(ANSWER.pack(number, 0) + _words(error))
+        _answer(sock, ANSWER.pack(number, 0) + _words(error))
         os._exit(0)
     if pid:
-        sock.send(ANSWER.pack(number, pid))
+        _answer(sock, ANSWER.pack(number, pid))
         os._exit(0)
     return True
+
+
+def _answer(sock: socket.socket, packet: bytes) -> None:
+    """To a daemon that may have died: the zygote's next read tells that, and what was forked since
+    ends with all else that the daemon had."""
+    with contextlib.suppress(ConnectionError):
+        sock.send(packet)
 
 
 def _words(error: OSError) -> bytes:
