@@ -84,15 +84,21 @@ def check_order(calls: list[Call]) -> None:
 def check_incarnations(calls: list[Call]) -> None:
     """The lives of one actor, from birth to last line, do not overlap."""
     lives: dict[str, list[tuple[int, int, int]]] = defaultdict(list)
+    overlaps = []
     for call in calls:
         spans = lives[call.actor]
         if not spans or spans[-1][0] != call.pid:
-            assert all(pid != call.pid for pid, _, _ in spans), (
-                f"{call.actor}: pid {call.pid} acted again after pid {spans[-1][0]} had begun"
-            )
-            spans.append((call.pid, call.at_ns, call.at_ns))
+            if any(pid == call.pid for pid, _, _ in spans):
+                late_ms = (call.at_ns - spans[-1][1]) / 1e6
+                overlaps.append(
+                    f"{call.actor}: pid {call.pid} did {call.what} {call.number} {late_ms:.0f} ms "
+                    f"after pid {spans[-1][0]} had begun"
+                )
+            else:
+                spans.append((call.pid, call.at_ns, call.at_ns))
         else:
             spans[-1] = (call.pid, spans[-1][1], call.at_ns)
+    assert not overlaps, "\n".join(overlaps[:10])
 
 
 def check_work(path: Path, acknowledged: set[tuple[str, int, int]]) -> None:

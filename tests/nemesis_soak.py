@@ -108,6 +108,7 @@ class _Machine:
         while not self._over.wait(0.2):
             if self.node.is_cut_off or self._runs():
                 continue
+            self._history.add("has ended", machine=self.node.ip)
             try:
                 self.node.start(f"--address={self._cluster.address}", *_HURT)
                 self._history.add("started again", machine=self.node.ip)
@@ -146,6 +147,8 @@ class Soak:
         self._acknowledged: set[tuple[str, int, int]] = set()
         #: What went wrong first in each driver, and the state of everything then.
         self.dumps: dict[str, str] = {}
+        self._one_dump = threading.Lock()
+        self._dumping: list[threading.Thread] = []
 
     def _driver(self, machine: NetNode) -> Driver:
         driver = machine.driver()
@@ -182,6 +185,8 @@ class Soak:
             nemesis.heal()
             for machine in self._machines:
                 machine.end()
+            for thread in self._dumping:
+                thread.join()
         return report
 
     def _on_all(self, program: str) -> None:
@@ -250,7 +255,15 @@ class Soak:
             )
         if wrong and name not in self.dumps:
             self.history.add("trouble", driver=name, error=wrong[0].splitlines()[-1])
-            self.dumps[name] = "\n".join([name, *wrong, dump_of(self._cluster)])
+            self.dumps[name] = "\n".join([name, *wrong])
+            # Beside the load: it takes seconds, and faults are measured meanwhile.
+            thread = threading.Thread(target=self._dump, args=(name,), name="dump")
+            self._dumping.append(thread)
+            thread.start()
+
+    def _dump(self, name: str) -> None:
+        with self._one_dump:
+            self.dumps[name] += f"\n{dump_of(self._cluster)}"
 
     def _restart_head(self) -> None:
         first = self._cluster.nodes[0]
