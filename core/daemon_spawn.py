@@ -26,8 +26,16 @@ _LOG_NAMES: Final = {"head": "gcs_server", "node": "raylet"}
 _SECRET_VARIABLES: Final = ("RAY_AUTH_TOKEN", "MRAY_AUTH_TOKEN")
 _TAIL_BYTES: Final = 2000
 
-#: Popen complains about a child that is dropped before its end; detached daemons outlive us.
-_dropped: list[subprocess.Popen[bytes]] = []
+
+class _Process(subprocess.Popen[bytes]):
+    """A child that may outlive us: nobody complains at our end that it runs still."""
+
+    def __del__(self) -> None:
+        return
+
+
+#: Those that were not waited for.
+_dropped: list[_Process] = []
 
 
 class StartError(RuntimeError):
@@ -47,7 +55,7 @@ class Spawned:
     """A daemon that was spawned, and the pipe its answer comes by."""
 
     def __init__(
-        self, kind: DaemonKind, process: subprocess.Popen[bytes], answer_fd: int, log_path: str
+        self, kind: DaemonKind, process: _Process, answer_fd: int, log_path: str
     ) -> None:
         self.kind: DaemonKind = kind
         self.pid = process.pid
@@ -133,7 +141,7 @@ def spawn(kind: DaemonKind, params: DaemonParams, session: Session) -> Spawned:
     environ = {k: v for k, v in os.environ.items() if k.upper() not in _SECRET_VARIABLES}
     environ[SESSION_VARIABLE] = session.path
     try:
-        process = subprocess.Popen(
+        process = _Process(
             # -P: a module called random.py in the user's directory is none of the daemon's.
             [sys.executable, "-P", "-m", "mray.node", kind],
             stdin=params_read,
