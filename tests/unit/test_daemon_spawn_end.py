@@ -6,9 +6,13 @@ import subprocess
 import sys
 
 PROGRAM = """
+import subprocess
+
 from mray import daemon_spawn
 
-process = daemon_spawn._Process(["sleep", "1000"])
+quiet = subprocess.DEVNULL
+
+process = daemon_spawn._Process(["sleep", "1000"], stdout=quiet, stderr=quiet)
 daemon_spawn._dropped.append(process)
 print(process.pid)
 """
