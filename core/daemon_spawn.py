@@ -51,6 +51,10 @@ class StartError(RuntimeError):
         self.log_path = log_path
 
 
+class StartRefused(StartError, ValueError):
+    """What a daemon was given cannot be: more GPUs or memory than there are, say."""
+
+
 class Spawned:
     """A daemon that was spawned, and the pipe its answer comes by."""
 
@@ -112,7 +116,8 @@ class Spawned:
         return self._error("TimeoutError", f"not ready within {timeout_s:g} s{self._tail()}")
 
     def _error(self, kind: str, text: str) -> StartError:
-        return StartError(self.kind, kind, text, self.log_path)
+        made = StartRefused if kind == "ValueError" else StartError
+        return made(self.kind, kind, text, self.log_path)
 
     def _tail(self) -> str:
         """The end of what it wrote to standard error."""

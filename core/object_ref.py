@@ -27,12 +27,22 @@ T = TypeVar("T")
 
 
 class ObjectRef(Generic[T]):
-    """A reference to an object that a task makes or ``put`` stored. Awaitable."""
+    """A reference to an object that a task makes or ``put`` stored. Awaitable.
+
+    ``ObjectRef(binary)`` is ``ObjectRef.from_binary(binary)``.
+    """
 
     __slots__ = ("__weakref__", "_entry")
 
-    def __init__(self, entry: Entry) -> None:
-        self._entry = entry
+    def __init__(self, entry: Entry | bytes) -> None:
+        self._entry: Entry = entry  # type: ignore[assignment]
+        # Users give bytes. Looking at the type would cost each birth more than this does.
+        try:
+            entry.home  # type: ignore[union-attr]  # noqa: B018
+        except AttributeError:
+            from mray.stray_refs import fill
+
+            fill(self, entry)
 
     def __del__(self) -> None:
         entry = self._entry

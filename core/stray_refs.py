@@ -33,6 +33,14 @@ class _Nowhere:
 _NOWHERE = _Nowhere()
 
 
+def fill(ref: ObjectRef[Any], object_id: object) -> None:
+    """Make a fresh reference one with these bytes. Raises as ``ref_of``."""
+    nobody = ref._entry = Entry(b"", None, _NOWHERE, 1)  # Its end has to be no trouble.
+    known = ref_of(object_id)  # type: ignore[arg-type]  # It looks.
+    # That one is counted, and this one takes its place.
+    ref._entry, known._entry = known._entry, nobody
+
+
 def ref_of(object_id: bytes) -> ObjectRef[Any]:
     """The reference with these bytes. TypeError for what is no bytes, ValueError for a length that
     is not 28."""

@@ -18,7 +18,7 @@ from mray.config import OBJECT_STORE_MEMORY_MIN_BYTES, Config
 from mray.memory.groups import groups_of, read_file
 from mray.memory.usage import read_memory
 from mray.resources import Resources, to_fixed
-from mray.units import MIB, format_bytes
+from mray.units import MIB, format_bytes, format_count
 
 #: The share of a free /dev/shm that a store may take: others use it too.
 _SHM_SHARE: Final = 0.95
@@ -38,6 +38,8 @@ class Machine:
     gpu_count: int
     #: Where memory_total_bytes stands.
     memory_source: str = "/proc/meminfo"
+    #: CUDA_VISIBLE_DEVICES, None where it is not set.
+    gpus_visible: str | None = None
 
 
 def look(
@@ -60,6 +62,7 @@ def look(
         shm_free_bytes=space.f_bavail * space.f_frsize,
         gpu_count=_gpu_count(environ),
         memory_source=memory.source,
+        gpus_visible=environ.get("CUDA_VISIBLE_DEVICES"),
     )
 
 
@@ -103,7 +106,16 @@ def node_resources(
     ip: str,
     is_head: bool,
 ) -> Resources:
-    """The node's resources in fixed point: what the user named, and what was found for the rest."""
+    """The node's resources in fixed point: what the user named, and what was found for the rest.
+
+    ValueError for more GPUs than CUDA_VISIBLE_DEVICES names, where it is set.
+    """
+    if machine.gpus_visible is not None and asked.get("GPU", 0) > machine.gpu_count:
+        raise ValueError(
+            f"num_gpus={asked['GPU']:g}, but CUDA_VISIBLE_DEVICES={machine.gpus_visible!r} names "
+            f"{format_count(machine.gpu_count, 'GPU')}: ask for no more, or unset it where the "
+            "node is started"
+        )
     amounts: dict[str, float] = {
         "CPU": machine.cpu_count,
         "GPU": machine.gpu_count,

@@ -121,6 +121,29 @@ def test_a_reference_made_of_the_bytes_of_another_reads_its_value(ray):
     assert ray.get(same) == "value"
 
 
+def test_the_class_itself_makes_references_of_bytes(ray):
+    ref = ray.put(["value"])
+    same = ray.ObjectRef(ref.binary())
+    assert same == ref
+    del ref
+    assert ray.get(same) == ["value"]
+    assert ray.ObjectRef(b"\xff" * 28).is_nil()
+    with pytest.raises(ValueError):
+        ray.ObjectRef(b"\1")
+    with pytest.raises(TypeError):
+        ray.ObjectRef("01" * 28)
+
+
+def test_a_reference_made_of_bytes_is_counted_as_any(ray, glass):
+    ref = ray.put("value")
+    watch = glass(ref)
+    same = [ray.ObjectRef(ref.binary()) for _ in range(3)]
+    del ref
+    assert not watch.gone()
+    del same
+    assert watch.wait_gone()
+
+
 def test_the_runtime_context_has_ids_as_values(ray):
     context = ray.get_runtime_context()
     assert context.job_id == ray.JobID.from_hex(context.get_job_id())
