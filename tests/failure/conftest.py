@@ -24,6 +24,33 @@ GROUPS = Path("/sys/fs/cgroup/memory")
 #: What a program has in use with its daemons and two workers, before it does anything.
 BASE = 90 * MIB
 
+#: Begins programs that wait for a line: ``heard(text)`` waits until it was printed here, by whom
+#: ever.
+HEARS = """
+import sys, time
+
+class Ear:
+    said = ""
+
+    def __init__(self, stream):
+        self.stream = stream
+
+    def write(self, text):
+        Ear.said += text
+        return self.stream.write(text)
+
+    def __getattr__(self, name):
+        return getattr(self.stream, name)
+
+sys.stdout, sys.stderr = Ear(sys.stdout), Ear(sys.stderr)
+
+def heard(text):
+    deadline = time.monotonic() + 30
+    while text not in Ear.said:
+        assert time.monotonic() < deadline, f"not heard: {text}"
+        time.sleep(0.01)
+"""
+
 RunShort = Callable[..., list[str]]
 
 

@@ -7,11 +7,11 @@ import pytest
 
 from mray.units import MIB
 
-from .conftest import RunShort
+from .conftest import HEARS, RunShort
 
 pytestmark = pytest.mark.failure
 
-LAST_TASK = """
+LAST_TASK = HEARS + """
 import ray
 
 
@@ -32,8 +32,7 @@ except ray.exceptions.OutOfMemoryError as ex:
     assert victim.name == "leaks_memory" and victim.used_bytes > 100 << 20, victim
     assert len(ex.attempts) == 1
     assert len(str(ex).splitlines()) <= 12
-import time
-time.sleep(1.2)
+heard("killed due to memory pressure")
 """
 
 
@@ -210,8 +209,7 @@ def test_neighbours_of_a_leaking_task_are_untouched(run_short: RunShort) -> None
     assert "untouched: 3" in lines
 
 
-GREEDY = """
-import time
+GREEDY = HEARS + """
 import mray as ray
 
 ray.init(num_cpus=4)
@@ -238,7 +236,7 @@ for task_id, number in retried:
     assert asked >= peak * 1.5 > 0, (asked, peak)
     assert attempts[task_id, number]["error_type"] == "OUT_OF_MEMORY"
 print("retried:", len(retried) > 0)
-time.sleep(1.2)
+heard("killed due to memory pressure")
 """
 
 

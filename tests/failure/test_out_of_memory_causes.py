@@ -12,7 +12,7 @@ import pytest
 
 from mray.units import MIB
 
-from .conftest import RunShort
+from .conftest import HEARS, RunShort
 
 pytestmark = pytest.mark.failure
 
@@ -137,8 +137,7 @@ def test_the_store_spills_before_a_worker_is_ended(run_short: RunShort) -> None:
     assert "all there" in lines
 
 
-DRIVER = """
-import time
+DRIVER = HEARS + """
 import mray as ray
 
 ray.init(num_cpus=1)
@@ -152,7 +151,7 @@ held = []
 for _ in range(36):
     held.append(bytearray(8 << 20))
     time.sleep(0.01)
-time.sleep(1)
+heard("Drivers are never ended")
 print("the driver lives")
 """
 
