@@ -25,6 +25,7 @@ from mray.daemon_params import DaemonParams
 from mray.node.daemon_log import open_log
 from mray.node.descriptors import raise_limit
 from mray.process import open_pidfd
+from mray.rpc.chaos import install
 from mray.rpc.door import Door, Keys
 from mray.rpc.endpoints import join_host_port
 from mray.rpc.pump import Pump
@@ -78,7 +79,7 @@ class Daemon:
         self._keys = Keys.from_token(params.token) if params.token else None
         own_node = params.head.node_id if kind == "head" else params.process_id
         door = Door(params.process_id, self._keys, self.config.node.same_machine_ipc)
-        self.pump = Pump(door, own_node)
+        self.pump = install(Pump(door, own_node), self.config, kind)
         #: "host:port" of the tcp socket as others reach it; "" where there is none.
         self.tcp = ""
         #: Called once, in the pump's thread, when the daemon is to end: (reason, grace_s). It must

@@ -30,6 +30,8 @@ class Key(Struct, frozen=True):
     fallback: tuple[str, ...] = ()
     #: For a choice: what 1/true/on/yes and 0/false/off/no mean.
     switch: tuple[str, str] | None = None
+    #: Which of values.py's checks has the last word on a text.
+    problem: str = ""
     #: May change while the cluster runs.
     live: bool = False
     #: Never shown, never in a file, never in Config.

@@ -82,6 +82,7 @@ UNSUPPORTED: Final = _names(
     debug_dump_period_milliseconds MAX_LIMIT_FROM_API_SERVER MAX_LIMIT_FROM_DATA_SOURCE
     enable_timeline metric_cardinality_level
     enable_metrics_collection emit_event_to_log_file event_level
+    testing_rpc_failure_avoid_intra_node_failures
     enable_output_error_log_if_still_retry DASHBOARD_MAX_EVENTS_TO_CACHE
     """
     # Addresses, resources, jobs, transport security.

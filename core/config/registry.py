@@ -48,6 +48,7 @@ class KeyInfo(Struct, frozen=True, kw_only=True):
     fallback_names: tuple[str, ...]
     live: bool
     secret: bool
+    problem: str
     #: The annotation, for msgspec.convert.
     accepts: Any
 
@@ -166,6 +167,7 @@ def _describe(section: str, name: str, annotation: Any, default: Any) -> KeyInfo
         fallback_names=key.fallback,
         live=key.live,
         secret=key.secret,
+        problem=key.problem,
         accepts=annotation,
     )
 

@@ -25,6 +25,7 @@ from mray.config.store_sections import (
     Spilling,
     Transfer,
 )
+from mray.config.testing_section import Testing
 from mray.units import GIB, MIB
 
 _DAY_MS: Final = 86_400_000
@@ -386,6 +387,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     jobs: Jobs = Jobs()
     auth: Auth = Auth()
     driver: Driver = Driver()
+    testing: Testing = Testing()
 
     def to_bytes(self) -> bytes:
         """As msgpack, for the head's answers to nodes, drivers and workers."""

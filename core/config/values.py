@@ -15,7 +15,8 @@ import msgspec
 
 from mray.config.errors import ConfigError
 from mray.config.registry import KeyInfo
-from mray.config.sources import Candidate
+from mray.config.sources import Candidate, Source
+from mray.rpc import fault_rules
 from mray.units import parse_bytes, parse_duration
 
 #: int() would also take "1_000" and digits of other scripts.
@@ -29,6 +30,8 @@ def convert(candidate: Candidate, home: str) -> object:
     stands for a leading "~". Raises ConfigError on a wrong type or a value out of bounds.
     """
     key, value, source = candidate.key, candidate.value, candidate.source
+    if key.problem and isinstance(value, str) and value.strip():
+        _check_rules(key, value, source)
     as_text = source.kind in ("flag", "environment")
     try:
         return msgspec.convert(_read(key, value, home, as_text), key.accepts)
@@ -43,6 +46,22 @@ def convert(candidate: Candidate, home: str) -> object:
             expected=key.expected,
             source=str(source),
         ) from (None if key.secret else error)
+
+
+def _check_rules(key: KeyInfo, text: str, source: Source) -> None:
+    """Raise ConfigError where the rules of a setting for tests cannot be used, with the reason."""
+    parse = {"rpc_failure": fault_rules.parse_failures, "asio_delay_us": fault_rules.parse_delays}
+    try:
+        parse[key.problem](text)
+    except ValueError as error:
+        subject = f"{source}: {key.name}" if source.kind == "file" else str(source)
+        raise ConfigError(
+            f"{subject} = {_short(text)} cannot be used: {error}",
+            name=key.name if source.kind == "file" else source.where,
+            value=text,
+            expected=str(error),
+            source=str(source),
+        ) from error
 
 
 def expand_home(path: str, home: str) -> str:

@@ -44,6 +44,11 @@ _HEAD: Final = struct.Struct("<BBQQIQIQ")
 HEAD_BYTES: Final = _HEAD.size
 
 
+def is_data(frame: bytes | bytearray | memoryview) -> bool:
+    """Whether a frame carries a message."""
+    return frame[1] == _DATA
+
+
 class Received(NamedTuple):
     """What a frame comes to."""
 

@@ -2,8 +2,7 @@
 
 Owns the pump, the mailbox, the address of this process, its connections to node daemon and head,
 and the order in which a round of work is done. The parts own their dialogues: objects.py (values,
-waits), borrowing.py (references that come and go), tasks.py (submitting, leases), actors.py
-(calls, creation).
+waits), borrowing.py (references that come and go), tasks.py (submitting, leases), actors.py.
 
 Whoever turns the loop, one thread at a time (turn.py says which), owns every machine. Other
 threads leave notes in the mailbox and wait on locks that the loop releases; what they read without
@@ -28,6 +27,7 @@ from mray.ids import IdMaker, JobId
 from mray.object_ref import ObjectRef
 from mray.ownership.entry import Entry
 from mray.ownership.ledger import Ledger
+from mray.rpc.chaos import install
 from mray.rpc.door import Door
 from mray.rpc.pump import Pump, RequestFailed, Timer
 from mray.runtime.actors import ActorsPart
@@ -101,7 +101,7 @@ class Runtime:
         self.pid = os.getpid()
         self.process_id = address.process_id
         self.ids = IdMaker(self.process_id[1:13], job_id)
-        self.pump = Pump(door, node.node_id)
+        self.pump = install(Pump(door, node.node_id), config, mode)
         self.mailbox = self.pump.inbox = Mailbox(door.wake)
         self.ledger = Ledger(address, int.from_bytes(os.urandom(7), "little"))
         self.references = self.ledger.references
