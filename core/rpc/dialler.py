@@ -17,7 +17,7 @@ from typing import Final
 
 import zmq
 
-from mray.rpc.dialled import Dialled, Line, Waiting
+from mray.rpc.dialled import NEVER, Dialled, Line, Waiting
 from mray.rpc.endpoints import is_ipv6, split_host_port
 from mray.rpc.keys import Keys
 
@@ -105,6 +105,8 @@ class Dialler:
         now = time.monotonic()
         for line in self.lines.due(now):
             self._connect(line)
+        if self.lines.next_due == NEVER:
+            return timeout_s
         wait_s = max(0.0, self.lines.next_due - now)
         return wait_s if timeout_s is None else min(wait_s, timeout_s)
 
