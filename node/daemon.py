@@ -30,7 +30,15 @@ from mray.rpc.door import Door, Keys
 from mray.rpc.endpoints import join_host_port
 from mray.rpc.pump import Pump
 from mray.session import Session
-from mray.wire.messages import Ack, ClusterKeys, DeathCause, GetKeys, NodeGone, Shutdown
+from mray.wire.messages import (
+    Ack,
+    Address,
+    ClusterKeys,
+    DeathCause,
+    GetKeys,
+    NodeGone,
+    Shutdown,
+)
 
 #: A cluster that dies with its driver has to be gone 5 s later; workers get this much of it.
 OWNER_GONE_GRACE_S: Final = 2.0
@@ -195,6 +203,24 @@ class Daemon:
         return self._ready_fd < 0
 
     # -- watching
+
+    def head_moved(self, tcp: str) -> Address:
+        """The cluster's head listens at ``tcp`` now; who comes to this session finds it there.
+
+        The session that it has left is a node's from now on: nobody is to start a head in it.
+        """
+        params = self.params
+        head = msgspec.structs.replace(params.head, ipc="", tcp=tcp)
+        self.params = msgspec.structs.replace(params, head=head, head_pid=0, head_start_time=0)
+        try:
+            info = msgspec.structs.replace(
+                self.session.info(), role="node", head_ipc="", head_tcp=tcp, head_host="",
+                storage=None,
+            )  # fmt: skip
+            self.session.write_info(info)
+        except (OSError, ValueError) as error:
+            self.log.warning("session.json cannot be told where the head is now: %s", error)
+        return head
 
     def watch_pid(self, pid: int, start_time: int, on_death: Callable[[], None]) -> None:
         """Call ``on_death`` in the pump's thread when this very process ends (at once if gone)."""

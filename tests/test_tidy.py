@@ -28,6 +28,7 @@ PURE_FOLDERS = (
     "core/ownership", "core/tasks", "node/head", "node/objects", "node/sched", "node/transfer",
 )  # fmt: skip
 SHELLS = {
+    "node/head/calling.py": "sends",
     "node/head/inheritance.py": "takes the storage over",
     "node/head/journal.py": "tells the time, writes, sends",
     "node/head/packages.py": "files of packages",

@@ -103,6 +103,9 @@ class HeadLink:
         if sender != self.rt.node.node_id:
             return
         self._away_at, self._why = None, ""
+        if message.head is not None:
+            self.rt.head = message.head
+            self.rt.pump.door.redial(message.head.process_id, message.head.tcp)
         self.reach()
         self._requests.back()
         once, self._once = self._once, []

@@ -276,9 +276,11 @@ class Heartbeat(Message, frozen=True, tag=12):
 
 
 class RegisterAgain(Message, frozen=True, tag=272):
-    """head -> node: this head has begun anew, and does not know yet what the node has."""
+    """head -> node: this head has begun anew, and does not know yet what the node has. ``head``: it
+    may have begun elsewhere, and listens there now."""
 
     epoch: int
+    head: Address | None = None
 
 
 class HeadAway(Message, frozen=True, tag=270):
@@ -292,9 +294,10 @@ class HeadAway(Message, frozen=True, tag=270):
 
 class HeadBack(Message, frozen=True, tag=271):
     """node -> its processes: the head answers. What it was asked, and asked to tell of, is said
-    again; it may know nothing of that."""
+    again; it may know nothing of that. ``head``: where it listens, if that has changed."""
 
     epoch: int
+    head: Address | None = None
 
 
 class GetHeadState(Message, frozen=True, tag=273):

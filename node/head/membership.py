@@ -129,6 +129,10 @@ class Membership:
         member = self._members.get(node_id)
         return member is not None and member.expected
 
+    def expected(self) -> list[NodeInfo]:
+        """The nodes of the former head that have not come back yet."""
+        return [m.info for m in self._members.values() if m.expected]
+
     def living(self) -> list[NodeInfo]:
         """The nodes that are not dead, in the order of joining."""
         return [m.info for m in self._members.values() if m.state != "DEAD"]

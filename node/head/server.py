@@ -13,6 +13,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -21,6 +22,7 @@ from mray.config import Config
 from mray.daemon_params import CONFIG_KEY, CONFIG_NAMESPACE, DaemonParams
 from mray.node.daemon import Daemon, StartFailed
 from mray.node.head.actors import ActorTable
+from mray.node.head.calling import Calling
 from mray.node.head.events import (
     ActorGone,
     Effect,
@@ -95,6 +97,8 @@ from mray.wire.messages import (
 
 #: How often a head with nodes elsewhere says so on its disk.
 _SIGN_S: Final = 2.0
+#: A node that is called by this head hears of its own end so long.
+_LAST_WORD_S: Final = 60.0
 #: What of the grace of a shutdown the nodes get for themselves.
 _NODES_SHARE: Final = 0.8
 
@@ -171,6 +175,7 @@ class Head:
             self._watch_node(node)  # One of this machine may have ended meanwhile.
         for machine in (self.membership, self.jobs, self.actors, self.groups):
             self._arm(machine)
+        self._calling = Calling(self._pump, head, inherited.epoch, self.membership.expected)
 
     def _wire(self) -> None:
         routes: list[tuple[_Machine, tuple[type[Message], ...]]] = [
@@ -251,6 +256,8 @@ class Head:
                     waiting.extend(self._tell(self.groups, effect))
                 case NodeLost(node_id):
                     self._held_back.pop(node_id, None)
+                    # After what it is told of its own end.
+                    self._pump.after(_LAST_WORD_S, partial(self._calling.lost, node_id))
                     waiting.extend(self._tell(self.jobs, effect))
                     waiting.extend(self._tell(self.actors, effect))
                     waiting.extend(self._tell(self.groups, effect))

@@ -13,6 +13,9 @@ While the head is away the node serves on. It is redialled by ZeroMQ; here it is
 it is there. To a head of a new epoch the node tells what it has, and what it said last again: the
 former head may not have read it. A cluster that ends with its driver ends with its head too.
 
+A head that has begun anew in another place says so by itself (RegisterAgain): it knows from its
+storage where its nodes listen, and they would look for it in the old place for ever.
+
 A node obeys the epoch it has registered with and never a lower one. That is enough: a head's words
 come on the connection that the registration went out on, and none leaves a head whose storage has
 been taken over (journal.py of the head).
@@ -31,6 +34,7 @@ from mray.units import format_duration
 from mray.wire.messages import (
     Ack,
     ActorStartFailed,
+    Address,
     GetHeadState,
     HeadAway,
     HeadBack,
@@ -94,6 +98,11 @@ class HeadLink:
         self._end_timer: Timer | None = None
         self._said: deque[tuple[float, Message]] = deque(maxlen=_SAID_MAX)
         self._watched_pid = 0
+        self._pinging = False
+        #: Where the head, by its own word, listens: not always what was typed to find it.
+        self._says_it_is_at = ""
+        #: Where the head is now, of which the processes here do not know yet.
+        self._moved_to: Address | None = None
         self._pump.on(RegisterAgain, self._register_again)
         self._pump.on(GetHeadState, self._tell_state)
 
@@ -136,6 +145,7 @@ class HeadLink:
     def _joined(self, reply: Message) -> None:
         if isinstance(reply, NodeRegistered):
             self._epoch = reply.epoch
+            self._says_it_is_at = reply.head.tcp
             self._on_joined(reply)
             self._daemon.ready()
             self._pump.every(self._beat_s / 2, self._in_time)
@@ -201,14 +211,17 @@ class HeadLink:
     def _begin_pings(self) -> None:
         """A head on another machine."""
         self._heard_at = self._pump.clock()
-        self._ping()
+        if not self._pinging:
+            self._ping()
 
     def _ping(self) -> None:
+        self._pinging = True
         period_s = self._daemon.config.liveness.health_check_period_ms / 1000
         self._pump.request(self._head_id, Ping, self._ponged, period_s)
 
     def _ponged(self, reply: Message) -> None:
         if self._away_since is not None:
+            self._pinging = False
             return
         liveness, now = self._daemon.config.liveness, self._pump.clock()
         period_s = liveness.health_check_period_ms / 1000
@@ -220,6 +233,7 @@ class HeadLink:
         silent_s = now - self._heard_at
         timeout_s = liveness.health_check_timeout_ms / 1000
         if silent_s >= min(timeout_s, period_s * liveness.health_check_failure_threshold):
+            self._pinging = False
             self._lost(f"the head has answered no health check for {format_duration(silent_s)}")
         else:
             self._pump.after(_AGAIN_S, self._ping)
@@ -245,7 +259,8 @@ class HeadLink:
         away_s = self._pump.clock() - self._away_since
         text = (
             f"{self._why} and did not come back within {format_duration(away_s)} "
-            "(gcs_rpc_server_reconnect_timeout_s)"
+            f"(gcs_rpc_server_reconnect_timeout_s): neither at {self._place} nor, by its own word, "
+            "in another place"
         )
         self._broadcast(HeadAway(away_s, text, final=True))
         self._requests.give_up(text)
@@ -271,7 +286,27 @@ class HeadLink:
 
     def _register_again(self, sender: bytes, message: RegisterAgain) -> None:
         if sender == self._head_id and message.epoch >= self._epoch:
+            if message.head is not None and message.epoch > self._epoch:
+                self._follow(message.head)
             self._register()
+
+    @property
+    def _place(self) -> str:
+        head = self._daemon.params.head
+        return head.tcp or head.ipc
+
+    def _follow(self, head: Address) -> None:
+        """A newer head: if it listens elsewhere, what runs here finds it there from now on.
+
+        In the same place, by its own word, it is looked for as before: the way that was typed to
+        find it (by a name, through a relay) is known to lead there.
+        """
+        if not head.tcp or head.tcp in (self._says_it_is_at, self._daemon.params.head.tcp):
+            return
+        self._daemon.log.warning("the head has moved from %s to %s", self._place, head.tcp)
+        self._watched_pid = 0
+        self._pump.door.redial(self._head_id, head.tcp)
+        self._moved_to = self._daemon.head_moved(head.tcp)
 
     def _register(self) -> None:
         """Tell a head that may know nothing of this node what it has."""
@@ -314,7 +349,8 @@ class HeadLink:
 
     def _is_back(self, reply: NodeRegistered) -> None:
         self._epoch = reply.epoch
-        was_away, self._away_since = self._away_since is not None, None
+        self._says_it_is_at = reply.head.tcp
+        self._away_since = None
         if self._end_timer is not None:
             self._end_timer.cancel()
             self._end_timer = None
@@ -322,11 +358,12 @@ class HeadLink:
         self._on_joined(reply)
         self._send(self._beat())
         self._requests.back()
-        self._broadcast(HeadBack(reply.epoch))
+        self._broadcast(HeadBack(reply.epoch, self._moved_to))
+        self._moved_to = None
         if self._daemon.params.head_pid:
             if not self._watched_pid:
                 self._watch_next()
-        elif was_away:
+        else:
             self._begin_pings()
 
     def _watch_next(self) -> None:

@@ -26,7 +26,7 @@ def test_a_head_that_stood_still_while_another_took_over_ends(tmp_path: Path) ->
     storage = str(tmp_path / "gcs")
     settings = {"RAY_gcs_storage_path": storage}
     with started(tmp_path / "1", **settings) as first:
-        old = first.daemon("head")
+        old, session = first.daemon("head"), first.session
         program = first.program("""
 kept = Counter.options(name="kept", lifetime="detached", max_restarts=0).remote()
 say("kept", mray.get(kept.pid.remote()))
@@ -50,13 +50,14 @@ line()
                     def back() -> bool:
                         nodes = second.json("list", "nodes")
                         assert isinstance(nodes, list)
-                        return [n["state"] for n in nodes].count("ALIVE") == 2
+                        # Its own, the one that redials, and the first one's, which it calls.
+                        return [n["state"] for n in nodes].count("ALIVE") == 3
 
-                    eventually(back, 40, "the node has registered with the second head")
+                    eventually(back, 40, "the nodes have registered with the second head")
                     # It wakes up: whatever it had in mind, it may not.
                     os.kill(old.pid, signal.SIGCONT)
                     eventually(lambda: not old.alive, 20, "the first head has ended")
-                    log = first.log("gcs_server")
+                    log = Path(f"{session.logs}/gcs_server.out").read_text()
                     assert log.count("this head ends: another head of this cluster") == 1
                     assert "Traceback" not in log
                     eventually(back)
@@ -130,3 +131,56 @@ def test_a_head_that_cannot_have_its_port_leaves_the_storage_alone(tmp_path: Pat
             assert not old.alive
         finally:
             second.close()
+
+
+def test_nodes_and_programs_follow_a_head_that_begins_anew_in_another_place(
+    tmp_path: Path,
+) -> None:
+    storage = str(tmp_path / "gcs")
+    with started(tmp_path / "1", RAY_gcs_storage=storage) as first:
+        host, port = host_port(first)
+        member = StartedCluster(tmp_path / "m")
+        session = first.session
+        program = first.program("""
+kept = Counter.options(name="kept", lifetime="detached", max_restarts=0).remote()
+say("kept", mray.get(kept.add.remote()))
+while (name := line()):
+    new = Counter.options(name=name, lifetime="detached", num_cpus=1).remote()
+    got = mray.get([new.add.remote(), mray.get_actor("kept").add.remote()], timeout=60)
+    say("nodes", sum(node["Alive"] for node in mray.nodes()), *got)
+""")
+        second = StartedCluster(tmp_path / "2", RAY_gcs_storage=storage)
+        try:
+            joined = member.run("start", "--address", f"{host}:{port}", "--num-cpus", "1")
+            assert joined.returncode == 0, joined.stderr
+            program.expect("kept")
+            first.kill_head()
+            assert "The head is back (epoch 2)" in second.start()
+
+            def alive() -> list[str]:
+                nodes = second.json("list", "nodes")
+                assert isinstance(nodes, list)
+                return [node["state"] for node in nodes if node["state"] == "ALIVE"]
+
+            eventually(lambda: len(alive()) == 3, 40, "all nodes have come")
+            program.tell("one")
+            assert program.expect("nodes") == "3 1 2"
+            log = Path(f"{session.logs}/raylet.out").read_text()
+            assert f"the head has moved from {host}:{port} to" in log
+            # Who looks there finds it, and no head is started in the place that it has left.
+            for follower in (first, member):
+                shown = follower.run("status", "--json")
+                assert shown.returncode == 0, shown.stderr
+            assert session.info().role == "node"
+            assert not session.resumable(60.0)
+            # In its new place it comes back as anywhere.
+            second.kill_head()
+            second.start()
+            eventually(lambda: len(alive()) == 3, 40, "all nodes have come again")
+            program.tell("two")
+            assert program.expect("nodes") == "3 1 3"
+            program.tell("")
+            assert program.end() == 0
+        finally:
+            second.close()
+            member.close()

@@ -36,7 +36,7 @@ from mray.wire.messages import (
 )
 
 HEAD, NODE, WORKER = b"h" * 28, b"n" * 28, b"w" * 28
-ADDRESS = Address(HEAD, NODE)
+ADDRESS = Address(HEAD, NODE, "/here/gcs")
 INFO = NodeInfo(NODE, Address(NODE, NODE), "", "", 1, {}, {}, "", "", "", 0, True, "1", "3")
 CONTENTS = NodeContents([], [], [WORKER], [], [])
 DIED = ProcessDied(b"p" * 28, "worker", b"job1", DeathCause("signal", signal=9))
@@ -124,6 +124,10 @@ class Bench:
             watch_pid=self.watch, session=SimpleNamespace(processes=list),
         )  # fmt: skip
         self.head_ended: Callable[[], None] = lambda: None
+        self.daemon.head_moved = self.moved
+        #: What was dialled anew: which process, where.
+        self.redialled: list[tuple[bytes, str]] = []
+        self.loop.door.redial = lambda process_id, tcp: self.redialled.append((process_id, tcp))
         daemon: Daemon = self.daemon
         self.link = HeadLink(daemon, lambda: Heartbeat(NODE, {}, [], 0, 0, epoch=self.link.epoch))
         self.link.join(INFO, self.count, lambda: CONTENTS, lambda: [WORKER])
@@ -131,6 +135,11 @@ class Bench:
 
     def watch(self, pid: int, start_time: int, ended: Callable[[], None]) -> None:
         self.head_ended = ended
+
+    def moved(self, tcp: str) -> Address:
+        params = self.daemon.params
+        params.head, params.head_pid = Address(HEAD, NODE, "", tcp), 0
+        return params.head
 
     def count(self, reply: NodeRegistered) -> None:
         self.joined += 1
@@ -248,3 +257,64 @@ def test_a_process_that_comes_while_the_head_is_away_is_told(bench: Bench) -> No
     bench.loop.pass_time(2.0)
     bench.link.greet(b"new")
     assert bench.loop.told(b"new", HeadAway) == [HeadAway(2.0, "the head (pid 7) has ended")]
+
+
+# -- a head that begins anew in another place
+
+
+ELSEWHERE = Address(HEAD, b"m" * 28, "/there/gcs", "10.0.0.9:6379")
+
+
+def test_a_newer_head_in_another_place_is_followed_there(bench: Bench) -> None:
+    loop = bench.loop
+    loop.handlers[RegisterAgain](HEAD, RegisterAgain(2, ELSEWHERE))
+    assert bench.redialled == [(HEAD, "10.0.0.9:6379")]
+    loop.answer(RegisterNode, registered(2))
+    # Processes here learn it with the news that the head is back, and are told once.
+    assert loop.told(WORKER, HeadBack) == [HeadBack(2, bench.daemon.params.head)]
+    loop.handlers[RegisterAgain](HEAD, RegisterAgain(3, ELSEWHERE))
+    loop.answer(RegisterNode, registered(3))
+    assert loop.told(WORKER, HeadBack)[1:] == [HeadBack(3)]
+    assert len(bench.redialled) == 1
+
+
+def test_the_end_of_the_process_that_it_left_behind_says_nothing(bench: Bench) -> None:
+    loop = bench.loop
+    loop.handlers[RegisterAgain](HEAD, RegisterAgain(2, ELSEWHERE))
+    loop.answer(RegisterNode, registered(2))
+    bench.head_ended()
+    assert loop.told(WORKER, HeadAway) == []
+    # As one on another machine, it has to answer.
+    loop.answer(Ping, Ack(0))
+
+
+def test_a_head_of_no_higher_epoch_moves_nobody(bench: Bench) -> None:
+    bench.loop.handlers[RegisterAgain](HEAD, RegisterAgain(1, ELSEWHERE))
+    bench.loop.handlers[RegisterAgain](b"x" * 28, RegisterAgain(9, ELSEWHERE))
+    assert bench.redialled == []
+
+
+def test_a_head_in_its_old_place_is_looked_for_where_it_was_found(bench: Bench) -> None:
+    loop = bench.loop
+    loop.handlers[RegisterAgain](HEAD, RegisterAgain(2, ELSEWHERE))
+    # What it says of itself may not lead there from here.
+    bench.daemon.params.head = Address(HEAD, NODE, "", "head.example:6379")
+    loop.answer(RegisterNode, NodeRegistered(1, "c1", b"", ELSEWHERE, [], 2))
+    loop.handlers[RegisterAgain](HEAD, RegisterAgain(3, ELSEWHERE))
+    assert len(bench.redialled) == 1
+
+
+def test_one_ping_is_under_way_at_a_time(bench: Bench) -> None:
+    loop = bench.loop
+    loop.handlers[RegisterAgain](HEAD, RegisterAgain(2, ELSEWHERE))
+    loop.answer(RegisterNode, registered(2))
+    loop.handlers[RegisterAgain](HEAD, RegisterAgain(3))
+    loop.answer(RegisterNode, registered(3))
+    assert sum(isinstance(message, Ping) for message, _ in loop.asked) == 1
+
+
+def test_the_last_word_says_where_the_head_was_looked_for(bench: Bench) -> None:
+    bench.head_ended()
+    bench.loop.pass_time(60.0)
+    ((reason, _),) = bench.stops
+    assert "neither at /here/gcs nor, by its own word, in another place" in reason
