@@ -295,6 +295,17 @@ def test_a_process_that_has_moved_is_dialled_where_it_is(make_door: MakeDoor, ip
             now.close()
 
 
+def test_a_poll_without_end_stays_one_when_all_that_was_due_is_dialled(
+    make_door: MakeDoor,
+) -> None:
+    keys = Keys.from_token("secret")
+    server, client = make_door(keys), make_door(keys)
+    client.dial(listen_tcp(make_door(keys)), NODE)
+    client.redial(client.peers()[0], listen_tcp(server).tcp)
+    client.wake()
+    assert list(client.poll(None)) == []
+
+
 def test_a_process_that_called_can_be_dialled_where_it_is_by_now(make_door: MakeDoor) -> None:
     keys = Keys.from_token("secret")
     caller, door = make_door(keys), make_door(keys)
