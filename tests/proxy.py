@@ -53,7 +53,9 @@ class _Pipe:
 class Proxy:
     """See above. Use as a context manager; its thread ends with it."""
 
-    def __init__(self, target: tuple[str, int], seed: int = 0, host: str = "127.0.0.1") -> None:
+    def __init__(
+        self, target: tuple[str, int], seed: int = 0, host: str = "127.0.0.1", port: int = 0
+    ) -> None:
         self.target = target
         self.delay_s = 0.0
         self.deaf: set[Direction] = set()
@@ -66,7 +68,7 @@ class Proxy:
         self.flips = 0
         self.passed = {"up": 0, "down": 0}
         self._seed = seed
-        self._listener = socket.create_server((host, 0), backlog=100)
+        self._listener = socket.create_server((host, port), backlog=100)
         self._listener.setblocking(False)
         self.port: int = self._listener.getsockname()[1]
         self._pipes: list[_Pipe] = []

@@ -22,6 +22,7 @@ from mray.node.transfer.chunks import HEAD_BYTES, Head, bulk_name, new_frame, no
 from mray.rpc.bulk_door import BulkDoor
 from mray.rpc.door import Door, Keys
 from mray.wire.messages import Address, EndPull
+from tests.proxy import Direction, Proxy
 from tests.waiting import eventually
 
 A, B = b"m" + b"a" * 27, b"m" + b"b" * 27
@@ -183,3 +184,33 @@ def test_who_has_not_the_token_is_not_heard() -> None:
     finally:
         stranger.close()
         end.bulk.close()
+
+
+@pytest.mark.parametrize("direction", ["up", "down"])
+def test_chunks_go_again_after_a_damaged_byte(direction: Direction) -> None:
+    a, b = End(A), End(B)
+    host, _, port = b.tcp.rpartition(":")
+    try:
+        with Proxy((host, int(port))) as proxy:
+            a.bulk.dial(B, proxy.address)
+            a.bulk.send(B, EndPull(1))
+            assert b.next() == Told(A, EndPull(1))
+            b.memory.data[:] = a.memory.data[:] = bytes(range(250)) * 40
+            to, by, name = (b, a, B) if direction == "up" else (a, b, A)
+            to.bulk.expect(1, Span(0, CHUNK))
+            proxy.damaged, proxy.flip_chance = {direction}, 1.0
+            by.bulk.send_chunk(name, 1, 0, Span(CHUNK, CHUNK))
+            eventually(lambda: proxy.flips)
+            proxy.flip_chance = 0.0
+
+            def asked_again() -> bool:
+                by.bulk.send_chunk(name, 1, 0, Span(CHUNK, CHUNK))
+                return not to._calls.empty()
+
+            eventually(asked_again, 20)
+            came = to.next()
+            assert isinstance(came, ChunkCame)
+            assert to.memory.data[:CHUNK] == by.memory.data[CHUNK : 2 * CHUNK]
+    finally:
+        a.bulk.close()
+        b.bulk.close()
