@@ -3,7 +3,8 @@
 No wrong answer, no lost acknowledged call, no hang, throughput back to 90 % of the baseline within
 15 s after the last fault is healed, and rest. Faults are drawn from a seed, by nemesis.WEIGHTS.
 ``SOAK_SECONDS`` and ``SOAK_SEED`` change how long the long one does harm (1800) and its seed (1);
-`scripts/test --soak -s tests/faults/test_chaos_soak.py` runs it. It writes build/soak-report.txt, beside it the history of faults, and a dump where one was taken.
+`scripts/test --soak -s tests/faults/test_chaos_soak.py` runs it. It writes build/soak-report.txt,
+beside it the history of faults, and a dump where one was taken.
 """
 
 from __future__ import annotations
