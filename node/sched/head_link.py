@@ -343,9 +343,11 @@ class HeadLink:
             )  # fmt: skip
             self._lost("only a former head of the cluster answers")
             self._pump.after(_PROBE_S, self._probe)
-        elif self._away_since is not None:
-            # A silent one, or one whose storage cannot be written: then later.
-            self._pump.after(_PROBE_S, self._probe)
+        else:
+            # A silent one, or one whose storage cannot be written: then later. It may have come
+            # back before anybody noticed that it was away, and have taken what it did not confirm.
+            again = self._register if self._away_since is None else self._probe
+            self._pump.after(_PROBE_S, again)
 
     def _is_back(self, reply: NodeRegistered) -> None:
         self._epoch = reply.epoch

@@ -244,6 +244,18 @@ def test_a_head_whose_storage_fails_is_asked_again(bench: Bench) -> None:
     assert bench.stops == []
 
 
+@pytest.mark.parametrize("failure", [Refused(2, "OSError", "the disk is full"), SILENT])
+def test_a_head_that_began_anew_unnoticed_is_told_of_the_node_until_it_confirms(
+    bench: Bench, failure: Message
+) -> None:
+    bench.loop.on_reset(HEAD)  # It was away for so short that no ping was missed.
+    bench.loop.answer(RegisterNode, failure)
+    bench.loop.pass_time(0.5)
+    bench.loop.answer(RegisterNode, registered(2))
+    assert bench.link.epoch == 2
+    assert bench.loop.told(WORKER, HeadBack) == [HeadBack(2)]
+
+
 def test_a_cluster_that_ends_with_its_program_ends_with_its_head() -> None:
     bench = Bench(owner_pid=1)
     bench.head_ended()
