@@ -11,7 +11,12 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from mray.class_names import short_name
-from mray.exceptions import ActorAlreadyExistsError, ActorDiedError, ActorUnavailableError
+from mray.exceptions import (
+    ActorAlreadyExistsError,
+    ActorDiedError,
+    ActorUnavailableError,
+    RaySystemError,
+)
 from mray.ids import TaskId, object_id
 from mray.object_ref import ObjectRef
 from mray.ownership.references import Entry
@@ -19,6 +24,7 @@ from mray.placement import INFEASIBLE
 from mray.remote_function import Signature
 from mray.rpc.pump import RequestFailed
 from mray.runtime.arguments import Packed, spec_of, unknown_templates
+from mray.runtime.batches import cut_calls, too_big
 from mray.runtime.creations import Creation, CreationWaiter
 from mray.runtime.failing import call_failure_of
 from mray.serialization.error_names import error_of
@@ -276,13 +282,20 @@ class ActorsPart:
         now = self.rt.pump.clock()
         for task in out:
             task.sent_at = now
-        specs = [spec_of(task) for task in out]
-        message = PushTasks(
-            self.rt.address, templates, specs, calls.actor_id, calls.incarnation,
-            self.rt.serializers.version,
-        )  # fmt: skip
         try:
-            self.rt.tell(calls.worker, message)
+            for specs in cut_calls([spec_of(task) for task in out]):
+                if len(specs) == 1 and (why := too_big(specs[0])):
+                    for task in calls.forgotten([specs[0].task_id]):
+                        unsent = RaySystemError(f"{task.template.name}: {why}")
+                        self.rt.tasks.fail(task, error_envelope(unsent))
+                    continue
+                message = PushTasks(
+                    self.rt.address, templates, specs, calls.actor_id, calls.incarnation,
+                    self.rt.serializers.version,
+                )  # fmt: skip
+                self.rt.tell(calls.worker, message)
+                templates = []
+            calls.known.difference_update(template.number for template in templates)
         except ValueError as error:
             text = f"the actor {calls.class_name} lives, but {error}"
             gone = ActorUnavailableError(text, calls.actor_id, class_name=calls.class_name)

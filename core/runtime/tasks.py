@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any
 import cloudpickle
 
 from mray.call_sites import capture
+from mray.exceptions import RaySystemError
 from mray.ids import object_id
 from mray.object_ref import ObjectRef
 from mray.ownership.references import Entry
 from mray.rpc.pump import RequestFailed
 from mray.runtime.arguments import pack_arguments, spec_of, unknown_templates
+from mray.runtime.batches import cut_calls, too_big
 from mray.runtime.explaining import reason_of
 from mray.runtime.failing import failure_of
 from mray.runtime.locality import Locality
@@ -308,15 +310,25 @@ class TasksPart:
     def _push(self, lease: Lease) -> None:
         out, lease.out = lease.out, []
         templates = unknown_templates(out, lease.known)
-        message = PushTasks(
-            self.rt.address, templates, [spec_of(task) for task in out],
-            serializers=self.rt.serializers.version,
-        )  # fmt: skip
-        # A worker that is gone is reported dead by the node daemon, and its tasks come back then.
-        self.rt.tell(lease.worker, message)
+        version = self.rt.serializers.version
+        for specs in cut_calls([spec_of(task) for task in out]):
+            if len(specs) == 1 and (why := too_big(specs[0])):
+                self._unsendable(lease, specs[0].task_id, why)
+                continue
+            message = PushTasks(self.rt.address, templates, specs, serializers=version)
+            # A worker that is gone is reported dead by the node daemon; its tasks come back then.
+            self.rt.tell(lease.worker, message)
+            templates = []
+        lease.known.difference_update(template.number for template in templates)
         now = self.rt.pump.clock()
         for task in out:
             task.sent_at = now
+
+    def _unsendable(self, lease: Lease, task_id: bytes, why: str) -> None:
+        worker_id, now = lease.worker.process_id, self.rt.pump.clock()
+        for task in self.dispatcher.forgotten(worker_id, [task_id], now):
+            self.fail(task, error_envelope(RaySystemError(f"{task.template.name}: {why}")))
+        self.rt.mailbox.wake()  # Others may be sent in its place.
 
     def _perform(self) -> None:
         rt = self.rt

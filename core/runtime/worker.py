@@ -27,6 +27,7 @@ from mray.ownership.handover import Parcel
 from mray.rpc.door import Door, Keys
 from mray.rpc.endpoints import join_host_port
 from mray.rpc.pump import RequestFailed, Timer
+from mray.runtime.batches import cut_replies
 from mray.runtime.calls import Done, Work, running_task
 from mray.runtime.executor import Executor, Terminated
 from mray.runtime.generators import GeneratorsPart, Slot
@@ -263,7 +264,10 @@ class Worker:
             returned = []
             if exiting:
                 returned = self._take_back()
-            self.rt.tell(owner, TaskReplies(batch, returned, exiting=exiting))
+            *most, last = cut_replies(batch)
+            for part in most:
+                self.rt.tell(owner, TaskReplies(part, []))
+            self.rt.tell(owner, TaskReplies(last, returned, exiting=exiting))
         if exiting:
             self._leave(DeathCause("intended", "max_calls was reached"))
             self.executor.queue.put(None)

@@ -1,0 +1,85 @@
+"""Calls and replies that leave together, cut into messages that a peer takes.
+
+A message above ``MESSAGE_BYTES_MAX`` is refused unread, and who sent it hears nothing of that. Each
+call may carry 100 KiB and more: thousands that waited for an actor's start, in one message, would
+never arrive. So a batch is cut long before that; a call that is too big alone fails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from mray.units import format_bytes
+from mray.wire.codec import MESSAGE_BYTES_MAX
+from mray.wire.messages import TaskReply, TaskSpec
+
+T = TypeVar("T")
+
+#: About what one message carries: enough that its own cost is nothing, little enough that both ends
+#: can hold it twice.
+BATCH_BYTES = 32 * 1024 * 1024
+#: The most that one call may carry, with room for what surrounds it.
+CALL_BYTES_MAX = MESSAGE_BYTES_MAX - 1024 * 1024
+#: A call or reply without its values, and an argument.
+_CALL_BYTES = 100
+_ARGUMENT_BYTES = 100
+#: So many are no message too big, whatever they return.
+_FEW_REPLIES = 32
+
+
+def spec_bytes(spec: TaskSpec) -> int:
+    """About what a call takes on the wire."""
+    size = _CALL_BYTES + len(spec.args)
+    for argument in spec.deps:
+        size += _ARGUMENT_BYTES + (len(argument.data) if argument.data is not None else 0)
+    return size
+
+
+def reply_bytes(reply: TaskReply) -> int:
+    """About what a reply takes on the wire, without the references in it."""
+    size = _CALL_BYTES
+    for returned in reply.returns:
+        if returned.data is not None:
+            size += len(returned.data)
+    return size
+
+
+def cut_calls(specs: list[TaskSpec]) -> Sequence[list[TaskSpec]]:
+    """The same calls in the same order, in batches for one message each."""
+    # On the way of every call: without a function call for each.
+    size = _CALL_BYTES * len(specs) + sum([len(spec.args) for spec in specs])
+    if size <= BATCH_BYTES and not sum([len(spec.deps) for spec in specs]):
+        return (specs,)
+    return _cut(specs, spec_bytes)
+
+
+def cut_replies(replies: list[TaskReply]) -> Sequence[list[TaskReply]]:
+    """The same for replies."""
+    return (replies,) if len(replies) <= _FEW_REPLIES else _cut(replies, reply_bytes)
+
+
+def _cut(things: list[T], size_of: Callable[[T], int]) -> list[list[T]]:
+    """One that is bigger than a batch is alone."""
+    batches: list[list[T]] = [[]]
+    left = BATCH_BYTES
+    for thing in things:
+        size = size_of(thing)
+        if size > left and batches[-1]:
+            batches.append([])
+            left = BATCH_BYTES
+        batches[-1].append(thing)
+        left -= size
+    return batches
+
+
+def too_big(spec: TaskSpec) -> str:
+    """Why a call cannot be sent at all; "" if it can."""
+    size = spec_bytes(spec)
+    if size <= CALL_BYTES_MAX:
+        return ""
+    return (
+        f"the arguments are {format_bytes(size)} together, and a message may have "
+        f"{format_bytes(CALL_BYTES_MAX)}: small values of references travel with the call. Pass a "
+        "list of the references, and get() them in the task, or put() the values as one object"
+    )
