@@ -26,7 +26,7 @@ from mray.node.daemon_log import open_log
 from mray.node.descriptors import raise_limit
 from mray.process import open_pidfd
 from mray.rpc.chaos import install
-from mray.rpc.door import Door, Keys
+from mray.rpc.door import DAEMON_HANDSHAKE_S, Door, Keys
 from mray.rpc.endpoints import join_host_port
 from mray.rpc.pump import Pump
 from mray.session import Session
@@ -86,7 +86,8 @@ class Daemon:
         self.log = logging.getLogger(f"mray.{kind}")
         self._keys = Keys.from_token(params.token) if params.token else None
         own_node = params.head.node_id if kind == "head" else params.process_id
-        door = Door(params.process_id, self._keys, self.config.node.same_machine_ipc)
+        same_machine = self.config.node.same_machine_ipc
+        door = Door(params.process_id, self._keys, same_machine, DAEMON_HANDSHAKE_S)
         self.pump = install(Pump(door, own_node), self.config, kind)
         #: "host:port" of the tcp socket as others reach it; "" where there is none.
         self.tcp = ""

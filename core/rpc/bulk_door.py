@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import zmq
 
-from mray.rpc.door import Door, Keys
+from mray.rpc.door import DAEMON_HANDSHAKE_S, Door, Keys
 
 #: A single thread of libzmq encrypts and decrypts 230 to 400 MB/s.
 _IO_THREADS_MAX = 4
@@ -26,7 +26,7 @@ class BulkDoor(Door):
     _batch_max = 16
 
     def __init__(self, process_id: bytes, keys: Keys | None, cpus: int = 1) -> None:
-        super().__init__(process_id, keys)
+        super().__init__(process_id, keys, handshake_s=DAEMON_HANDSHAKE_S)
         # Sockets that are there already keep the first thread; connections take the idlest.
         self._context.set(zmq.IO_THREADS, max(1, min(_IO_THREADS_MAX, cpus // 2)))
 

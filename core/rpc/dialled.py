@@ -25,9 +25,11 @@ from mray.rpc.endpoints import is_same_endpoint
 
 #: A line that stood is dialled again after this long.
 AGAIN_S: Final = 0.02
-#: One that was refused, at first and at last.
+#: One that was refused: at first, at last, and at last where it had stood before: whoever listens
+#: there may be about to come back.
 REFUSED_S: Final = 0.1
 REFUSED_MAX_S: Final = 2.0
+STOOD_MAX_S: Final = 0.4
 NEVER: Final = float("inf")
 
 #: What is to be sent, and whether libzmq is to copy it.
@@ -161,7 +163,7 @@ class Dialled:
         else:
             # Not 2 ** refusals: that number has no bound.
             wait_s = REFUSED_S * 2 ** min(line.refusals, 10)
-            line.due = now + min(wait_s, REFUSED_MAX_S)
+            line.due = now + min(wait_s, STOOD_MAX_S if line.has_lost else REFUSED_MAX_S)
             line.refusals += 1
         self.next_due = min(self.next_due, line.due)
 

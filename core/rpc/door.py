@@ -32,7 +32,7 @@ from mray.rpc.keys import Keys
 from mray.wire.codec import MESSAGE_BYTES_MAX
 from mray.wire.messages import Address
 
-__all__ = ["IPC_PATH_BYTES_MAX", "LINGER_S", "Door", "Keys"]
+__all__ = ["DAEMON_HANDSHAKE_S", "IPC_PATH_BYTES_MAX", "LINGER_S", "Door", "Keys"]
 
 #: A unix socket path holds at most this many bytes (sun_path is 108 with its final zero).
 IPC_PATH_BYTES_MAX = 107
@@ -43,8 +43,10 @@ _NOBLOCK_MORE = int(zmq.NOBLOCK | zmq.SNDMORE)
 _RCVMORE = int(zmq.RCVMORE)
 _EVENTS = int(zmq.EVENTS)
 _POLLIN = int(zmq.POLLIN)
-#: A process whose user code holds the interpreter answers no handshake meanwhile.
-_HANDSHAKE_S = 30.0
+#: Who connects and says nothing is cut off after this long. A process whose user code holds the
+#: interpreter answers no handshake meanwhile; daemons answer at once.
+HANDSHAKE_S = 30.0
+DAEMON_HANDSHAKE_S = 5.0
 _GONE_MAX = 10_000
 
 
@@ -61,9 +63,15 @@ class Door:
     _batch_max = 1000
 
     def __init__(
-        self, process_id: bytes, keys: Keys | None = None, same_machine_ipc: bool = True
+        self,
+        process_id: bytes,
+        keys: Keys | None = None,
+        same_machine_ipc: bool = True,
+        handshake_s: float = HANDSHAKE_S,
     ) -> None:
         self.process_id = process_id
+        #: How long who connects by tcp may take to prove that it has the token.
+        self._handshake_s = handshake_s
         self._keys = keys
         #: Whether other nodes of this machine are dialled by their unix sockets.
         self._same_machine_ipc = same_machine_ipc
@@ -136,7 +144,7 @@ class Door:
         self._listening.set_string(zmq.ZAP_DOMAIN, _ZAP_DOMAIN)
         # Without it libzmq lets anyone in who knows the public key while no handler runs.
         self._listening.set(zmq.ZAP_ENFORCE_DOMAIN, 1)
-        self._listening.set(zmq.HANDSHAKE_IVL, int(_HANDSHAKE_S * 1000))
+        self._listening.set(zmq.HANDSHAKE_IVL, int(self._handshake_s * 1000))
         self._listening.set(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
         self._listening.set(zmq.HEARTBEAT_TIMEOUT, SILENT_MS)
         self._listening.set(zmq.IPV6, int(is_ipv6(host)))

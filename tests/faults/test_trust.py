@@ -373,6 +373,57 @@ def test_idle_and_endless_connections_stop_nobody_and_leave_nothing(
     assert log.stat().st_size < size + 10_000
 
 
+def test_who_never_speaks_holds_no_socket_of_a_daemon_while_the_cluster_works(
+    cluster: Cluster, driver: Driver
+) -> None:
+    (session,) = all_sessions(str(cluster.folder))
+    pids = {each.pid: each.kind for each in session.processes() if each.kind in ("head", "node")}
+    places = [
+        (each.laddr.ip, each.laddr.port)
+        for pid in pids
+        for each in psutil.Process(pid).net_connections("tcp")
+        if each.status == psutil.CONN_LISTEN
+    ]
+    assert len(places) >= 3, "head, node, objects"
+    before = {pid: len(os.listdir(f"/proc/{pid}/fd")) for pid in pids}
+    with contextlib.ExitStack() as guests:
+        silent = [
+            guests.enter_context(socket.create_connection(place))
+            for place in places
+            for _ in range(300)
+        ]
+        for number in range(20):
+            program = "task = mray.remote(lambda x: x)\nresult = mray.get(task.remote(%d), timeout=20)"
+            assert driver.do(program % number) == number
+
+        def cut_off() -> bool:
+            return all(_has_ended(each) for each in silent)
+
+        # Workers and drivers have the patience of 30 s.
+        eventually(cut_off, 20, "every silent connection is cut off")
+        for pid, kind in pids.items():
+            # New workers cost some; the guests were hundreds.
+            eventually(
+                lambda pid=pid: len(os.listdir(f"/proc/{pid}/fd")) <= before[pid] + 50,  # type: ignore[misc]
+                10,
+                f"the descriptors of the {kind}",
+            )
+    assert driver.do("result = mray.get(task.remote(7), timeout=20)") == 7
+
+
+def _has_ended(guest: socket.socket) -> bool:
+    """Whether the other side has closed a connection, after what it has said."""
+    guest.setblocking(False)
+    try:
+        while guest.recv(1000):
+            continue
+    except BlockingIOError:
+        return False
+    except ConnectionError:
+        return True
+    return True
+
+
 # -- what is installed with mray
 
 

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from mray.rpc.dialled import AGAIN_S, NEVER, REFUSED_MAX_S, REFUSED_S, Dialled
+from mray.rpc.dialled import AGAIN_S, NEVER, REFUSED_MAX_S, REFUSED_S, STOOD_MAX_S, Dialled
 from mray.rpc.endpoints import is_same_endpoint
 
 HERE, THERE = "tcp://127.0.0.1:1000", "tcp://127.0.0.1:2000"
@@ -61,17 +61,23 @@ def test_a_line_that_stood_is_dialled_again_at_once_and_tells_of_a_loss() -> Non
     assert dialled.next_due == 7.0 + AGAIN_S, "what was refused before counts no more"
 
 
-def test_refusals_come_ever_more_slowly_up_to_a_limit() -> None:
-    dialled = Dialled()
+@pytest.mark.parametrize(("stood", "limit_s"), [(False, REFUSED_MAX_S), (True, STOOD_MAX_S)])
+def test_refusals_come_ever_more_slowly_up_to_a_limit(stood: bool, limit_s: float) -> None:
+    dialled, now = Dialled(), 0.0
     dialled.add(A, HERE, b"us")
-    now, waits = 0.0, []
+    if stood:
+        dialled.stands(HERE)
+        dialled.ended(HERE, now)
+        now = dialled.next_due
+        dialled.due(now)
+    waits = []
     for _ in range(2000):
         dialled.ended(HERE, now)
         waits.append(dialled.next_due - now)
         now = dialled.next_due
         dialled.due(now)
-    assert waits[:5] == pytest.approx([REFUSED_S * 2**step for step in range(5)])
-    assert waits[5:] == pytest.approx([REFUSED_MAX_S] * 1995)
+    assert waits[:3] == pytest.approx([min(REFUSED_S * 2**step, limit_s) for step in range(3)])
+    assert waits[5:] == pytest.approx([limit_s] * 1995)
 
 
 def test_all_who_were_dialled_at_one_endpoint_end_together() -> None:

@@ -195,6 +195,26 @@ def test_a_port_in_use_is_an_error(make_door: MakeDoor) -> None:
             make_door(Keys.from_token("t")).listen_tcp("127.0.0.1", taken.getsockname()[1])
 
 
+def test_who_connects_and_says_nothing_is_cut_off_and_who_talks_is_not() -> None:
+    keys = Keys.from_token("secret")
+    server, client = Door(new_process_id(), keys, handshake_s=0.3), Door(new_process_id(), keys)
+    try:
+        address = listen_tcp(server)
+        client.dial(address, NODE)
+        client.send(server.process_id, b"0")
+        assert deliver(server, client) == [(client.process_id, b"0")]
+        host, _, port = (address.tcp or "").rpartition(":")
+        with socket.create_connection((host, int(port))) as silent:
+            silent.settimeout(10)
+            while silent.recv(1000):
+                continue  # Its greeting; then the end.
+        client.send(server.process_id, b"1")
+        assert deliver(server, client) == [(client.process_id, b"1")]
+    finally:
+        client.close()
+        server.close()
+
+
 # -- lines that end
 
 
