@@ -16,6 +16,7 @@ import msgspec
 from mray import current
 from mray.call_sites import capture
 from mray.exceptions import RaySystemError
+from mray.former import cluster_now, refuse_handle
 from mray.ids import object_id
 from mray.object_ref import ObjectRef
 from mray.options import (
@@ -256,8 +257,8 @@ class ActorHandle:
     """A handle of an actor: its methods have ``.remote()``."""
 
     __slots__ = (
-        "__dict__", "__weakref__", "_actor_id", "_class_name", "_groups", "_methods", "_ref",
-        "_retries", "_templates",
+        "__dict__", "__weakref__", "_actor_id", "_class_name", "_cluster", "_groups", "_methods",
+        "_ref", "_retries", "_templates",
     )  # fmt: skip
 
     def __init__(
@@ -278,6 +279,8 @@ class ActorHandle:
         self._methods = methods
         self._retries = retries
         self._ref = ref
+        #: See former.py.
+        self._cluster = cluster_now()
 
     def __getattr__(self, name: str) -> ActorMethod:
         options = self._methods.get(name)
@@ -336,6 +339,7 @@ class ActorMethod:
             raise RaySystemError(f"{handle!r} cannot be called: this process is not connected")
         made = None if self._is_changed else handle._templates.get(self._name)
         if made is None or made[0] is not runtime:
+            refuse_handle(handle, runtime)
             made = runtime, self._template(runtime)
             if not self._is_changed:
                 handle._templates[self._name] = made

@@ -142,7 +142,14 @@ class ObjectRef(Generic[T]):
 
 def owner_tuple(entry: Entry) -> Address:
     """The owner's address of an entry, also when that is this process."""
-    return entry.owner if entry.owner is not None else current.get().address
+    if entry.owner is not None:
+        return entry.owner
+    runtime = current.get()
+    if entry.home is not runtime.mailbox:
+        from mray.former import refuse_to_lend
+
+        refuse_to_lend(entry, runtime)
+    return runtime.address
 
 
 class RefMaker:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from mray.former import refuse_group
 from mray.placement import Conditions, Where, parse_selector
 from mray.resources import Resources, fits, to_fixed, to_float
 from mray.tasks.placing import ANYWHERE, Placing
@@ -111,6 +112,7 @@ def placing_of(rt: Runtime, options: Mapping[str, Any], what: str, *needs: Resou
         if index != -1:
             raise ValueError(f"{what}: placement_group_bundle_index needs a placement group")
         return Placing(where=_where(None, labels, fallbacks)) if labels else ANYWHERE
+    refuse_group(group.id.hex(), group._cluster)
     check_placement_group_index(group, index)
     bundles = group.bundle_specs
     for need in needs:

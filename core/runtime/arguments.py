@@ -12,6 +12,8 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from mray.call_sites import capture
+from mray.exceptions import ReferenceLostError
+from mray.former import refuse_to_lend
 from mray.object_ref import ObjectRef, owner_tuple
 from mray.ownership.references import Entry
 from mray.serialization.inspection import unpicklable_arguments_error
@@ -69,9 +71,15 @@ def pack_arguments(
             kwargs = {k: v for k, v in kwargs.items() if type(v) is not ObjectRef}
     payload: tuple[Any, ...] = (tuple(args), dict(kwargs))
     if places:
+        mailbox = runtime.mailbox
+        for entry in deps:
+            if entry.home is not mailbox:
+                refuse_to_lend(entry, runtime)
         payload = (*payload, places)
     try:
         packed = pack(payload)
+    except ReferenceLostError:
+        raise
     except Exception as error:
         raise unpicklable_arguments_error(name, args, kwargs, error) from error
     holds = list(deps)
@@ -135,9 +143,7 @@ def ref_info(entry: Entry) -> RefInfo:
     return RefInfo(entry.object_id, owner_tuple(entry))
 
 
-def place_arguments(
-    unpacked: Any, values: list[Any]
-) -> tuple[Sequence[Any], Mapping[str, Any]]:
+def place_arguments(unpacked: Any, values: list[Any]) -> tuple[Sequence[Any], Mapping[str, Any]]:
     """The arguments of a call from what their envelope holds and the values of dependencies."""
     if len(unpacked) == 2:
         return unpacked[0], unpacked[1]

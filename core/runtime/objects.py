@@ -21,6 +21,7 @@ from mray.exceptions import (
     RaySystemError,
     RayTaskError,
 )
+from mray.former import refuse_former
 from mray.object_ref import ObjectRef
 from mray.ownership.references import Entry
 from mray.runtime.borrowing import adopting, owner_died, vanished
@@ -223,6 +224,7 @@ class ObjectsPart:
         rt = self.rt
         if rt.closed:
             raise RaySystemError("this process is no longer connected to a cluster")
+        refuse_former(pending, rt)
         self._waiting[id(waiter)] = waiter
         rt.post(lambda: self.begin_wait(waiter, pending))
         before = self.before_wait

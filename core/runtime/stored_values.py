@@ -11,6 +11,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from mray.exceptions import ObjectLostError
+from mray.former import refuse_former
 from mray.serialization.envelope import NONE
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class StoredValues:
         view = store.get(object_id) if ahead is None else ahead.view(object_id)
         reads = 1
         while view is None:
+            refuse_former((entry,), self.rt)
             reason = (
                 store.why_missing(object_id)
                 or f"it is not in the store of node {self.rt.node.node_id.hex()[:8]} any more"

@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from mray import current
+from mray.former import cluster_now, refuse_group
 from mray.object_ref import ObjectRef
 from mray.resources import to_fixed, to_float
 
@@ -59,6 +60,7 @@ class PlacementGroup:
     def __init__(self, id: PlacementGroupID, bundle_cache: list[Bundle] | None = None) -> None:
         self.id = id if isinstance(id, PlacementGroupID) else PlacementGroupID(id)
         self.bundle_cache = bundle_cache
+        self._cluster = cluster_now()
 
     @staticmethod
     def empty() -> PlacementGroup:
@@ -73,13 +75,17 @@ class PlacementGroup:
     def ready(self) -> ObjectRef[PlacementGroup]:
         """A reference that is ready when the group is created; its value is this handle.
         TaskPlacementGroupRemoved if the group is removed before."""
-        return current.get().placing.ready(self.id.binary(), self)
+        rt = current.get()
+        refuse_group(self.id.hex(), self._cluster)
+        return rt.placing.ready(self.id.binary(), self)
 
     def wait(self, timeout_seconds: float = 30) -> bool:
         """Wait for its creation; whether it came in time. ValueError if it was removed."""
         if self.is_empty:
             return False
-        return current.get().placing.wait(self.id.binary(), self, timeout_seconds)
+        rt = current.get()
+        refuse_group(self.id.hex(), self._cluster)
+        return rt.placing.wait(self.id.binary(), self, timeout_seconds)
 
     @property
     def bundle_specs(self) -> list[Bundle]:
