@@ -35,6 +35,7 @@ from mray.node.head.events import (
     Send,
     Tick,
 )
+from mray.node.head.pauses import pause_of
 from mray.node.head.placement import Choice, Room, allowed, choose, choose_in_group, on_named
 from mray.placement import Where
 from mray.resources import give_back, take
@@ -69,10 +70,6 @@ _INTENDED: Final = ("intended", "out_of_scope")
 _DEATHS_MAX: Final = 10_000
 #: A watcher may ask before the owner's registration arrives; longer than this it is a mistake.
 _REGISTRATION_WAIT_S: Final = 10.0
-#: Starts in a row that never got alive are spaced out 0, 0.25, 0.5, 1 … s, up to this.
-_RESTART_DELAY_MAX_S: Final = 30.0
-#: After an end for want of memory 1, 2, 4 … s pass, up to this.
-_MEMORY_DELAY_MAX_S: Final = 60.0
 
 
 class ActorTable:
@@ -306,21 +303,11 @@ class ActorTable:
             f"actor {actor.name_for_people} restarts as incarnation {actor.incarnation}: "
             f"{describe(cause)}"
         )
-        if for_memory(cause):
-            actor.memory_count += 1
-            delay_s = min(2.0 ** min(actor.memory_count - 1, 10), _MEMORY_DELAY_MAX_S)
-            self._delay(actor, now + delay_s)
-            actor.reason = f"it ended for want of memory; it is started again after {delay_s:g} s"
+        actor.memory_count += for_memory(cause)
+        pause_s, actor.reason = pause_of(actor, cause)
+        if pause_s:
+            self._delay(actor, now + pause_s)
             return [note, *self._tell(actor)]
-        if actor.fruitless_count > 1:
-            delay_s = min(2.0 ** (actor.fruitless_count - 4), _RESTART_DELAY_MAX_S)
-            self._delay(actor, now + delay_s)
-            actor.reason = (
-                f"{actor.fruitless_count} starts in a row failed ({describe(cause)}); "
-                f"the next is tried after {delay_s:g} s"
-            )
-            return [note, *self._tell(actor)]
-        actor.reason = ""
         return [note, *self._tell(actor), *self._place(actor)]
 
     def _kill(self, sender: bytes, message: KillActor, now: float) -> list[Effect]:

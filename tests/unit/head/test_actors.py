@@ -19,6 +19,7 @@ from mray.node.head.events import (
     Send,
     Tick,
 )
+from mray.node.head.pauses import LAST_CALLS_S
 from mray.wire.messages import (
     Ack,
     ActorFound,
@@ -452,7 +453,11 @@ def test_the_loss_of_a_node_restarts_its_actors_elsewhere(table: ActorTable) -> 
     live(table, two, worker(2))
     do(table, node(NODE2))
     lost = NodeLost(NODE, DeathCause("node_died", "silence"))
-    assert messages(do(table, lost), StartActor) == [StartActor(one, 1)]
+    assert messages(do(table, lost), StartActor) == [], "callers hear of it first"
+    assert state(table, one).state == "RESTARTING"
+    assert table.deadline() == 1.0 + LAST_CALLS_S
+    effects = table.handle(Tick(), 1.0 + LAST_CALLS_S)
+    assert messages(effects, StartActor) == [StartActor(one, 1)]
     assert state(table, one).node_id == NODE2
     dead = state(table, two)
     assert dead.cause == DeathCause("node_died", "silence", node_id=NODE)
