@@ -154,6 +154,14 @@ class Evicted(msgspec.Struct, frozen=True):
     object_ids: tuple[bytes, ...]
 
 
+class TellLost(msgspec.Struct, frozen=True):
+    """Tell an owner that its object is lost here, so that it is made again before anybody asks."""
+
+    owner: bytes
+    object_id: bytes
+    reason: str
+
+
 class Tell(msgspec.Struct, frozen=True):
     """A disk has changed its state. For the log."""
 
@@ -163,5 +171,6 @@ class Tell(msgspec.Struct, frozen=True):
 
 Effect = (
     Created | Refuse | AnswerPins | Punch | Complain
-    | WriteSpill | ReadSpill | DeleteSpill | PunchSpill | AskPlaces | Evicted | Tell
+    | WriteSpill | ReadSpill | DeleteSpill | PunchSpill | AskPlaces | Evicted | TellLost
+    | Tell
 )  # fmt: skip

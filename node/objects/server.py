@@ -33,6 +33,7 @@ from mray.node.objects.effects import (
     ReadSpill,
     Refuse,
     Tell,
+    TellLost,
     WriteSpill,
 )
 from mray.node.objects.files import DiskFailure
@@ -47,6 +48,7 @@ from mray.units import GIB
 from mray.wire.messages import (
     AbortObject,
     Address,
+    CopyGone,
     CreateObject,
     FreeObjects,
     GetStoreStats,
@@ -379,6 +381,8 @@ class StoreServer:
                     self._send(owner, GiveUpPlaces(rid, list(object_ids)))
                 case Tell(is_warning, text):
                     log.log(logging.WARNING if is_warning else logging.INFO, "%s", text)
+                case TellLost(owner, object_id, reason):
+                    self._tell_lost(owner, CopyGone([object_id], self.own_id, reason))
                 case Evicted(owner, object_ids):
                     if self.transfer is not None:
                         self.transfer.evicted(owner, object_ids)
@@ -391,6 +395,13 @@ class StoreServer:
                     log.warning("process %s %s; ignored", client.hex()[:8], text)
                 case _:
                     assert_never(effect)
+
+    def _tell_lost(self, owner: bytes, gone: CopyGone) -> None:
+        address = self.owners.get(owner)
+        if address is not None and self.transfer is not None:
+            self.transfer.tell_owner(address, gone)
+        else:
+            self._send(owner, gone)
 
     def _punch(self, ranges: Sequence[Range]) -> None:
         base = self.arena.virtual_bytes

@@ -28,7 +28,7 @@ import msgspec
 
 from mray.machine import InvariantError
 from mray.node.objects.copies import Copies
-from mray.node.objects.effects import AskPlaces, Effect, ReadSpill, WriteSpill
+from mray.node.objects.effects import AskPlaces, Effect, ReadSpill, TellLost, WriteSpill
 from mray.node.objects.files import SLOT_ALIGNMENT, DiskFailure, Files, Slot
 from mray.node.objects.lifecycle import Copy
 from mray.node.objects.space import Space
@@ -385,18 +385,18 @@ class Spilling:
         self._copies.settle(restore.copy)
         return restore.copy
 
-    def read_failed(self, number: int, reason: str) -> Copy:
+    def read_failed(self, number: int, reason: str) -> tuple[Copy, list[Effect]]:
         """A copy's bytes are not on disk as they should be: it is lost."""
         copy = self._reads.pop(number).copy
         if copy.dropped:
             self._copies.settle(copy)
-            return copy
+            return copy, []
         self.lost[copy.object_id] = reason
         if len(self.lost) > _LOST_KEPT:
             self.lost.popitem(last=False)
         self._copies.vacate(copy)
         self._copies.drop(copy)
-        return copy
+        return copy, [TellLost(copy.owner_id, copy.object_id, reason)]
 
     def read_no_space(self, number: int) -> Restore:
         """The system had no pages for a range: the restore waits again, before all others."""

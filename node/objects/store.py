@@ -343,8 +343,8 @@ class ObjectStore(Room):
     def spill_read_failed(self, number: int, reason: str, now: float) -> list[Effect]:
         """The bytes of a ReadSpill are not to be had: the object is lost."""
         self._now = now
-        copy = self.spilling.read_failed(number, reason)
-        return self._admit(self._answer_readers(copy.object_id))
+        copy, lost = self.spilling.read_failed(number, reason)
+        return self._admit([*self._answer_readers(copy.object_id), *lost])
 
     def spill_read_no_space(self, number: int, now: float) -> list[Effect]:
         """The system had no pages for a ReadSpill."""

@@ -28,6 +28,7 @@ from mray.node.objects.effects import (
     ReadSpill,
     Refuse,
     Tell,
+    TellLost,
     WriteSpill,
 )
 from mray.node.objects.files import DiskFailure
@@ -75,6 +76,8 @@ class World(RuleBasedStateMachine):
         self.objects: dict[bytes, tuple[bytes, int, int]] = {}
         #: Objects that a disk has lost.
         self.lost: set[bytes] = set()
+        #: Of which owners were told.
+        self.told_lost: set[bytes] = set()
         #: Pinned buffers: (client, object) -> list of (page, pages, stamp), oldest first
         self.pins: dict[tuple[bytes, bytes], list[tuple[int, int, int]]] = {}
         #: Owners' places, and the buffers they have over them.
@@ -110,6 +113,9 @@ class World(RuleBasedStateMachine):
                     del self.files[disk, file][at]
                 case AskPlaces():
                     self.questions.append(effect)
+                case TellLost(_, object_id, _):
+                    assert object_id in self.lost, "an owner was told of a loss that was none"
+                    self.told_lost.add(object_id)
                 case Tell() | Complain():
                     pass
 
@@ -201,6 +207,7 @@ class World(RuleBasedStateMachine):
             self.step(self.store.seal(client, object_id, self.now))
             return
         self.lost.discard(object_id)
+        self.told_lost.discard(object_id)
         self.objects[object_id] = (owner, stamp, pages)
         if object_id[:1] == b"p":
             self.places[object_id] = (page, pages, stamp)
@@ -330,6 +337,7 @@ class World(RuleBasedStateMachine):
                 self.objects.pop(copy.object_id)
                 self.lost.add(copy.object_id)
             self.step(self.store.spill_read_failed(job.number, "broken", self.now))
+            assert self.lost <= self.told_lost, "an owner was not told of a loss"
         else:
             stamp = self.files[job.disk, job.file][job.at]
             for page in range(job.offset // PAGE, (job.offset + job.size) // PAGE):

@@ -80,8 +80,8 @@ def _a_file_outlives_its_last_object(patch: Patch) -> None:
 
 
 def _damaged_bytes_are_taken(patch: Patch) -> None:
-    def read_failed(self: Spilling, number: int, _: str) -> Copy:
-        return self.read(number, 0.0)
+    def read_failed(self: Spilling, number: int, _: str) -> tuple[Copy, list[Effect]]:
+        return self.read(number, 0.0), []
 
     patch.setattr(Spilling, "read_failed", read_failed)
 
@@ -155,7 +155,6 @@ _MUTANTS: list[Callable[[Patch], None]] = [
     _asking_is_enough_to_take_a_place,
     _a_file_goes_with_its_first_object,
     _a_file_outlives_its_last_object,
-    _damaged_bytes_are_taken,
     _what_was_freed_while_it_was_written_stays_on_disk,
     _a_range_is_readable_before_it_is_filled,
     _a_range_is_given_away_before_it_is_written,
@@ -206,6 +205,10 @@ def _any_disk_may_be_tried_at_once(patch: Patch) -> None:
 
 #: Rare in the random world, or no matter of right and wrong there.
 _SCENES: list[tuple[Callable[[Patch], None], Callable[[], None]]] = [
+    (
+        _damaged_bytes_are_taken,
+        scenes.test_an_object_whose_bytes_are_damaged_is_lost_and_its_owner_is_told,
+    ),
     (_a_freed_copy_still_waits_for_room, scenes.test_a_freed_object_waits_for_room_no_more),
     (
         _memory_in_use_is_waited_for,

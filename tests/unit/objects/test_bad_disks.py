@@ -7,6 +7,7 @@ import logging
 import queue
 import threading
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +19,8 @@ from mray.node.objects.spill_pool import SpillPool, StoreMemory
 from mray.node.objects.spilling import SpillRules
 from mray.units import MIB
 from mray.wire.messages import (
+    Address,
+    CopyGone,
     CreateObject,
     FreeObjects,
     Message,
@@ -295,10 +298,32 @@ def test_damage_is_a_lost_object_with_its_reason_and_never_wrong_bytes(
             assert word in data.reasons[0]
         else:
             assert holds(data, number)
+    # Owners hear of it by themselves, once, whatever readers make of it.
+    told = [one for one in node.sent if isinstance(one, CopyGone)]
+    assert {one.object_ids[0][-1] for one in told} == on_disk
+    assert len(told) == len(on_disk)
+    assert all(word in one.text for one in told)
     # The store goes on.
     node.disk.read_errors = []
     node.make(99)
     assert holds(node.read(99), 99)
+
+
+def test_an_owner_elsewhere_hears_of_a_loss_by_way_of_the_transfers(node: Node) -> None:
+    owner = Address(OWNER, b"elsewhere", tcp="10.0.0.2:7000")
+    told: list[tuple[Address, Message]] = []
+    transfer: Any = SimpleNamespace(tell_owner=lambda to, message: told.append((to, message)))
+    for number in range(8):
+        node.make(number)
+    node.until(lambda: not node.server.store.spilling._writes)
+    (name, *_) = [copy.object_id for copy in node.server.store.copies() if copy.offset < 0]
+    node.server.owners[OWNER] = owner
+    node.disk.files.clear()
+    node.server.transfer = transfer
+    node.read(name[-1])
+    node.server.transfer = None
+    ((to, message),) = told
+    assert (to, type(message)) == (owner, CopyGone)
 
 
 def test_an_object_freed_while_a_slow_disk_writes_it_leaves_no_file(node: Node) -> None:

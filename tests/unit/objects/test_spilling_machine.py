@@ -5,12 +5,14 @@ from __future__ import annotations
 import pytest
 
 from mray.node.objects.effects import (
+    AnswerPins,
     AskPlaces,
     Created,
     DeleteSpill,
     PunchSpill,
     ReadSpill,
     Tell,
+    TellLost,
     WriteSpill,
 )
 from mray.units import MIB
@@ -180,6 +182,28 @@ def test_a_restored_copy_makes_room_again_without_a_write() -> None:
     assert rig.state(b"a") == "sealed"
     assert rig.make(b"b", 8)
     assert (rig.state(b"a"), rig.take(WriteSpill)) == ("spilled", [])
+
+
+def test_an_object_whose_bytes_are_damaged_is_lost_and_its_owner_is_told() -> None:
+    rig = Rig()
+    rig.spilled(b"a", 8)
+    assert rig.pin(b"a") is None
+    (read,) = rig.take(ReadSpill)
+    rig.note(rig.store.spill_read_failed(read.number, "damaged", rig.now))
+    assert rig.take(TellLost) == [TellLost(ME, b"a", "damaged")]
+    (answer,) = rig.take(AnswerPins)
+    assert answer.reasons == ("damaged",)
+    assert rig.state(b"a") == "gone"
+
+
+def test_of_a_freed_object_nobody_is_told_that_it_was_damaged() -> None:
+    rig = Rig()
+    rig.spilled(b"a", 8)
+    rig.pin(b"a")
+    (read,) = rig.take(ReadSpill)
+    rig.free(b"a")
+    rig.note(rig.store.spill_read_failed(read.number, "damaged", rig.now))
+    assert rig.take(TellLost) == []
 
 
 def test_a_freed_object_waits_for_room_no_more() -> None:
