@@ -104,6 +104,7 @@ LAZY_MODULES = {
     "ctypes": "3 ms, for the few processes that need it",
     "difflib": "only after a mistake in a name",
     "mray.microbenchmark": "only for its command",
+    "mray.former": "what outlived a shutdown(), which few programs have",
     "mray.stray_refs": "references made of bytes, which few programs have",
     "mray.scheduling": "strategies and groups, which most programs do without",
     "mray.runtime.async_serving": "asyncio, which workers without async actors do without",
