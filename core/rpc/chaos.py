@@ -50,9 +50,9 @@ _Entry = tuple[OnReply, float, bytes, str]
 class Fault(enum.Enum):
     """What is lost."""
 
-    REQUEST = "req"
-    REPLY = "resp"
-    IN_FLIGHT = "in flight"
+    REQUEST = "the request is lost"
+    REPLY = "the reply is lost"
+    IN_FLIGHT = "lost in flight"
 
 
 class _Method:
@@ -119,6 +119,7 @@ class Chaos:
         fault = None if method is None else method.draw(self._chance)
         if fault is not None:
             self.counts[name] = self.counts.get(name, 0) + 1
+            log.warning("%s: %s", name, fault.value)
         return fault
 
     # -- requests
@@ -166,8 +167,9 @@ class Chaos:
             self._wait(rid, entry)
             again()
 
-        def fail() -> None:
-            if pump._requests.pop(rid, None) is not None:
+        def fail(reply: Message | None = None) -> None:
+            # The reply itself may be faster than the loop's next round.
+            if reply is not None or pump._requests.pop(rid, None) is not None:
                 text = f"{what} to {peer.hex()[:8]}: lost in flight (testing_rpc_failure)"
                 on_reply(RequestFailed("RpcError", text))
 
@@ -178,6 +180,7 @@ class Chaos:
             case Fault.REPLY:
                 pump._requests[rid] = (lose, deadline, peer, what)
             case Fault.IN_FLIGHT:
+                pump._requests[rid] = (fail, deadline, peer, what)
                 pump.call_soon(fail)
         return pump.send(peer, message)
 

@@ -29,6 +29,8 @@ from mray.wire.messages import (
 
 #: What all keys and values together may take in the head's memory.
 KV_BYTES_MAX: Final = 512 * 1024 * 1024
+#: So many puts are known again when their reply was lost.
+_ADDED_MAX: Final = 1000
 #: Its table in the head's storage: the key is (namespace, key) as msgpack.
 TABLE: Final = "kv"
 _SLOT: Final = msgspec.msgpack.Decoder(tuple[str, bytes])
@@ -54,6 +56,8 @@ class KeyValues:
         #: (moment, number); entries of waiters that were served meanwhile are skipped.
         self._deadlines: list[tuple[float, int]] = []
         self._number = 0
+        #: The last puts that added a key: asked again, they hear so again.
+        self._added: dict[tuple[bytes, int, str, bytes], None] = {}
 
     def handle(self, event: From | Tick, now: float) -> list[Effect]:
         """Answer one message, or the readers whose time is over."""
@@ -86,6 +90,9 @@ class KeyValues:
     def _put(self, sender: bytes, put: KvPut) -> list[Effect]:
         table = self._values.get(put.namespace, {})
         old = table.get(put.key)
+        asked = (sender, put.rid, put.namespace, put.key)
+        if asked in self._added:
+            return [Send(sender, KvPutDone(put.rid, added=True))]
         if old is not None and not put.overwrite:
             return [Send(sender, KvPutDone(put.rid, added=False))]
         grown = len(put.value) - len(old) if old is not None else len(put.key) + len(put.value)
@@ -97,6 +104,10 @@ class KeyValues:
                 "there, so look for big values captured in closures: put() those"
             )
             return [Send(sender, Refused(put.rid, "MemoryError", text))]
+        if old is None:
+            self._added[asked] = None
+            if len(self._added) > _ADDED_MAX:
+                del self._added[next(iter(self._added))]
         self._store(put.namespace, put.key, put.value)
         effects: list[Effect] = [Send(sender, KvPutDone(put.rid, added=old is None))]
         if self._kept:

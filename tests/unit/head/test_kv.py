@@ -78,6 +78,20 @@ def test_an_empty_value_is_a_value() -> None:
     assert ask(keys, KvPut(3, "a", b"k", b"x", overwrite=False)) == KvPutDone(3, False)
 
 
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_who_asks_again_for_a_put_that_added_a_key_hears_so_again(overwrite: bool) -> None:
+    keys = KeyValues()
+    put = KvPut(1, "a", b"k", b"v", overwrite)
+    assert ask(keys, put) == ask(keys, put) == KvPutDone(1, True)
+    assert ask(keys, KvPut(2, "a", b"k", b"v", overwrite)) == KvPutDone(2, False)
+    (other,) = keys.handle(From(YOU, put), 0.0)
+    assert isinstance(other, Send)
+    assert other.message == KvPutDone(1, False)
+    ask(keys, KvDelete(3, "a", b"k"))
+    assert ask(keys, put) == KvPutDone(1, True)
+    assert ask(keys, KvGet(4, "a", b"k")) == KvValue(4, None)
+
+
 def test_keys_are_listed_and_deleted_by_prefix() -> None:
     keys = KeyValues()
     for key in (b"x1", b"y1", b"x2"):

@@ -253,8 +253,9 @@ def test_each_method_has_its_own_counts_and_lower_bounds_come_first(tmp_path: Pa
     chaos = Chaos(Pump(door), msgspec.json.encode({"*": rule}).decode(), "", "seed")
     door.close()
     for name in ("KvGet", "KvPut"):
-        drawn = [fault and fault.value for fault in (chaos._fault(name) for _ in range(5))]
-        assert drawn == ["req", "in flight", "resp", None, None]
+        drawn = [chaos._fault(name) for _ in range(5)]
+        names = [fault and fault.name for fault in drawn]
+        assert names == ["REQUEST", "IN_FLIGHT", "REPLY", None, None]
 
 
 def test_where_nothing_is_set_the_pump_is_left_alone(caplog: pytest.LogCaptureFixture) -> None:
