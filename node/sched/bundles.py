@@ -9,6 +9,7 @@ resources are free again when the last process that worked in it is gone.
 from __future__ import annotations
 
 from mray.machine import InvariantError
+from mray.node.sched.gpus import gpu_amount
 from mray.node.sched.holds import Holds
 from mray.node.sched.lines import Line, infeasible_text
 from mray.placement import in_bundle, offered
@@ -75,7 +76,7 @@ class Bundles:
         group = self._groups.setdefault(message.group_id, {})
         for index, resources in message.bundles.items():
             group[index] = _Bundle(resources, message.attempt)
-            self._holds.reserve(resources)
+            self._holds.reserve(resources, message.group_id, index)
         if message.commit:
             return self.commit(message.group_id, message.attempt)
         return {}
@@ -111,7 +112,7 @@ class Bundles:
                 if self._holds.in_use(offer):
                     continue
                 self._holds.shrink(offer)
-            self._holds.unreserve(bundle.resources)
+            self._holds.unreserve(bundle.resources, group_id, index)
             del group[index]
         if not group:
             del self._groups[group_id]
@@ -124,7 +125,10 @@ class Bundles:
             if bundle.leaving or not bundle.committed or line.index not in (-1, index):
                 continue
             need = in_bundle(line.need, line.group, index)
-            if fits(need, free):
+            if not fits(need, free):
+                continue
+            gpus = self._holds.bundle_gpus.get((line.group, index))
+            if gpus is None or gpus.fits(gpu_amount(line.hold)):
                 return need, in_bundle(line.hold, line.group, index)
         return None
 

@@ -16,8 +16,8 @@ class Hold:
     """A worker at work for somebody: a lease, or an actor's place."""
 
     __slots__ = (
-        "actor", "blocked", "class_id", "gpus", "group", "lease_id", "owner", "resources", "since",
-        "worker",
+        "actor", "blocked", "class_id", "gpus", "gpus_of", "group", "lease_id", "owner",
+        "resources", "since", "worker",
     )  # fmt: skip
 
     def __init__(
@@ -40,6 +40,8 @@ class Hold:
         self.since = since
         #: The numbers of the GPUs that it has, or a part of one.
         self.gpus: list[int] = []
+        #: The node's, or its bundle's.
+        self.gpus_of: Gpus | None = None
 
     @property
     def held(self) -> Resources:
@@ -61,6 +63,8 @@ class Holds:
         #: Below zero where workers took their CPU back while others had it.
         self.available = dict(total)
         self.gpus = Gpus(total.get("GPU", 0))
+        #: Those of bundles that have any, by group and index.
+        self.bundle_gpus: dict[tuple[bytes, int], Gpus] = {}
         self.by_worker: dict[bytes, Hold] = {}
         #: Leases only.
         self.by_lease: dict[int, Hold] = {}
@@ -71,14 +75,17 @@ class Holds:
         if hold.actor is None:
             self.by_lease[hold.lease_id] = hold
         take(hold.resources, self.available)
-        if self.gpus:
-            hold.gpus = self.gpus.take(gpu_amount(hold.resources))
+        amount = gpu_amount(hold.resources) if self.gpus else 0
+        if amount:
+            place = group_in(hold.resources)
+            hold.gpus_of = self.gpus if place is None else self.bundle_gpus[place]
+            hold.gpus = hold.gpus_of.take(amount)
 
     def remove(self, hold: Hold) -> None:
         """Give its resources back."""
         give_back(hold.held, self.available)
-        if hold.gpus:
-            self.gpus.give_back(hold.gpus, gpu_amount(hold.resources))
+        if hold.gpus_of is not None:
+            hold.gpus_of.give_back(hold.gpus, gpu_amount(hold.resources))
         del self.by_worker[hold.worker]
         self.by_lease.pop(hold.lease_id, None)
 
@@ -119,15 +126,20 @@ class Holds:
 
     # -- bundles of placement groups
 
-    def reserve(self, bundle: Resources) -> None:
+    def reserve(self, bundle: Resources, group_id: bytes, index: int) -> None:
         """Take a bundle out of what is free."""
         give_back(bundle, self.reserved)
         take(bundle, self.available)
+        if self.gpus and bundle.get("GPU"):
+            self.bundle_gpus[group_id, index] = self.gpus.part(bundle["GPU"])
 
-    def unreserve(self, bundle: Resources) -> None:
+    def unreserve(self, bundle: Resources, group_id: bytes, index: int) -> None:
         """Give a bundle back."""
         _shrink(self.reserved, bundle)
         give_back(bundle, self.available)
+        part = self.bundle_gpus.pop((group_id, index), None)
+        if part is not None:
+            self.gpus.join(part)
 
     def grow(self, offer: Resources) -> None:
         """What a bundle offers is there."""
@@ -147,7 +159,8 @@ class Holds:
 
     def check(self) -> None:
         """Raise InvariantError on a contradiction."""
-        self.gpus.check()
+        for gpus in (self.gpus, *self.bundle_gpus.values()):
+            gpus.check()
         expected = dict(self.total)
         take(self.reserved, expected)
         for hold in self.by_worker.values():

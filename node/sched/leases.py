@@ -417,10 +417,15 @@ class Leases:
     def _room_for(self, line: Line, free: Resources) -> tuple[Resources, Resources] | None:
         """What a request of the line needs and would hold, None where there is no room for it."""
         gpus = self.holds.gpus
-        if gpus and line.reserve is None and not gpus.fits(gpu_amount(line.hold)):
-            return None  # There may be enough in parts of several, which one task cannot use.
-        if line.group is not None:
+        if line.reserve is None and line.group is not None:
             return self.bundles.choose(line, free)
+        # There may be enough in parts of several, which one task or bundle cannot use.
+        if gpus and line.reserve is None and not gpus.fits(gpu_amount(line.hold)):
+            return None
+        if gpus and line.reserve is not None:
+            bundles = line.reserve.bundles.values()
+            if not gpus.fits_parts(bundle.get("GPU", 0) for bundle in bundles):
+                return None
         return (line.need, line.hold) if fits(line.need, free) else None
 
     def _reserve(self, line: Line, message: ReserveBundles, free: Resources) -> TellHead:

@@ -133,3 +133,75 @@ def test_tasks_in_bundles_have_their_own(ray, look, engine):
         visible, ids = ray.get(seen, timeout=TIMEOUT_S)
         assert [visible] == ids
     groups.remove_placement_group(group)
+
+
+@pytest.fixture
+def in_bundle(ray, engine, watcher):
+    """Makes groups, and actors in their bundles that tell which GPUs they have."""
+    import importlib
+
+    groups = importlib.import_module(f"{engine.__name__}.util.placement_group")
+    strategies = importlib.import_module(f"{engine.__name__}.util.scheduling_strategies")
+    made = []
+
+    def group(bundles):
+        made.append(groups.placement_group(bundles))
+        ray.get(made[-1].ready(), timeout=TIMEOUT_S)
+        return made[-1]
+
+    def actor(group, index, count):
+        strategy = strategies.PlacementGroupSchedulingStrategy(group, index)
+        return watcher.options(num_cpus=0, num_gpus=count, scheduling_strategy=strategy).remote()
+
+    yield group, actor
+    for each in made:
+        groups.remove_placement_group(each)
+
+
+def told(ray, actors):
+    """Each has the GPUs that it sees."""
+    found = []
+    for _, now, visible in ray.get([a.gpus.remote() for a in actors], timeout=TIMEOUT_S):
+        assert ",".join(now) == visible
+        found.append(now)
+    return found
+
+
+def test_bundles_share_no_gpu(ray, in_bundle):
+    make, actor = in_bundle
+    group = make([{"GPU": 1}, {"GPU": 2}, {"GPU": 1}])
+    first, second, third = told(ray, [actor(group, i, n) for i, n in enumerate((1, 2, 1))])
+    assert sorted(first + second + third) == ["4", "5", "7", "9"]
+
+
+def test_parts_of_a_bundle_are_on_its_gpu_and_nobody_else_is(ray, in_bundle, watcher):
+    make, actor = in_bundle
+    outside = [watcher.options(num_gpus=0.5).remote()]
+    shared = told(ray, outside)[0]
+    group = make([{"GPU": 1}, {"GPU": 1}])
+    halves = told(ray, [actor(group, 0, 0.5), actor(group, 0, 0.5)])
+    assert halves[0] == halves[1] != shared
+    other = told(ray, [actor(group, 1, 0.5)])[0]
+    outside += [watcher.options(num_gpus=0.5).remote() for _ in range(3)]
+    assert not {gpu for ids in told(ray, outside) for gpu in ids} & {*halves[0], *other}
+
+
+def test_bundles_with_parts_share_a_gpu(ray, in_bundle):
+    make, actor = in_bundle
+    group = make([{"GPU": 0.5}, {"GPU": 0.5}])
+    first, second = told(ray, [actor(group, 0, 0.5), actor(group, 1, 0.25)])
+    assert len(first) == len(second) == 1
+
+
+def test_what_a_removed_group_had_can_be_used_again(ray, engine, in_bundle, look):
+    import importlib
+
+    groups = importlib.import_module(f"{engine.__name__}.util.placement_group")
+    make, actor = in_bundle
+    for _ in range(2):
+        group = make([{"GPU": 2}, {"GPU": 2}])
+        first, second = told(ray, [actor(group, 0, 2), actor(group, 1, 2)])
+        assert len({*first, *second}) == 4
+        groups.remove_placement_group(group)
+    visible, ids = ray.get(look.options(num_gpus=4).remote(), timeout=TIMEOUT_S)
+    assert visible == ",".join(ids)

@@ -73,10 +73,10 @@ def test_nothing_is_given_twice_and_all_comes_back(steps: list[tuple[int, int]])
         for numbers, amount_held in held:
             for number in numbers:
                 used[number] += min(amount_held, UNIT)
-        assert gpus.free == [UNIT - part for part in used]
+        assert list(gpus.free.values()) == [UNIT - part for part in used]
     for numbers, amount_held in held:
         gpus.give_back(numbers, amount_held)
-    assert gpus.free == [UNIT] * 4
+    assert list(gpus.free.values()) == [UNIT] * 4
 
 
 def test_a_worker_is_told_what_it_holds() -> None:
@@ -89,4 +89,25 @@ def test_a_worker_is_told_what_it_holds() -> None:
     assert said == [(b"worker", GpusHeld(7, [0])), (b"other", GpusHeld(8, []))]
     holds.remove(hold)
     holds.check()
-    assert holds.gpus.free == [UNIT, UNIT]
+    assert list(holds.gpus.free.values()) == [UNIT, UNIT]
+
+
+def test_a_bundle_has_numbers_of_its_own() -> None:
+    gpus = Gpus(3 * UNIT)
+    part = gpus.part(UNIT + HALF)
+    assert (part.free, gpus.free) == ({0: UNIT, 1: HALF}, {0: 0, 1: HALF, 2: UNIT})
+    assert [part.take(HALF), gpus.take(HALF), part.take(UNIT)] == [[1], [1], [0]]
+    with pytest.raises(InvariantError, match="come back in use"):
+        gpus.join(part)
+    part.give_back([1], HALF)
+    part.give_back([0], UNIT)
+    gpus.join(part)
+    assert list(gpus.free.values()) == [UNIT, HALF, UNIT]
+    gpus.check()
+
+
+def test_bundles_find_room_one_after_the_other() -> None:
+    gpus = Gpus(2 * UNIT)
+    assert gpus.fits_parts([UNIT, HALF, HALF, 0])
+    assert not gpus.fits_parts([HALF + 1, HALF + 1, HALF])
+    assert list(gpus.free.values()) == [UNIT, UNIT]
