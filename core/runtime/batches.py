@@ -1,4 +1,4 @@
-"""Calls and replies that leave together, cut into messages that a peer takes.
+"""Calls, replies and items that leave together, cut into messages that a peer takes.
 
 A message above ``MESSAGE_BYTES_MAX`` is refused unread, and who sent it hears nothing of that. Each
 call may carry 100 KiB and more: thousands that waited for an actor's start, in one message, would
@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from mray.units import format_bytes
 from mray.wire.codec import MESSAGE_BYTES_MAX
-from mray.wire.messages import TaskReply, TaskSpec
+from mray.wire.messages import Returned, TaskReply, TaskSpec
 
 T = TypeVar("T")
 
@@ -38,11 +38,12 @@ def spec_bytes(spec: TaskSpec) -> int:
 
 def reply_bytes(reply: TaskReply) -> int:
     """About what a reply takes on the wire, without the references in it."""
-    size = _CALL_BYTES
-    for returned in reply.returns:
-        if returned.data is not None:
-            size += len(returned.data)
-    return size
+    return _CALL_BYTES + sum(map(returned_bytes, reply.returns))
+
+
+def returned_bytes(returned: Returned) -> int:
+    """About what a value takes on the wire, without the references in it."""
+    return _CALL_BYTES + (len(returned.data) if returned.data is not None else 0)
 
 
 def cut_calls(specs: list[TaskSpec]) -> Sequence[list[TaskSpec]]:
@@ -57,6 +58,11 @@ def cut_calls(specs: list[TaskSpec]) -> Sequence[list[TaskSpec]]:
 def cut_replies(replies: list[TaskReply]) -> Sequence[list[TaskReply]]:
     """The same for replies."""
     return (replies,) if len(replies) <= _FEW_REPLIES else _cut(replies, reply_bytes)
+
+
+def cut_items(items: list[Returned]) -> Sequence[list[Returned]]:
+    """The same for what a generator has yielded."""
+    return (items,) if len(items) <= _FEW_REPLIES else _cut(items, returned_bytes)
 
 
 def _cut(things: list[T], size_of: Callable[[T], int]) -> list[list[T]]:

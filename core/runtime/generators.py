@@ -24,6 +24,7 @@ from mray.ids import TaskId, object_id
 from mray.object_ref import maker_of
 from mray.object_ref_generator import DynamicObjectRefGenerator
 from mray.ownership.handover import Parcel
+from mray.runtime.batches import cut_items
 from mray.runtime.calls import Done, Work
 from mray.serialization.envelope import NONE
 from mray.serialization.pickler import Serialized, pack
@@ -275,10 +276,15 @@ class GeneratorsPart:
         by_owner: dict[bytes, tuple[Address, list[StreamPart]]] = {}
         for task_id, flow in dirty.items():
             done = flow.done
-            part = StreamPart(task_id, done.spec.attempt, flow.first, flow.out, flow.error)
-            flow.first += len(flow.out)
+            owner, attempt = done.owner, done.spec.attempt
+            *most, last = cut_items(flow.out)
+            for items in most:
+                early = StreamPart(task_id, attempt, flow.first, items, None)
+                self.rt.tell(owner, ItemsYielded([early]))
+                flow.first += len(items)
+            part = StreamPart(task_id, attempt, flow.first, last, flow.error)
+            flow.first += len(last)
             flow.out, flow.error = [], None
-            owner = done.owner
             by_owner.setdefault(owner.process_id, (owner, []))[1].append(part)
         for owner, parts in by_owner.values():
             self.rt.tell(owner, ItemsYielded(parts))

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from mray.runtime import batches
 from mray.runtime.calls import OK, Done, Work
 from mray.runtime.generators import GeneratorsPart, Slot
 from mray.serialization.envelope import NONE
@@ -113,6 +114,20 @@ def test_items_are_numbered_over_messages(lender: Lender) -> None:
 
     lender.part.run(done, work, three())
     assert lender.turn() == [part(2, 2, 3)]
+
+
+def test_more_than_a_message_carries_leaves_in_several_in_order(
+    lender: Lender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "BATCH_BYTES", 4_000)
+    done, work = lender.begin()
+    lender.part.run(done, work, iter(range(1, 101)))
+    sent = lender.turn()
+    assert len(sent) == 3
+    parts = [part for message in sent for part in message.parts]
+    assert [one.first for one in parts] == [1, 40, 79]
+    items = [item for one in parts for item in one.items]
+    assert items == [Returned(b"%d" % (number + 1)) for number in range(1, 101)]
 
 
 def test_an_item_with_references_holds_up_what_follows(lender: Lender) -> None:
