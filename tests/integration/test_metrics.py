@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -103,6 +104,29 @@ def test_what_processes_count_adds_up_and_what_the_dead_counted_stays(
     mray.kill(other)
     eventually(lambda: ("ray_it_depth",) not in figures())
     assert figures()["ray_it_done_total", "actor"] == 17
+
+
+def test_what_a_process_counted_is_there_when_it_is_killed_a_little_later(
+    figures: Callable[[], dict[tuple[str, ...], Any]]
+) -> None:
+    """Long before the setting, an hour here, would have it told."""
+
+    @mray.remote(max_retries=0)
+    def counts() -> None:
+        from mray import current
+        from mray.metrics_recorder import recorder
+
+        counter = Counter("it_killed")
+        for _ in range(5):
+            counter.inc()
+        while recorder._dirty:  # A report leaves by itself, whatever runs here.
+            time.sleep(0.01)
+        current.get().flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with pytest.raises(mray.exceptions.WorkerCrashedError):
+        mray.get(counts.remote())
+    eventually(lambda: figures().get(("ray_it_killed_total",)) == 5)
 
 
 def test_the_driver_and_its_tasks_report_too(
