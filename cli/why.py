@@ -27,6 +27,8 @@ _ADVICE: Final = {
     "argument(s)": "see what makes them: `mray list tasks -f state!=FINISHED`",
     "queued: waits": "what runs now holds it: `mray list tasks -f state=RUNNING`, `mray status`",
     "waiting for room": "what runs now holds it: `mray list workers`, `mray status`",
+    "worker does not answer": "`kill -CONT PID` if it is stopped (`mray stack` shows what it "
+    "does); ending it has what it had not begun run elsewhere, at no retry",
     "behind": "it runs when those before it are done; more actors or max_concurrency help",
     "memory": "`mray oom explain` shows the node's memory and what the monitor does",
 }

@@ -41,6 +41,7 @@ SHELLS = {
     "node/objects/directory.py": "directories and locks",
     "node/objects/disks.py": "files of spilled objects",
     "node/objects/holes.py": "holes in files",
+    "node/objects/mounts.py": "reads /proc",
     "node/objects/opening.py": "puts the store's parts together, logs",
     "node/objects/overflow.py": "a file on disk",
     "node/objects/places.py": "reads settings and paths",

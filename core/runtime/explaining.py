@@ -6,14 +6,19 @@ Reads the machines of tasks and actors and changes nothing.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from mray.resources import to_float
 from mray.units import format_bytes
 
 if TYPE_CHECKING:
     from mray.runtime.tasks import TasksPart
+    from mray.tasks.lease import Lease
     from mray.tasks.task import Task
+
+
+#: A worker whose loop turns answers in a millisecond.
+_DEAF_S: Final = 1.0
 
 
 def reason_of(tasks: TasksPart, task: Task) -> str:
@@ -31,7 +36,8 @@ def reason_of(tasks: TasksPart, task: Task) -> str:
             age_s = time.monotonic() - lease.progress_at
             first = next(iter(lease.inflight)) == task.task_id
             state = "runs" if first else "is queued behind another task"
-            return f"{state} in worker pid {lease.pid} (last progress {age_s:.1f} s ago)"
+            told = f"{state} in worker pid {lease.pid} (last progress {age_s:.1f} s ago)"
+            return told if first else f"{told}{_deaf(lease, time.monotonic())}"
     placed = tasks.rt.placing.reason_of(sclass)
     if placed:
         return placed
@@ -45,6 +51,21 @@ def reason_of(tasks: TasksPart, task: Task) -> str:
     return (
         f"queued: waits for {needs_of(sclass.resources)} ({len(sclass.queue)} tasks queued, "
         f"{len(sclass.leases)} workers leased{f', asked of node {away}' if away else ''})"
+    )
+
+
+def _deaf(lease: Lease, now: float) -> str:
+    """That a worker does not hand back what it has not begun; "" where it does.
+
+    Nobody else can take that: what the worker begins next, it alone knows. So until it answers or
+    ends, its tasks (about pipeline_target_ms of work) wait with it.
+    """
+    silent_s = now - lease.steal_at
+    if not lease.stealing or silent_s < _DEAF_S:
+        return ""
+    return (
+        f"; that worker does not answer: asked {silent_s:.1f} s ago to hand back what it has not "
+        "begun, it is stopped, or its task holds the interpreter in a C call"
     )
 
 

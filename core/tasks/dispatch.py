@@ -416,7 +416,7 @@ class Dispatcher:
         ahead_us = backlog * max(0.0, next(iter(victim.inflight.values())).template.run_us)
         if ahead_us < _STEAL_BACKLOG_US and now - victim.progress_at < _STEAL_AFTER_S:
             return
-        victim.stealing, victim.steal_seq = True, victim.seq
+        victim.stealing, victim.steal_seq, victim.steal_at = True, victim.seq, now
         self.effects.append(Steal(victim.worker, backlog // 2))
 
     def _update_demand(self, sclass: SchedulingClass) -> None:

@@ -34,6 +34,7 @@ class Lease:
         "progress_at",
         "sclass",
         "seq",
+        "steal_at",
         "steal_seq",
         "stealing",
         "stuck",
@@ -66,6 +67,8 @@ class Lease:
         self.stealing = False
         #: ``seq`` when it was last asked: of what was sent since, its answer says nothing.
         self.steal_seq = 0
+        #: When that was.
+        self.steal_at = 0.0
         #: It had nothing to hand back, and nothing has changed since.
         self.barren = False
         #: No progress for STUCK_S with tasks waiting: told in the demand.

@@ -52,6 +52,8 @@ class OutOfDisk(msgspec.Struct, frozen=True, kw_only=True):
     waited_s: float
     #: What each disk said.
     disks: tuple[str, ...]
+    #: It is on disk, and was to be read.
+    spilled: bool = False
 
 
 class OwnerGone(msgspec.Struct, frozen=True):

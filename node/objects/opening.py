@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterable
 
 from mray.config.sections import Config
 from mray.node.objects.arena import Arena
 from mray.node.objects.directory import ArenaError
 from mray.node.objects.disks import LocalDisk
+from mray.node.objects.mounts import IN_MEMORY, file_system_of
 from mray.node.objects.overflow import Overflow
 from mray.node.objects.places import spill_places
 from mray.node.objects.remote import RemoteDisk
@@ -39,6 +41,7 @@ def open_server(
     """
     settings = config.spilling
     places = spill_places(config, f"{session_dir}/spill")
+    _refuse_arenas(places, os.path.dirname(os.path.dirname(arena.path)))
     disks = open_disks(places, session, node, settings.local_fs_capacity_threshold)
     local = next((disk for disk in disks if isinstance(disk, LocalDisk)), None)
     overflow = None
@@ -74,6 +77,27 @@ def open_server(
     return server, overflow_path
 
 
+def _refuse_arenas(places: Iterable[str], base: str) -> None:
+    """ArenaError where objects were to be spilled to where the stores themselves are."""
+    for place in places:
+        if "://" not in place and os.path.realpath(place) == os.path.realpath(base):
+            raise ArenaError(
+                f"objects cannot be spilled to {place}: the object store itself lies there, in "
+                "memory, so that would make no room. Set object_spilling_directory to a directory "
+                "on a disk, or leave it out for the session's"
+            )
+
+
+def _warn_of_memory(base: str) -> None:
+    kind = file_system_of(base)
+    if kind in IN_MEMORY:
+        log.warning(
+            "objects are spilled to %s, which is a %s: its files are memory too, so spilling "
+            "makes room in the object store and frees no memory; set object_spilling_directory to "
+            "a directory on a disk", base, kind,
+        )  # fmt: skip
+
+
 def open_disks(
     places: Iterable[str], session: str, node: str, threshold: float
 ) -> list[LocalDisk | RemoteDisk]:
@@ -86,6 +110,7 @@ def open_disks(
                 disks.append(RemoteDisk(place, session, node))
             else:
                 disks.append(LocalDisk(local, session, node, threshold))
+                _warn_of_memory(local)
     except BaseException:
         for disk in disks:
             disk.close()

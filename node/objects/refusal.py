@@ -23,6 +23,10 @@ def refusal(why: Full | OutOfDisk | OwnerGone, path: str) -> tuple[str, str]:
 def _out_of_disk(why: OutOfDisk, path: str) -> str:
     wanted = f"object {why.object_id.hex()} ({format_bytes(why.requested_bytes)})"
     lines = "\n".join(f"  {line}" for line in why.disks)
+    if why.spilled:
+        # Its file cannot be mapped in its place: readers map the arena and the overflow file only.
+        wanted += ", which is on disk and takes room in memory, or as much again on disk, to be "
+        wanted += "read"
     return (
         f"there is no room for {wanted}: {format_bytes(why.used_bytes)} of "
         f"{format_bytes(why.capacity_bytes)} of the object store of this node ({path}) are in use, "

@@ -275,6 +275,7 @@ class Room:
                 spilled_bytes=files.bytes,
                 waited_s=waited_s,
                 disks=disks,
+                spilled=spilled,
             )
         return Full(
             object_id=object_id,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mray.node.objects.effects import Full, Holder, OwnerGone
+from mray.node.objects.effects import Full, Holder, OutOfDisk, OwnerGone
 from mray.node.objects.refusal import refusal
 from mray.units import MIB
 
@@ -55,4 +55,17 @@ def test_a_dead_owner_is_named() -> None:
     assert text == (
         "object 01 is not stored: its owner, process 6d00aa11, has ended, so nobody would ever "
         "free it"
+    )
+
+
+def test_reading_from_disk_takes_room_too_and_says_so() -> None:
+    facts = OutOfDisk(
+        object_id=b"\x01", requested_bytes=20 * MIB, capacity_bytes=64 * MIB, used_bytes=60 * MIB,
+        spilled_bytes=40 * MIB, waited_s=2.0, disks=("the disk of /d is full",), spilled=True,
+    )  # fmt: skip
+    kind, text = refusal(facts, PATH)
+    assert kind == "OutOfDiskError"
+    assert text.startswith(
+        "there is no room for object 01 (20 MiB), which is on disk and takes room in memory, or as "
+        "much again on disk, to be read: 60 MiB of 64 MiB"
     )
