@@ -52,6 +52,7 @@ class Stream:
     #: As an entry of this process that has no value.
     object_id = b""
     owner = None
+    home = None
     data = None
     located = None
 
