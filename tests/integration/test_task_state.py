@@ -257,20 +257,75 @@ def test_other_lists_have_rays_fields(cluster: None) -> None:
         s.list_nodes(filters=[("colour", "=", "red")])
 
 
-def test_the_log_of_a_task_is_that_of_its_worker(cli: Callable[..., Any]) -> None:
+def test_the_log_of_a_task_is_what_an_attempt_printed(
+    cli: Callable[..., Any], tmp_path: Path
+) -> None:
     @mray.remote
-    def prints() -> None:
-        print("written by a task")
+    def prints(text: str) -> None:
+        print("written by", text)
 
-    ref = prints.remote()
-    mray.get(ref)
-    text = "".join(s.get_log(task_id=ref.task_id().hex()))
-    assert "written by a task\n" in text
-    assert "written by a task\n" in cli("logs", "task", ref.task_id().hex())
-    assert "written by a task\n" in cli("logs", ref.task_id().hex())
-    assert any(name.startswith("worker-") for name in s.list_logs()["worker_out"])
+    @mray.remote(max_retries=2, retry_exceptions=True)
+    def again(path: str) -> int:
+        with open(path, "a") as file:
+            attempt = file.tell()
+            file.write("x")
+        print("attempt", attempt)
+        if attempt == 0:
+            raise ValueError("once more")
+        if attempt == 1:
+            os._exit(3)
+        return attempt
+
+    def log(ref: Any, attempt: int = 0) -> str:
+        return "".join(s.get_log(task_id=ref.task_id().hex(), attempt_number=attempt))
+
+    refs = [prints.remote(f"task {number}") for number in range(20)]
+    retried = again.remote(str(tmp_path / "attempts"))
+    mray.get(refs)
+    assert mray.get(retried) == 2
+    assert [log(ref) for ref in refs] == [f"written by task {number}\n" for number in range(20)]
+    assert [log(retried, attempt) for attempt in range(3)] == [
+        "attempt 0\n", "attempt 1\n", "attempt 2\n"
+    ]  # fmt: skip
+    id = refs[3].task_id().hex()
+    assert cli("logs", "task", id) == cli("logs", "task", "--id", id) == "written by task 3\n"
+    assert cli("logs", id) == "written by task 3\n"
+    last = retried.task_id().hex()
+    assert cli("logs", "task", "--id", last, "--attempt-number", "1") == "attempt 1\n"
+    assert cli("logs", "task", "--id", last) == "attempt 2\n"
+    names = s.list_logs()
+    assert any(name.startswith("worker-") for name in names["worker_out"])
+    assert not any(".tasks" in name for kind in names.values() for name in kind)
     with pytest.raises(ValueError, match="only one"):
         next(s.get_log())
+
+
+def test_the_log_of_a_call_is_its_own_where_calls_run_one_at_a_time() -> None:
+    @mray.remote
+    class Talks:
+        def __init__(self) -> None:
+            print("made")
+
+        async def say(self, number: int) -> None:
+            print("call", number)
+
+    @mray.remote
+    class Calm:
+        def __init__(self) -> None:
+            print("made")
+
+        def say(self, number: int) -> None:
+            print("call", number)
+
+    def log(ref: Any) -> str:
+        return "".join(s.get_log(task_id=ref.task_id().hex()))
+
+    calm, talks = Calm.remote(), Talks.remote()
+    calls = [calm.say.remote(number) for number in range(5)]
+    beside = [talks.say.remote(number) for number in range(3)]
+    mray.get([*calls, *beside])
+    assert [log(ref) for ref in calls] == [f"call {number}\n" for number in range(5)]
+    assert [log(ref) for ref in beside] == ["call 0\ncall 1\ncall 2\n"] * 3
 
 
 def test_running_tasks_are_found_among_fifty_thousand(cli: Callable[..., Any], gate: Path) -> None:
