@@ -115,6 +115,8 @@ class Pump:
 
     def at(self, when: float, call: Callable[[], None]) -> Timer:
         """Call once at ``when`` (this pump's clock)."""
+        if when != when:
+            raise ValueError("no timer rings at NaN: it would disturb all others")
         timer = Timer(call, None)
         heapq.heappush(self._timers, (when, next(self._timer_numbers), timer))
         return timer
@@ -346,6 +348,8 @@ class Pump:
             message = decode(data)
         except ProtocolError as error:
             self._complain(sender, error)
+            if error.kind in self._handlers:
+                self.send(sender, Refused(error.rid, "ValueError", str(error)))
             return
         handler = self._handlers.get(type(message))
         if handler is not None:

@@ -68,7 +68,7 @@ metrics     process: ReportMetrics (what changed; again and again); anyone: GetM
 
 from __future__ import annotations
 
-from typing import Union
+from typing import Annotated, Union
 
 import msgspec
 
@@ -78,6 +78,19 @@ class Message(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 # ---------------------------------------------------------------------------------- vocabulary
+
+# What a peer says of times and amounts reaches timers and counts: checked here, once, so that no
+# handler meets NaN, infinity or what is below zero. A request that breaks a bound is refused.
+
+#: A duration.
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
+#: Bytes, and how many of something.
+Size = Annotated[int, msgspec.Meta(ge=0, le=1 << 60)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
+#: As Count, where -1 means without end.
+CountOrNoEnd = Annotated[int, msgspec.Meta(ge=-1, le=1 << 53)]
+#: Resources that are asked for: fixed point.
+Amounts = dict[str, Annotated[int, msgspec.Meta(ge=0, le=1 << 60)]]
 
 
 class Address(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -143,7 +156,7 @@ class Located(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """A value in a node's store."""
 
     node_id: bytes
-    size_bytes: int
+    size_bytes: Size
 
 
 class RefGroup(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -186,7 +199,7 @@ class Shutdown(Message, frozen=True, tag=4):
 
     rid: int
     reason: str
-    grace_s: float
+    grace_s: Seconds
 
 
 # ------------------------------------------------------------------------------------- joining
@@ -228,7 +241,7 @@ class RegisterNode(Message, frozen=True, tag=10):
     rid: int
     node: NodeInfo
     cluster_id: str = ""
-    epoch: int = 0
+    epoch: Count = 0
     running: NodeContents | None = None
 
 
@@ -240,7 +253,7 @@ class NodeRegistered(Message, frozen=True, tag=11):
     head: Address
     nodes: list[NodeInfo]
     #: Grows with each start of the cluster's head.
-    epoch: int = 0
+    epoch: Count = 0
 
 
 class SpillFigures(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -270,7 +283,7 @@ class Heartbeat(Message, frozen=True, tag=12):
     memory_threshold_bytes: int = 0
     spilling: SpillFigures = SpillFigures()
     #: Of the head that the node obeys.
-    epoch: int = 0
+    epoch: Count = 0
     #: It takes nothing new and is about to end.
     draining: bool = False
 
@@ -279,7 +292,7 @@ class RegisterAgain(Message, frozen=True, tag=272):
     """head -> node: this head has begun anew, and does not know yet what the node has. ``head``: it
     may have begun elsewhere, and listens there now."""
 
-    epoch: int
+    epoch: Count
     head: Address | None = None
 
 
@@ -287,7 +300,7 @@ class HeadAway(Message, frozen=True, tag=270):
     """node -> its processes: the head does not answer, since ``away_s`` seconds. What they ask it
     waits for HeadBack. ``final``: it was waited for long enough; the node ends."""
 
-    away_s: float
+    away_s: Seconds
     text: str
     final: bool = False
 
@@ -296,7 +309,7 @@ class HeadBack(Message, frozen=True, tag=271):
     """node -> its processes: the head answers. What it was asked, and asked to tell of, is said
     again; it may know nothing of that. ``head``: where it listens, if that has changed."""
 
-    epoch: int
+    epoch: Count
     head: Address | None = None
 
 
@@ -313,7 +326,7 @@ class HeadState(Message, frozen=True, tag=274):
     away_s: float
     text: str
     wait_s: float
-    epoch: int
+    epoch: Count
 
 
 class GetKeys(Message, frozen=True, tag=335):
@@ -457,7 +470,7 @@ class CheckProcess(Message, frozen=True, tag=286):
 class DrainNode(Message, frozen=True, tag=290):
     rid: int
     reason: str
-    deadline_s: float
+    deadline_s: Seconds
 
 
 # -------------------------------------------------------------------------------------- leases
@@ -470,8 +483,8 @@ class LeaseDemand(Message, frozen=True, tag=30):
     """
 
     class_id: int
-    count: int
-    resources: dict[str, int]
+    count: Count
+    resources: Amounts
     job_id: bytes
     runtime_env: bytes = b""
     label: str = ""
@@ -767,7 +780,7 @@ class ObjectsExplained(Message, frozen=True, tag=55):
 class CreateObject(Message, frozen=True, tag=60):
     rid: int
     object_id: bytes
-    size_bytes: int
+    size_bytes: Size
     owner_id: bytes
     #: The system has no pages for it in memory: make it in the overflow file, where there is one.
     on_disk: bool = False
@@ -798,7 +811,7 @@ class Source(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """Where else an object is: nodes that have a copy, and its owner, who knows of more."""
 
     owner: Address
-    size_bytes: int
+    size_bytes: Size
     node_ids: list[bytes]
 
 
@@ -825,7 +838,7 @@ class ObjectsPinned(Message, frozen=True, tag=65):
 class UnpinObjects(Message, frozen=True, tag=66):
     """(object, number of pins given up)"""
 
-    pins: list[tuple[bytes, int]]
+    pins: list[tuple[bytes, Count]]
 
 
 class FreeObjects(Message, frozen=True, tag=67):
@@ -1004,9 +1017,9 @@ class ActorSpec(msgspec.Struct, array_like=True, frozen=True, gc=False):
     args_in_store: RefInfo | None
     args_located: Located | None
     #: Held while the actor lives / only while it is placed (Ray's 1-for-placement CPU rule).
-    resources: dict[str, int]
-    placement_resources: dict[str, int]
-    max_restarts: int
+    resources: Amounts
+    placement_resources: Amounts
+    max_restarts: CountOrNoEnd
     max_task_retries: int
     max_concurrency: int
     name: str = ""
@@ -1020,7 +1033,7 @@ class ActorSpec(msgspec.Struct, array_like=True, frozen=True, gc=False):
     #: As in PushTasks.
     serializers: int = 0
     #: Restarts after ends for want of memory that are not counted in max_restarts; -1: no end.
-    max_oom_restarts: int = 0
+    max_oom_restarts: CountOrNoEnd = 0
     #: The placement group it lives in, and whether what it submits runs there too.
     group: bytes = b""
     captures: bool = False
@@ -1175,7 +1188,7 @@ class KvGet(Message, frozen=True, tag=92):
     rid: int
     namespace: str
     key: bytes
-    wait_s: float = 0.0
+    wait_s: Seconds = 0.0
 
 
 class KvValue(Message, frozen=True, tag=93):
@@ -1206,8 +1219,8 @@ class PutPackage(Message, frozen=True, tag=245):
 
     rid: int
     name: str
-    total_bytes: int
-    offset: int
+    total_bytes: Size
+    offset: Size
     data: bytes
 
 
@@ -1222,7 +1235,7 @@ class PackageState(Message, frozen=True, tag=246):
 class GetPackage(Message, frozen=True, tag=247):
     rid: int
     name: str
-    offset: int
+    offset: Size
 
 
 class PackagePiece(Message, frozen=True, tag=248):
@@ -1274,7 +1287,7 @@ class SignalJob(Message, frozen=True, tag=104):
 
     submission_id: str
     signal: int
-    wait_s: float
+    wait_s: Seconds
 
 
 class JobDetails(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -1350,7 +1363,7 @@ class ReadLog(Message, frozen=True, tag=112):
     name: str
     offset: int
     max_bytes: int = 262_144
-    wait_s: float = 0.0
+    wait_s: Seconds = 0.0
 
 
 class LogChunk(Message, frozen=True, tag=113):
@@ -1459,8 +1472,8 @@ class OutputLost(Message, frozen=True, tag=345):
     """worker -> node: what tasks printed had no room on the log's disk, so much of it in all.
     ``trouble``: why there is none now; "": there is room again."""
 
-    lines: int
-    size_bytes: int
+    lines: Size
+    size_bytes: Size
     trouble: str
 
 
@@ -1599,8 +1612,8 @@ class TaskEvents(Message, frozen=True, tag=195):
     ``dropped``: how many more ended of which the owner kept nothing. ``rid`` 0: not answered."""
 
     rid: int
-    count: int
-    dropped: int
+    count: Count
+    dropped: Count
     batch: bytes
 
 
@@ -1610,7 +1623,7 @@ class GetTaskEvents(Message, frozen=True, tag=196):
 
     rid: int
     filters: list[tuple[str, str, str]]
-    limit: int
+    limit: Count
 
 
 class TaskViews(Message, frozen=True, tag=197):
@@ -1628,7 +1641,7 @@ class GetRunning(Message, frozen=True, tag=198):
     """anyone -> node -> workers: what runs now? Processes get ``wait_s`` to answer."""
 
     rid: int
-    wait_s: float = 1.0
+    wait_s: Seconds = 1.0
 
 
 class Running(Message, frozen=True, tag=199):
@@ -1647,9 +1660,9 @@ class GetTasks(Message, frozen=True, tag=200):
 
     rid: int
     filters: list[tuple[str, str, str]]
-    limit: int
+    limit: Count
     running: list[tuple[bytes, list[tuple[bytes, int]]]] = []
-    wait_s: float = 2.0
+    wait_s: Seconds = 2.0
 
 
 class TaskCount(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -1671,7 +1684,7 @@ class CountTasks(Message, frozen=True, tag=201):
 
     rid: int
     running: list[tuple[bytes, list[tuple[bytes, int]]]] = []
-    wait_s: float = 2.0
+    wait_s: Seconds = 2.0
 
 
 class TaskCounts(Message, frozen=True, tag=202):
@@ -1686,7 +1699,7 @@ class GetStacks(Message, frozen=True, tag=203):
 
     rid: int
     pids: list[int]
-    wait_s: float = 2.0
+    wait_s: Seconds = 2.0
 
 
 class Stacks(Message, frozen=True, tag=204):
@@ -1700,7 +1713,7 @@ class GetReferences(Message, frozen=True, tag=150):
     """node -> process: what do you hold? At most ``limit`` objects, the biggest."""
 
     rid: int
-    limit: int
+    limit: Count
 
 
 class ReferenceViews(Message, frozen=True, tag=151):
@@ -1721,8 +1734,8 @@ class GetMemory(Message, frozen=True, tag=152):
     """What fills this node's store and tables. Processes get ``wait_s`` to answer."""
 
     rid: int
-    limit: int
-    wait_s: float = 2.0
+    limit: Count
+    wait_s: Seconds = 2.0
 
 
 class FreeValues(Message, frozen=True, tag=154):
@@ -1781,7 +1794,7 @@ class GroupSpec(msgspec.Struct, array_like=True, frozen=True, gc=False):
     #: PACK, SPREAD, STRICT_PACK or STRICT_SPREAD.
     strategy: str
     #: Fixed point.
-    bundles: list[dict[str, int]]
+    bundles: list[Amounts]
     name: str = ""
     namespace: str = ""
     detached: bool = False
@@ -1844,7 +1857,7 @@ class ReserveBundles(Message, frozen=True, tag=236):
     group_id: bytes
     #: Grows with each try to place the group: an answer to a former one is void.
     attempt: int
-    bundles: dict[int, dict[str, int]]
+    bundles: dict[int, Amounts]
     commit: bool = False
 
 

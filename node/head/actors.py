@@ -37,7 +37,7 @@ from mray.node.head.events import (
 )
 from mray.node.head.pauses import pause_of
 from mray.node.head.placement import Choice, Room, allowed, choose, choose_in_group, on_named
-from mray.placement import Where
+from mray.placement import Where, group_in
 from mray.resources import give_back, take
 from mray.wire.messages import (
     Ack,
@@ -162,6 +162,12 @@ class ActorTable:
         spec = message.spec
         if self._registry.get(spec.actor_id) is not None:
             return [Send(sender, ActorRegistered(message.rid))]
+        if spec.group and group_in(spec.placement_resources) is None:
+            text = "an actor of a placement group has to ask for a bundle's resources"
+            return [Send(sender, Refused(message.rid, "ValueError", text))]
+        if spec.where:
+            # Refused now, or else it raises whenever a place is looked for, for all actors.
+            msgspec.msgpack.decode(spec.where, type=Where)
         if spec.name:
             other = self._registry.by_name(spec.namespace, spec.name)
             if other is not None and message.get_if_exists:

@@ -33,6 +33,10 @@ def values(kind: Any) -> st.SearchStrategy[Any]:
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
         return st.deferred(lambda: structs(kind))
     origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin is typing.Annotated:
+        inner, (bounds,) = kind.__origin__, kind.__metadata__
+        number = st.integers if inner is int else st.floats
+        return number(bounds.ge, bounds.le)
     if origin is list:
         return st.lists(values(args[0]), max_size=2)
     if origin is dict:
@@ -45,7 +49,7 @@ def values(kind: Any) -> st.SearchStrategy[Any]:
 
 
 def structs(kind: type[msgspec.Struct]) -> st.SearchStrategy[Any]:
-    hints = typing.get_type_hints(kind)
+    hints = typing.get_type_hints(kind, include_extras=True)
     return st.builds(kind, **{name: values(hints[name]) for name in kind.__struct_fields__})
 
 
