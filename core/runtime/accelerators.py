@@ -8,6 +8,9 @@ an actor has its own for life.
 As in Ray, a task without GPUs finds the variable as it was, unless
 RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO=1 asks for none to be seen; and
 RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES=1 leaves the variable alone.
+
+Of CPUs it says the number: OMP_NUM_THREADS is how many the task or actor has, at least 1, unless
+the user has set it. Libraries that were imported before (numpy) do not look again.
 """
 
 from __future__ import annotations
@@ -16,11 +19,13 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from mray.resources import UNIT
 from mray.wire.messages import GetGpus, GpusHeld
 
 if TYPE_CHECKING:
     from mray.runtime.runtime import Runtime
 
+_THREADS_OURS = "MRAY_THREADS_ARE_OURS"
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
 _ON_ZERO = "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"
 _LEAVE_ALONE = "RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES"
@@ -39,6 +44,8 @@ class Accelerators:
         self.rt = runtime
         self._found = os.environ.get(_VISIBLE)
         self._sets = not _is_set(_LEAVE_ALONE)
+        #: OMP_NUM_THREADS as it is now; None: it is the user's. node/workers/spawner.py says so.
+        self._threads = 1 if os.environ.pop(_THREADS_OURS, "") else None
         self._hides = _is_set(_ON_ZERO) and self._sets
         #: Of what runs now.
         self._numbers: list[int] = []
@@ -46,6 +53,14 @@ class Accelerators:
     def concern(self, resources: Mapping[str, int]) -> bool:
         """Whether what has these resources has to ``enter``."""
         return self._hides or "GPU" in resources
+
+    def count_threads(self, resources: Mapping[str, int]) -> None:
+        """What runs from now on has these resources."""
+        if self._threads is not None:
+            count = max(1, resources.get("CPU", 0) // UNIT)
+            if count != self._threads:
+                self._threads = count
+                os.environ["OMP_NUM_THREADS"] = str(count)
 
     def enter(self, resources: Mapping[str, int]) -> None:
         """A task or actor with these resources begins. RpcError if the node does not answer."""

@@ -161,6 +161,7 @@ class Executor:
             if self.actor_spec is None:
                 self.rt.placing.enter(template.group if template.captures else b"")
                 self._has_devices = self.accelerators.concern(template.resources)
+                self.accelerators.count_threads(template.resources)
         # The monotonic clock, on Linux: the node daemon compares it with its own.
         begun_at = time.perf_counter_ns()
         if self._progress is not None:
@@ -324,6 +325,7 @@ class Executor:
                 self.serializers.catch_up()
             self._has_devices = False  # For life, whatever ran here before.
             needs = plain(spec.resources)
+            self.accelerators.count_threads(needs)
             if self.accelerators.concern(needs):
                 self.accelerators.enter(needs)
             actor_class = self.fetch(spec.class_key, f"the class {spec.class_name}")

@@ -16,6 +16,8 @@ import msgspec
 #: The node a process belongs to, and the worker or job it descends from: how leftovers are found.
 NODE_VARIABLE: Final = "MRAY_NODE_ID"
 MAKER_VARIABLE: Final = "MRAY_PROCESS_ID"
+#: Says that nobody but the node has set OMP_NUM_THREADS. See runtime/accelerators.py.
+THREADS_VARIABLE: Final = "MRAY_THREADS_ARE_OURS"
 _MAKER_MARK: Final = f"{MAKER_VARIABLE}=".encode()
 #: Read by the loader, the interpreter, malloc or a numerical library when it is loaded: too late
 #: for a worker that was forked with all of these in it.

@@ -18,7 +18,7 @@ import msgspec
 
 from mray.node.workers.children import Children
 from mray.node.workers.death import cause_of, describe, read_tail
-from mray.node.workers.environment import NODE_VARIABLE, RuntimeEnv
+from mray.node.workers.environment import NODE_VARIABLE, THREADS_VARIABLE, RuntimeEnv
 from mray.node.workers.zygote import ANSWER, NUMBER, READY
 from mray.rpc.pump import Pump, Timer
 from mray.runtime.params import WorkerParams
@@ -163,7 +163,8 @@ class Spawner:
         environ[NODE_VARIABLE] = self._node_id.hex()
         # As Ray does: a task has one CPU unless it says so, and N workers with N threads each in
         # their numerical libraries would only stand in each other's way.
-        environ.setdefault("OMP_NUM_THREADS", "1")
+        if "OMP_NUM_THREADS" not in environ:
+            environ |= {"OMP_NUM_THREADS": "1", THREADS_VARIABLE: "1"}
         python = python or [sys.executable]
         return os.posix_spawnp(
             python[0],
