@@ -811,7 +811,8 @@ class Source(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """Where else an object is: nodes that have a copy, and its owner, who knows of more."""
 
     owner: Address
-    size_bytes: Size
+    #: -1: there is none, the object is of this node.
+    size_bytes: Annotated[int, msgspec.Meta(ge=-1, le=1 << 60)]
     node_ids: list[bytes]
 
 
@@ -897,7 +898,8 @@ class PlacesGivenUp(Message, frozen=True, tag=131):
 
 
 class CopyMade(Message, frozen=True, tag=305):
-    """node -> owner: the node has a further copy of these objects, that may go at any time."""
+    """node -> owner: the node has a further copy of these objects, that may go at any time; or what
+    a process made of them that has died, of which the owner may not have heard."""
 
     object_ids: list[bytes]
     node_id: bytes
