@@ -108,6 +108,33 @@ def test_a_question_to_a_busy_peer_sends_nothing_again() -> None:
     assert a.kept_count == 0
 
 
+def test_what_broke_with_a_connection_comes_again_at_once_from_both_sides() -> None:
+    a, b = Link(), Link()
+    b.receive(a.send(b"0", 0.0), 0.0)
+    a.receive(b.send(b"0", 0.0), 0.0)
+    for end in (a, b):
+        for number in (b"1", b"2"):
+            end.send(number, 0.0)
+    got: dict[Link, list[bytes]] = {a: [], b: []}
+    under_way = [(b, frame) for frame in a.again()]
+    while under_way:
+        end, frame = under_way.pop(0)
+        received = end.receive(frame, 0.0)
+        got[end] += received.payloads
+        under_way += [(a if end is b else b, each) for each in received.frames]
+    assert got == {a: [b"1", b"2"], b: [b"1", b"2"]}
+
+
+def test_a_connection_that_lost_nothing_brings_nothing_again() -> None:
+    a, b = Link(), Link()
+    b.receive(a.send(b"0", 0.0), 0.0)
+    a.receive(b.send(b"0", 0.0), 0.0)
+    for frame in a.again():
+        for answer in b.receive(frame, 0.0).frames:
+            assert a.receive(answer, 0.0) == ([], [], False)
+    assert (a.kept_count, b.kept_count) == (0, 0)
+
+
 def test_a_peer_without_memory_is_noticed_and_gets_what_was_not_confirmed() -> None:
     a, b = Link(), Link()
     b.receive(a.send(b"1", 0.0), 0.0)
@@ -196,6 +223,11 @@ class _Way:
         self.sent[end].append(payload)
         self.carry(1 - end, [self.ends[end].send(payload, self.now)])
 
+    def break_line(self, dialler: int) -> None:
+        """What is under way is lost; one end makes the connection again."""
+        self.under_way.clear()
+        self.carry(1 - dialler, self.ends[dialler].again())
+
     def step(self) -> bool:
         """Whether anything was left to happen."""
         self.under_way.sort(reverse=True)
@@ -236,6 +268,8 @@ def test_all_arrives_once_and_in_order_whatever_the_way_does(
 ) -> None:
     way = _Way(seed, loss, copies, disorder)
     for end, steps in script:
+        if steps == 5:
+            way.break_line(end)
         way.say(end)
         for _ in range(steps):
             way.step()
