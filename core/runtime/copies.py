@@ -7,10 +7,14 @@ whose last copy is gone is recovering.py's.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from mray.ids import ObjectId, task_of
+from mray.ids import object_id as id_of
 from mray.ownership.entry import Entry
 from mray.ownership.locations import Locations
+from mray.runtime.mailbox import Watcher
 from mray.wire.messages import (
     CopyGone,
     CopyMade,
@@ -37,16 +41,33 @@ class CopiesPart:
         pump.on(LocateObjects, self._locate)
 
     def _copy_made(self, sender: bytes, message: CopyMade) -> None:
+        self._judge(sender, message.node_id, message.object_ids)
+
+    def _judge(self, sender: bytes, node_id: bytes, object_ids: Sequence[bytes]) -> None:
+        """A node has copies: note those that are wanted, have it drop the others."""
         unwanted = []
-        for object_id in message.object_ids:
-            entry = self.references.entries.get(object_id)
+        entries = self.references.entries
+        for copy_id in object_ids:
+            entry = entries.get(copy_id)
+            # Of an item that its generator has not told of: that of the whole.
+            awaited = entry or entries.get(id_of(task_of(ObjectId(copy_id)), 1))
+            if awaited is not None and _is_first_made(awaited):
+                # An attempt that died made it. The next one may be putting its value into the same
+                # place by now: what is to go is known when the task is over.
+                self._judge_later(awaited, sender, node_id, copy_id)
+                continue
             mine = entry is not None and entry.owner is None
-            if entry is None or not (mine and self.locations.made(entry, message.node_id)):
-                unwanted.append(object_id)
+            if entry is None or not (mine and self.locations.made(entry, node_id)):
+                unwanted.append(copy_id)
             elif not entry.ready:
                 self.rt.recovering.found(entry)
         if unwanted:
             self.rt.pump.send(sender, FreeObjects(unwanted))
+
+    def _judge_later(self, awaited: Entry, sender: bytes, node_id: bytes, copy_id: bytes) -> None:
+        if awaited.waiters is None:
+            awaited.waiters = []
+        awaited.waiters.append(Watcher(lambda _: self._judge(sender, node_id, [copy_id])))
 
     def _copy_gone(self, sender: bytes, message: CopyGone) -> None:
         doubtful = []
@@ -104,3 +125,8 @@ class CopiesPart:
             self.rt.store.free_many(object_ids)
         else:
             self.rt.nodes.tell(node_id, FreeObjects(object_ids))
+
+
+def _is_first_made(entry: Entry) -> bool:
+    """Whether the task of an entry of ours has not come to an end yet."""
+    return entry.owner is None and not entry.ready and entry.located is None

@@ -49,6 +49,7 @@ from mray.wire.messages import (
     AbortObject,
     Address,
     CopyGone,
+    CopyMade,
     CreateObject,
     FreeObjects,
     GetStoreStats,
@@ -280,8 +281,16 @@ class StoreServer:
         self._perform(self.store.spill_read_no_space(number, self._clock()))
 
     def client_died(self, process_id: bytes) -> None:
-        """A process of this node has ended and can write no more."""
+        """A process of this node has ended and can write no more. What it made for others may be
+        known to nobody: its last words may be lost. Their owners are told, and free it if need be.
+        """
         self._perform(self.store.client_died(process_id, self._clock()))
+        made: dict[bytes, list[bytes]] = {}
+        for copy in self.store.copies():
+            if copy.writer == process_id != copy.owner_id and copy.sealed and not copy.dropped:
+                made.setdefault(copy.owner_id, []).append(copy.object_id)
+        for owner, object_ids in made.items():
+            self._tell_owner(owner, CopyMade(object_ids, self.own_id))
         if self.transfer is not None:
             self.transfer.client_died(process_id)
 
@@ -382,7 +391,7 @@ class StoreServer:
                 case Tell(is_warning, text):
                     log.log(logging.WARNING if is_warning else logging.INFO, "%s", text)
                 case TellLost(owner, object_id, reason):
-                    self._tell_lost(owner, CopyGone([object_id], self.own_id, reason))
+                    self._tell_owner(owner, CopyGone([object_id], self.own_id, reason))
                 case Evicted(owner, object_ids):
                     if self.transfer is not None:
                         self.transfer.evicted(owner, object_ids)
@@ -396,12 +405,12 @@ class StoreServer:
                 case _:
                     assert_never(effect)
 
-    def _tell_lost(self, owner: bytes, gone: CopyGone) -> None:
+    def _tell_owner(self, owner: bytes, message: CopyMade | CopyGone) -> None:
         address = self.owners.get(owner)
         if address is not None and self.transfer is not None:
-            self.transfer.tell_owner(address, gone)
+            self.transfer.tell_owner(address, message)
         else:
-            self._send(owner, gone)
+            self._send(owner, message)
 
     def _punch(self, ranges: Sequence[Range]) -> None:
         base = self.arena.virtual_bytes

@@ -15,6 +15,7 @@ from mray.store.abort import NO_SPACE
 from mray.units import MIB
 from mray.wire.messages import (
     AbortObject,
+    CopyMade,
     CreateObject,
     FreeObjects,
     GetStoreStats,
@@ -162,6 +163,17 @@ def test_deaths_free_what_the_dead_held(node: Node) -> None:
     assert node.server.used_bytes == MIB
     node.server.client_died(READER)
     assert node.server.used_bytes == 0
+
+
+def test_the_death_of_a_writer_tells_the_owners_of_what_it_made_for_them(node: Node) -> None:
+    """Its last words may be lost: who is to free that would never have heard of it."""
+    for rid, (object_id, owner) in enumerate([(X, OWNER), (Y, READER), (b"z" * 28, OWNER)]):
+        node.tell(READER, CreateObject(rid, object_id, MIB, owner))
+    for object_id in (X, Y):
+        node.tell(READER, SealObject(object_id))
+    node.sent.clear()
+    node.server.client_died(READER)
+    assert node.sent == [(OWNER, CopyMade([X], node.server.own_id))]
 
 
 def test_broken_clients_are_logged_and_change_nothing(
