@@ -334,6 +334,8 @@ class SimDoor:
             return
         if self._inbox or pump._calls or (pump.inbox is not None and pump.inbox.posts):
             self.turn_soon()
+        elif pump.inbox is not None:
+            pump.inbox.asleep = True  # It waits: whoever leaves a note wakes it.
         for strand in list(self.strands):
             strand.released()
         due = pump._next_expiry

@@ -241,6 +241,11 @@ class SimCluster:
         self.head = None
         self.world.after(away_s, self.begin_head)
 
+    def known_alive(self) -> set[bytes]:
+        """The nodes that are not dead for all that the head knows."""
+        assert self.head is not None
+        return {node.node_id for node in self.head.membership.living()}
+
     def disk_has_room(self) -> None:
         """The head's storage can be written again."""
         self.storage.is_broken = False

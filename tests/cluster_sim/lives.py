@@ -45,7 +45,8 @@ class SimActor:
         self.answered: list[int] = []
 
 
-#: How long after the last reference something may still be kept: batches go again within seconds.
+#: How long after the last reference, and the news of the last death, something may still be kept:
+#: batches go again within seconds.
 REST_S = 12.0
 
 
@@ -187,11 +188,14 @@ class Life:
 
     def rest(self) -> None:
         """All references are dropped: in the end nothing is left anywhere."""
+        cluster = self.cluster
         self.asked.clear()
         self.actors.clear()
+        self.world.run(
+            lambda: cluster.known_alive() == cluster.nodes.keys(), 150.0, "the head knows who lives"
+        )
         asleep_s = max(door.stopped_until for door in self.world.doors.values()) - self.world.now
         self.world.pass_time(max(0.0, asleep_s) + REST_S)
-        cluster = self.cluster
         if any(rt.references.entries for rt in cluster.runtimes.values()):
             gc.collect()  # An error's traceback can hold a cycle of ours.
             for door in self.world.doors.values():
