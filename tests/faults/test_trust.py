@@ -392,9 +392,10 @@ def test_who_never_speaks_holds_no_socket_of_a_daemon_while_the_cluster_works(
             for place in places
             for _ in range(300)
         ]
+        driver.do("task = mray.remote(lambda x: x)")
         for number in range(20):
-            program = "task = mray.remote(lambda x: x)\nresult = mray.get(task.remote(%d), timeout=20)"
-            assert driver.do(program % number) == number
+            program = f"result = mray.get(task.remote({number}), timeout=20)"
+            assert driver.do(program) == number
 
         def cut_off() -> bool:
             return all(_has_ended(each) for each in silent)
