@@ -57,7 +57,14 @@ def cut_calls(specs: list[TaskSpec]) -> Sequence[list[TaskSpec]]:
 
 def cut_replies(replies: list[TaskReply]) -> Sequence[list[TaskReply]]:
     """The same for replies."""
-    return (replies,) if len(replies) <= _FEW_REPLIES else _cut(replies, reply_bytes)
+    if len(replies) <= _FEW_REPLIES:
+        return (replies,)
+    # On the way of every call, as above.
+    values = [returned.data for reply in replies for returned in reply.returns]
+    size = _CALL_BYTES * (len(replies) + len(values)) + sum(map(len, filter(None, values)))
+    if size <= BATCH_BYTES:
+        return (replies,)
+    return _cut(replies, reply_bytes)
 
 
 def cut_items(items: list[Returned]) -> Sequence[list[Returned]]:
