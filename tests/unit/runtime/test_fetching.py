@@ -68,7 +68,8 @@ class World:
         return True
 
     def come(self, *numbers: int) -> None:
-        self.fetching._fetched(HERE, ObjectsFetched([bytes([n]) * 28 for n in numbers], ["" for _ in numbers]))
+        fetched = ObjectsFetched([bytes([n]) * 28 for n in numbers], ["" for _ in numbers])
+        self.fetching._fetched(HERE, fetched)
 
     def lose(self, number: int) -> None:
         """Its node is gone, and the transfer over."""
