@@ -63,8 +63,8 @@ HEAD_GONE_GRACE_S: Final = 2.0
 _PROBE_S: Final = 0.5
 #: Between a question that was not answered and the next.
 _AGAIN_S: Final = 0.05
-#: What is said again to a head that has begun anew: of so many messages, those that are so young,
-#: or came while it was away.
+#: What is said again to a head that has begun anew: of so many messages, those that are so young
+#: (as the longest wait for a head, if that is longer), or came while it was away.
 _SAID_MAX: Final = 1000
 _SAID_S: Final = 30.0
 _SAID_AGAIN: Final = (ProcessDied, ActorStartFailed, JobStarted, JobExited)
@@ -315,8 +315,7 @@ class HeadLink:
         self._registering = True
         node = self._node
         assert node is not None
-        now = self._pump.clock()
-        since = (now if self._away_since is None else self._away_since) - _SAID_S
+        since = self._said_since()
         for at, message in self._said:
             if at >= since:
                 self._pump.send(self._head_id, message)
@@ -327,6 +326,15 @@ class HeadLink:
             self._registered,
             _REGISTER_AGAIN_TIMEOUT_S,
         )
+
+    def _said_since(self) -> float:
+        """From when on the last head may not have passed on what it was told: it kept that for
+        nodes which it expected back, and may have ended long before this node, which may have stood
+        still, noticed."""
+        last = self._pump.clock() if self._away_since is None else self._away_since
+        if not self._daemon.params.head_pid:
+            last = min(last, self._heard_at)
+        return last - max(_SAID_S, self._daemon.config.liveness.gcs_rpc_server_reconnect_timeout_s)
 
     def _registered(self, reply: Message) -> None:
         self._registering = False

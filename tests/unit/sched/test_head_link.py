@@ -109,12 +109,12 @@ class Loop:
 
 
 class Bench:
-    def __init__(self, owner_pid: int = 0) -> None:
+    def __init__(self, owner_pid: int = 0, head_pid: int = 7) -> None:
         self.loop = Loop()
         self.stops: list[tuple[str, int]] = []
         self.joined = 0
         params = SimpleNamespace(
-            head=ADDRESS, process_id=NODE, head_pid=7, head_start_time=1, cluster_id="c1",
+            head=ADDRESS, process_id=NODE, head_pid=head_pid, head_start_time=1, cluster_id="c1",
             owner_pid=owner_pid,
         )  # fmt: skip
         self.daemon: Any = SimpleNamespace(
@@ -242,6 +242,22 @@ def test_a_head_whose_storage_fails_is_asked_again(bench: Bench) -> None:
     bench.loop.answer(RegisterNode, registered(2))
     assert bench.link.epoch == 2
     assert bench.stops == []
+
+
+@pytest.mark.parametrize(("waited_s", "told"), [(50.0, [DIED]), (70.0, [])])
+def test_a_node_that_stood_still_says_again_what_it_said_before_the_former_head_was_last_heard(
+    waited_s: float, told: list[Message]
+) -> None:
+    """That one may have kept it for nodes which it expected back, and have ended with it."""
+    bench = Bench(head_pid=0)
+    loop = bench.loop
+    bench.link.tell(DIED)
+    loop.pass_time(waited_s)
+    loop.answer(Ping, Ack(0))
+    loop.now += 100.0  # It stands still.
+    loop.sent.clear()
+    loop.on_reset(HEAD)
+    assert loop.told(HEAD, ProcessDied) == told
 
 
 @pytest.mark.parametrize("failure", [Refused(2, "OSError", "the disk is full"), SILENT])
