@@ -122,10 +122,11 @@ class Files:
             return []
         return [Tell(True, f"objects are not spilled to {disk.path}: {failure.text}")]
 
-    def worked(self, number: int) -> list[Effect]:
-        """A write went well."""
+    def worked(self, number: int, now: float) -> list[Effect]:
+        """A write went well. One that was under way when another failed says nothing of the disk's
+        state since: a disk at its limit would be told of as full and not full in turns."""
         disk = self.disks[number]
-        if disk.failure is None:
+        if disk.failure is None or now < disk.retry_at:
             return []
         disk.failure = None
         return [Tell(False, f"objects are spilled to {disk.path} again")]

@@ -305,7 +305,7 @@ class Spilling:
         self.progress_at = now
         totals = self.totals
         totals.spill_s += took_s
-        effects = self.files.worked(write.disk)
+        effects = self.files.worked(write.disk, now)
         for copy, at, crc in zip(write.copies, write.places, crcs, strict=True):
             slot = Slot(write.disk, file, at, copy.size, crc)
             self.files.add(slot)

@@ -15,6 +15,7 @@ from mray.node.objects.effects import (
     TellLost,
     WriteSpill,
 )
+from mray.node.objects.files import DiskFailure, Files
 from mray.units import MIB
 from tests.unit.objects.spill_rig import ME, PAGE, Rig
 
@@ -116,6 +117,19 @@ def test_a_failed_write_keeps_the_object_and_is_told_once_a_change() -> None:
     rig.written(write)
     (news,) = rig.take(Tell)
     assert not news.is_warning
+
+
+def test_a_write_that_was_under_way_when_another_failed_does_not_make_the_disk_good_again() -> None:
+    files = Files(("/d",))
+    failure = DiskFailure(True, "it is full")
+    assert len(files.failed(0, failure, retry_at=101.0)) == 1
+    assert files.worked(0, now=100.5) == []
+    assert files.full() == ("it is full",)
+    assert files.choose(100.9) is None
+    assert files.choose(101.0) == 0
+    [told] = files.worked(0, now=101.2)
+    assert told == Tell(False, "objects are spilled to /d again")
+    assert files.full() == ()
 
 
 def test_a_disk_that_fails_is_left_alone_for_a_second_and_others_are_used() -> None:
