@@ -40,7 +40,9 @@ from mray.wire.messages import (
     LeaseDemand,
     MemoryNews,
     Message,
+    NodeGone,
     Nodes,
+    ProcessDied,
     ProcessRegistered,
     Refused,
     RegisterJob,
@@ -180,6 +182,9 @@ def connect(
     door = Door(process_id, None, settings.config.node.same_machine_ipc)
     # What is asked before the runtime is there has its own time limits.
     pump = Pump(door, node_id, linked=False)
+    for kind in (ProcessDied, NodeGone):
+        # Who is registered is told of every death, and knows nobody yet.
+        pump.on(kind, _ignored)
     path = f"{session.sockets}/d-{process_id[1:5].hex()}"
     address = Address(process_id, node_id, path)
     try:
@@ -225,8 +230,8 @@ def connect(
     return Driver(runtime, printer, session)
 
 
-def _ignored(sender: bytes, message: MemoryNews) -> None:
-    """A driver that shows no output shows none of the node's either; its log has it."""
+def _ignored(sender: bytes, message: Message) -> None:
+    """A driver that shows no output shows none of the node's news either; its log has them."""
 
 
 def _cluster_keys(pump: Pump, node: Address) -> Keys:

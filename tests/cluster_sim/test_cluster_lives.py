@@ -34,6 +34,7 @@ def _live_all(first: int, end: int) -> None:
     assert [process.returncode for process in running] == [0] * count, "\n".join(outputs)
 
 
+@pytest.mark.timeout(600)
 def test_every_task_ends_once_and_nothing_is_left() -> None:
     _live_all(0, SEEDS)
 

@@ -1,7 +1,8 @@
-"""The soak: under a steady load a fault every 5 s for 30 minutes, and the same in half a minute.
+"""The soak: under a steady load a fault every 5 s for 30 minutes; one of each kind in short.
 
 No wrong answer, no lost acknowledged call, no hang, throughput back to 90 % of the baseline within
-15 s after the last fault is healed, and rest. Faults are drawn from a seed, by nemesis.WEIGHTS.
+15 s after the last fault is healed (asked of the long one only), and rest. Faults are drawn from a
+seed, by nemesis.WEIGHTS.
 ``SOAK_SECONDS`` and ``SOAK_SEED`` change how long the long one does harm (1800) and its seed (1);
 `scripts/test --soak -s tests/faults/test_chaos_soak.py` runs it. It writes build/soak-report.txt,
 beside it the history of faults, and a dump where one was taken.
@@ -42,7 +43,7 @@ SHORT = Plan(
     quiet_s=3.0,
     harm_s=9.5,
     period_s=1.5,
-    calm_s=BACK_WITHIN_S + 10.0,
+    calm_s=5.0,
     lasts_s={"partition": (1.0, 2.0), "stop worker": (1.0, 2.0), "stop node": (7.0, 8.0)},
     first=("stop node", "partition", "kill worker", "kill node", "stop worker", "restart head"),
 )
@@ -63,8 +64,6 @@ def _check(report: Report) -> None:
     assert not report.lost, report.lost[:5]
     assert not report.errors, report.errors[:5]
     assert report.longest_gap_s() < SILENCE_S
-    assert report.recovered_s is not None
-    assert report.recovered_s <= BACK_WITHIN_S
 
 
 @pytest.mark.timeout(200)
@@ -73,7 +72,7 @@ def test_one_fault_of_each_kind_under_a_steady_load(machines: NetCluster, tmp_pa
     soak = Soak(machines, SHORT, tmp_path)
     report = soak.run()
     print(f"\n{report}")
-    _check(report)
+    _check(report)  # Not how fast it is: other work may go on here.
 
 
 @pytest.mark.soak
@@ -91,3 +90,5 @@ def test_a_fault_every_five_seconds_under_a_steady_load(
     (RESULTS / "soak-report.txt").write_text(f"{report}\n")
     print(f"\n{report}")
     _check(report)
+    assert report.recovered_s is not None
+    assert report.recovered_s <= BACK_WITHIN_S
