@@ -68,6 +68,8 @@ log = logging.getLogger("mray.runtime")
 FUNCTIONS = "fn"
 #: See call_sites.py.
 CALLS_FOR_USERS = True
+#: So many calls in a row are sent before the next: who runs them begins while more are made.
+_BATCH = 64
 _EXPORT_TIMEOUT_S = 30.0
 _EXPORT_WARN_BYTES = 10 * 1024 * 1024
 
@@ -241,9 +243,12 @@ class TasksPart:
         if not returns and template.num_returns < 0:
             return self.rt.streams.submit(task)
         refs: list[ObjectRef[Any]] = [ObjectRef(entry) for entry in returns]
-        mailbox.posts.append(task)
+        posts = mailbox.posts
+        posts.append(task)
         if mailbox.asleep:
             mailbox.wake()
+        if len(posts) >= _BATCH and rt.turn is not None:
+            rt.turn.glance()
         return refs
 
     # ------------------------------------------------------------------------------- the loop

@@ -90,15 +90,18 @@ class Turn:
         self._interrupted = True
         self._pump.door.wake()
 
-    def lead(self, until: Callable[[], bool], deadline: float | None = None) -> bool:
-        """In the main thread: turn the loop until something holds or the time is over.
+    def lead(
+        self, until: Callable[[], bool], deadline: float | None = None, once: bool = False
+    ) -> bool:
+        """In the main thread: turn the loop until something holds or the time is over; ``once``:
+        one time, without waiting.
 
         Only when here(). Raises KeyboardInterrupt in a driver, in a worker what interrupt() gives.
         """
         if not self._guarded:
             self.leading = True
             try:
-                done = self._lead(until, deadline)
+                done = self._lead(until, deadline, once)
             finally:
                 self.leading = False
             if self._error is not None:
@@ -107,13 +110,18 @@ class Turn:
             return done
         _set_signal(_SIGINT, self._interrupt)
         try:
-            done = self._lead(lambda: self._interrupted or until(), deadline)
+            done = self._lead(lambda: self._interrupted or until(), deadline, once)
         finally:
             _set_signal(_SIGINT, _default_int_handler)
         if self._interrupted:
             self._interrupted = False
             raise KeyboardInterrupt
         return done
+
+    def glance(self) -> None:
+        """Turn the loop once, without waiting, if the present thread may and no other does."""
+        if not self.lock.locked() and self.here():
+            self.lead(_never, once=True)
 
     def interrupt(self, error: BaseException) -> None:
         """In the main thread of a worker, in lead(): have that raise."""
@@ -127,7 +135,7 @@ class Turn:
             self._looking = False
             self._rouse()
 
-    def _lead(self, until: Callable[[], bool], deadline: float | None) -> bool:
+    def _lead(self, until: Callable[[], bool], deadline: float | None, once: bool) -> bool:
         if not self.lock.acquire(blocking=False):
             self._wanted = True
             self._pump.door.wake()
@@ -142,6 +150,10 @@ class Turn:
             return over
 
         try:
+            if once:
+                if self._pump.running:
+                    self._once(0.0)
+                return True
             while not done():
                 if not self._pump.running:
                     return False
@@ -210,3 +222,7 @@ class Turn:
             log.exception("a round of the event loop failed")
         finally:
             self.turning = 0
+
+
+def _never() -> bool:
+    return False

@@ -141,3 +141,46 @@ def test_a_task_that_computes_long_does_not_keep_its_worker_from_answering(clust
     assert len(mray.get(ref, timeout=30)) == 100_000
     os.close(os.open(stop, os.O_CREAT | os.O_WRONLY))
     mray.get(computing, timeout=30)
+
+
+def test_many_calls_in_a_row_leave_before_the_last_is_made(
+    cluster: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @mray.remote
+    class Server:
+        def echo(self, x: int) -> int:
+            return x
+
+    server = Server.remote()
+    mray.get(server.echo.remote(0))
+    turn = mray.current.runtime.turn  # type: ignore[attr-defined]
+    posts = mray.current.runtime.mailbox.posts  # type: ignore[attr-defined]
+    left: list[tuple[int, int]] = []
+    glance = type(turn).glance
+
+    def counted(self: Any) -> None:
+        before = len(posts)
+        glance(self)
+        left.append((before, len(posts)))
+
+    monkeypatch.setattr(type(turn), "glance", counted)
+    # The stand-in may turn the loop at times, and then sends them itself.
+    while not any(before >= 64 and after == 0 for before, after in left):
+        assert mray.get([server.echo.remote(i) for i in range(1000)]) == list(range(1000))
+
+
+def test_calls_are_made_in_a_row_while_another_thread_gets(cluster: None) -> None:
+    @mray.remote
+    def double(x: int) -> int:
+        return 2 * x
+
+    results: list[bool] = []
+
+    def work() -> None:
+        results.append(all(mray.get(double.remote(i), timeout=30) == 2 * i for i in range(100)))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    while thread.is_alive():
+        assert mray.get([double.remote(i) for i in range(300)]) == [2 * i for i in range(300)]
+    assert results == [True]
