@@ -18,8 +18,9 @@ from typing import Final
 import zmq
 
 from mray.rpc.dialled import NEVER, Dialled, Line, Waiting
-from mray.rpc.endpoints import is_ipv6, split_host_port
+from mray.rpc.endpoints import is_ipv6, is_same_endpoint, split_host_port
 from mray.rpc.keys import Keys
+from mray.rpc.unsent import discard_unsent
 
 #: How long close() waits for messages already queued to leave.
 LINGER_S: Final = 1.0
@@ -31,6 +32,7 @@ HEARTBEAT_MS: Final = 5_000
 _NOBLOCK = int(zmq.NOBLOCK)
 _NOBLOCK_MORE = int(zmq.NOBLOCK | zmq.SNDMORE)
 _ENDS = "inproc://mray.ends"
+_CONNECTED = int(zmq.EVENT_CONNECTED)
 _STANDS = int(zmq.EVENT_HANDSHAKE_SUCCEEDED)
 _ENDED = int(zmq.EVENT_DISCONNECTED)
 _REFUSED = int(zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_AUTH)
@@ -51,6 +53,8 @@ class Dialler:
         self.lines = Dialled()
         #: Handshakes of tcp lines that were broken off: those peers do not take our key.
         self.refusals = 0
+        #: Of tcp connections, by the endpoint as the monitor tells it.
+        self._descriptors: dict[str, int] = {}
         #: None before the first tcp line.
         self.ends: zmq.Socket[bytes] | None = None
 
@@ -96,6 +100,8 @@ class Dialler:
         """Drop a line and what waits for it. Nothing where there is none."""
         line = self.lines.remove(process_id)
         if line is not None and line.name:
+            for told in [t for t in self._descriptors if is_same_endpoint(line.endpoint, t)]:
+                discard_unsent(self._descriptors.pop(told), line.endpoint)
             self._disconnect(line.endpoint)
             # Whoever has the port of the dead by now was cut off as well.
             self._end(line.endpoint)
@@ -145,7 +151,7 @@ class Dialler:
     def _watch_ends(self) -> None:
         if self.ends is not None:
             return
-        self._router.monitor(_ENDS, _STANDS | _ENDED | _REFUSED)
+        self._router.monitor(_ENDS, _CONNECTED | _STANDS | _ENDED | _REFUSED)
         self.ends = self._context.socket(zmq.PAIR)
         # With a limit, libzmq's own thread would wait for this one, which may be busy.
         self.ends.set(zmq.RCVHWM, 0)
@@ -164,7 +170,10 @@ class Dialler:
             event, endpoint = int.from_bytes(head[:2], sys.byteorder), told.decode()
             if event & _REFUSED:
                 self.refusals += 1
+            elif event == _CONNECTED:
+                self._descriptors[endpoint] = int.from_bytes(head[2:6], sys.byteorder)
             elif event == _ENDED:
+                self._descriptors.pop(endpoint, None)
                 self._end(endpoint)
             else:
                 for line, waiting, has_lost in self.lines.stands(endpoint):
