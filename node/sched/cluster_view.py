@@ -79,9 +79,18 @@ class ClusterView:
         sum_of = {name: amount * count for name, amount in need.items()}
         node.debits.append((now + DEBIT_S, sum_of))
 
-    def free(self, node: Neighbour, now: float) -> Resources:
+    def forget_debits(self, now: float) -> None:
+        """No news came of what was sent: it was taken and is over, or was not taken."""
+        for node in self.nodes.values():
+            if node.debits:
+                node.debits = [debit for debit in node.debits if debit[0] > now]
+
+    def debits_end(self) -> float | None:
+        """When the next of them is forgotten: nobody tells of that."""
+        return min((at for node in self.nodes.values() for at, _ in node.debits), default=None)
+
+    def free(self, node: Neighbour) -> Resources:
         """What is thought to be free on a node."""
-        node.debits = [debit for debit in node.debits if debit[0] > now]
         if not node.debits:
             return node.available
         left = dict(node.available)

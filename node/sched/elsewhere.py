@@ -66,6 +66,7 @@ class Elsewhere:
     ) -> list[Move]:
         """What of ``count`` leases is to be asked elsewhere. ``free`` and ``total`` of this node:
         what the line gets here is taken off ``free``."""
+        self._view.forget_debits(now)
         feasible = self._feasible(line)
         if line.where is not None and line.where.node_id:
             if line.where.node_id == self._view.own_id and self.fits_here(line, total):
@@ -81,7 +82,7 @@ class Elsewhere:
             self._view.debit(feasible[0], line.need, count, now)
             return [Move(feasible[0], count, stay=True)]
         sent: dict[bytes, int] = {}
-        rooms = {node.info.node_id: dict(self._view.free(node, now)) for node in others}
+        rooms = {node.info.node_id: dict(self._view.free(node)) for node in others}
         wished = self._wished(line, others)
         left = min(count, _UNITS_MAX)
         while left and (node_id := self._next(line, rooms, wished, here, free, total)) is not None:
@@ -97,6 +98,10 @@ class Elsewhere:
                 self._view.debit(node, line.need, n, now)
                 moves.append(Move(node, n, stay=False))
         return moves
+
+    def changes_at(self) -> float | None:
+        """When move() may say something else though nothing is heard."""
+        return self._view.debits_end()
 
     def _next(
         self, line: Line, rooms: dict[bytes, Resources], wished: list[bytes], here: bool,

@@ -6,7 +6,7 @@ back what owners of other nodes asked for and there was no room for in a while.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Final
 
 from mray.node.sched.effects import Send
@@ -57,9 +57,7 @@ class Moving:
             return effects
         scratch, total = dict(free), self._holds.total
         for line in lines:
-            if line.class_id is None or line.group is not None or line.home:
-                continue
-            if line.own_cpu is not None or line.stay:
+            if not _may_move(line):
                 continue
             if line.infeasible:
                 line.infeasible = not self._elsewhere.possible(line, total)
@@ -94,7 +92,23 @@ class Moving:
                 effects.append(Send(line.owner, LeaseRefused(line.class_id, "busy", text)))
         return effects
 
-    def deadline(self, lines: Iterable[Line]) -> float | None:
-        """When something is to be given back."""
-        times = [line.short_since for line in lines if line.short_since is not None]
-        return min(times) + BUSY_AFTER_S if times else None
+    def deadline(self, lines: Collection[Line]) -> float | None:
+        """When something is to be given back, or room is to be looked for again."""
+        since = (line.short_since for line in lines)
+        times = [at + BUSY_AFTER_S for at in since if at is not None]
+        if self._elsewhere is not None and any(_waits_for_room(line) for line in lines):
+            changes_at = self._elsewhere.changes_at()
+            if changes_at is not None:
+                times.append(changes_at)
+        return min(times, default=None)
+
+
+def _may_move(line: Line) -> bool:
+    """Whether it is for us to name other nodes to its owner."""
+    if line.class_id is None or line.group is not None or line.home:
+        return False
+    return line.own_cpu is None and not line.stay
+
+
+def _waits_for_room(line: Line) -> bool:
+    return bool(line.count) and not line.infeasible and _may_move(line)

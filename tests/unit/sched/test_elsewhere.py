@@ -6,9 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mray.node.sched.cluster_view import ClusterView
+from mray.node.sched.cluster_view import DEBIT_S, ClusterView
+from mray.node.sched.effects import Send
 from mray.node.sched.elsewhere import Elsewhere
+from mray.node.sched.holds import Holds
 from mray.node.sched.lines import Line
+from mray.node.sched.moving import Moving
 from mray.node.workers.pool import Key
 from mray.placement import Where
 from mray.resources import Resources, fits, take, to_fixed
@@ -191,3 +194,19 @@ def test_a_view_that_contradicts_itself_is_noticed() -> None:
     node.view.gone[B] = DeathCause("node_died")
     with pytest.raises(Exception, match="lives and is gone"):
         node.view.check()
+
+
+def test_room_is_looked_for_again_when_what_was_sent_is_forgotten_without_news() -> None:
+    """A node that took a lease and has it back between two heartbeats has no news to tell."""
+    node = Node(info(B, CPU=1), own=info(A, CPU=1))
+    one = line()
+    moving = Moving(node.elsewhere, Holds(dict(CPU)), "A")
+    one.count = 1
+    assert len(moving.move([one], {}, {}, now=10.0)) == 1
+    one.count = 1
+    assert moving.move([one], {}, {}, now=10.5) == []
+    assert moving.deadline([one]) == 10.0 + DEBIT_S
+    [sent] = moving.move([one], {}, {}, now=10.0 + DEBIT_S)
+    assert isinstance(sent, Send)
+    # Nobody waits: there is nothing to look for.
+    assert moving.deadline([]) is None
