@@ -57,7 +57,7 @@ class Moving:
             return effects
         scratch, total = dict(free), self._holds.total
         for line in lines:
-            if not _may_move(line):
+            if line.class_id is None or not _may_move(line):
                 continue
             if line.infeasible:
                 line.infeasible = not self._elsewhere.possible(line, total)
@@ -105,9 +105,9 @@ class Moving:
 
 def _may_move(line: Line) -> bool:
     """Whether it is for us to name other nodes to its owner."""
-    if line.class_id is None or line.group is not None or line.home:
+    if line.group is not None or line.home:
         return False
-    return line.own_cpu is None and not line.stay
+    return line.class_id is not None and line.own_cpu is None and not line.stay
 
 
 def _waits_for_room(line: Line) -> bool:
