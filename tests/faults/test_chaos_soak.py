@@ -66,6 +66,7 @@ def _check(report: Report) -> None:
     assert report.longest_gap_s() < SILENCE_S
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(200)
 def test_one_fault_of_each_kind_under_a_steady_load(machines: NetCluster, tmp_path: Path) -> None:
     assert set(SHORT.first) == set(WEIGHTS)
