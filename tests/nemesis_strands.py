@@ -189,11 +189,11 @@ def _streams() -> Strand:
     return Strand("streams", 2, round)
 
 
-def _teller(name: str, note: Any) -> Strand:
-    """An actor that is restarted and whose calls are repeated: none may be lost."""
+def _noting(name: str, note: Any, **options: Any) -> Any:
+    """An actor that is restarted and writes down its births and calls."""
 
-    @mray.remote(max_restarts=-1, max_task_retries=-1, num_cpus=0, resources={"away": 0.01})
-    class Teller:
+    @mray.remote(max_restarts=-1, num_cpus=0, resources={"away": 0.01}, **options)
+    class Noting:
         def __init__(self) -> None:
             note("born", name, 0)
 
@@ -202,7 +202,13 @@ def _teller(name: str, note: Any) -> Strand:
             note("end", name, number)
             return number
 
-    teller = Teller.remote()
+    return Noting.remote()
+
+
+def _teller(name: str, note: Any) -> Strand:
+    """An actor that is restarted and whose calls are repeated: none may be lost."""
+
+    teller = _noting(name, note, max_task_retries=-1)
 
     def round(number: int) -> Outcome:
         outcome = Outcome()
@@ -218,17 +224,7 @@ def _teller(name: str, note: Any) -> Strand:
 def _once(name: str, note: Any) -> Strand:
     """An actor whose calls are not repeated: none may run twice, some may fail."""
 
-    @mray.remote(max_restarts=-1, num_cpus=0, resources={"away": 0.01})
-    class Once:
-        def __init__(self) -> None:
-            note("born", name, 0)
-
-        def call(self, number: int) -> int:
-            note("begin", name, number)
-            note("end", name, number)
-            return number
-
-    once = Once.remote()
+    once = _noting(name, note)
 
     def round(number: int) -> Outcome:
         outcome = Outcome()

@@ -32,7 +32,7 @@ class AsyncServing:
         selector = None
         # A policy of the user's decides on all loops.
         if rt.turn is not None and policy is asyncio.DefaultEventLoopPolicy:
-            selector = LeadingSelector(rt.turn, rt.pump, rt.mailbox.posts)
+            selector = LeadingSelector(rt, rt.turn)
         self._main = _LoopLane(self, executor.queue, selector)
         self._lanes = [self._main]
 

@@ -10,20 +10,22 @@ from __future__ import annotations
 
 import selectors
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mray.rpc.pump import Pump
-from mray.runtime.turn import Turn
+if TYPE_CHECKING:
+    from mray.runtime.runtime import Runtime
+    from mray.runtime.turn import Turn
 
 
 class LeadingSelector(selectors.EpollSelector):
-    """See the module. ``posts``: the notes that the event loop has not read."""
+    """See the module. ``turn`` is the runtime's."""
 
-    def __init__(self, turn: Turn, pump: Pump, posts: Any) -> None:
+    def __init__(self, runtime: Runtime, turn: Turn) -> None:
         super().__init__()
+        self._rt = runtime
         self._turn = turn
-        self._pump = pump
-        self._posts = posts
+        self._pump = runtime.pump
+        self._posts = runtime.mailbox.posts
         #: asyncio has something to do.
         self._due = False
         #: For a descriptor of its own, that is.
@@ -35,8 +37,8 @@ class LeadingSelector(selectors.EpollSelector):
         turn = self._turn
         if timeout is not None and timeout <= 0:
             # Between two rounds of coroutines: what they have left shall not wait for the last.
-            if self._posts and turn.here() and not turn.lock.locked():
-                turn.lead(self._is_posted)
+            if self._posts:
+                self._rt.send_now()
             return super().select(0)
         if not turn.here() or not self._pump.running:
             return super().select(timeout)
@@ -47,9 +49,6 @@ class LeadingSelector(selectors.EpollSelector):
     def nudge(self) -> None:
         """In the loop's thread: asyncio has got something to do."""
         self._due = True
-
-    def _is_posted(self) -> bool:
-        return not self._posts
 
     def _is_due(self) -> bool:
         # Here, since only who turns the loop may touch what it watches.
