@@ -46,6 +46,7 @@ class Neighbours:
             m.NodeJoined: lambda sender, message: self.joined([message.node]),
             m.NodeGone: self._node_gone,
             m.ClusterNews: self._news,
+            m.LeaseOverElsewhere: self._lease_over,
             m.CheckProcess: self._check,
         }
 
@@ -75,6 +76,10 @@ class Neighbours:
 
     def _news(self, sender: bytes, message: m.ClusterNews) -> None:
         self.view.news(message)
+        self._on_change()
+
+    def _lease_over(self, sender: bytes, message: m.LeaseOverElsewhere) -> None:
+        self.view.lease_over(message.node_id, message.resources)
         self._on_change()
 
     def _process_died(self, sender: bytes, message: m.ProcessDied) -> None:

@@ -14,11 +14,13 @@ import msgspec
 from mray.placement import INFEASIBLE, Where
 from mray.rpc.pump import Timer
 from mray.tasks.asked import HOME
+from mray.tasks.effects import ReturnLease
 from mray.tasks.lease import SchedulingClass
 from mray.wire.messages import (
     LeaseDemand,
     LeaseElsewhere,
     LeaseGranted,
+    LeaseOverElsewhere,
     LeaseRefused,
     LeaseReturned,
     LeasesWanted,
@@ -94,9 +96,11 @@ class LeasingPart:
         stay = asked.targets is not None or node in asked.staying
         rt.pump.send(node, self._demand(sclass, asked.of(node), rt.node.node_id, stay))
 
-    def give_back(self, lease_id: int, reuse: bool, node: bytes) -> None:
+    def give_back(self, lease: ReturnLease) -> None:
         """A lease is over."""
-        self.tell(node, LeaseReturned(lease_id, reuse))
+        self.tell(lease.node, LeaseReturned(lease.lease_id, lease.reuse))
+        if lease.freed:
+            self.tell(HOME, LeaseOverElsewhere(lease.node, lease.freed))
 
     # -- what nodes say
 

@@ -341,8 +341,8 @@ class TasksPart:
             match effect:
                 case Demand(class_id, count, node):
                     rt.leasing.demand(class_id, count, node)
-                case ReturnLease(lease_id, reuse, node):
-                    rt.leasing.give_back(lease_id, reuse, node)
+                case ReturnLease():
+                    rt.leasing.give_back(effect)
                 case Steal(worker, count):
                     rt.tell(worker, StealTasks(count))
                 case Cancelled(task):

@@ -105,7 +105,7 @@ class Dispatcher:
         sclass.asked.granted(node)
         sclass.refused = False
         if not sclass.queue and not _stuck(sclass):
-            self.effects.append(ReturnLease(lease_id, True, node))
+            self._return(sclass, lease_id, node)
             return
         lease = Lease(lease_id, worker, pid, sclass, node)
         lease.idle_since = now
@@ -433,7 +433,11 @@ class Dispatcher:
 
     def _give_back(self, lease: Lease) -> None:
         self._drop(lease)
-        self.effects.append(ReturnLease(lease.lease_id, True, lease.node))
+        self._return(lease.sclass, lease.lease_id, lease.node)
+
+    def _return(self, sclass: SchedulingClass, lease_id: int, node: bytes) -> None:
+        freed = sclass.resources if node != HOME and sclass.asked.targets is None else {}
+        self.effects.append(ReturnLease(lease_id, True, node, freed))
 
     def _drop(self, lease: Lease) -> None:
         if not lease.leaving:

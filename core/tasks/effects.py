@@ -19,11 +19,13 @@ class Demand(msgspec.Struct, frozen=True):
 
 
 class ReturnLease(msgspec.Struct, frozen=True):
-    """Give the lease back."""
+    """Give the lease back. ``freed``: what is free on another node then, for the own node to know;
+    {} where that did not name it."""
 
     lease_id: int
     reuse: bool
     node: bytes = HOME
+    freed: dict[str, int] = {}
 
 
 class Steal(msgspec.Struct, frozen=True):

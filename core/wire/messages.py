@@ -22,6 +22,7 @@ leases      owner: LeaseDemand (how many more, absolute) / node: LeaseGranted â€
             node: LeasesWanted (others wait) ; owner: LeaseReturned
             own node: LeaseElsewhere / owner to that node: LeaseDemand / LeaseGranted, or
             LeaseRefused "busy": the own node has that part of the demand again
+            owner: LeaseReturned to that node, LeaseOverElsewhere to the own one
             worker: WorkerBlocked â€¦ WorkerUnblocked (its CPU goes back while it waits in get)
             worker: GetGpus (as what needs some begins) / node: GpusHeld
 tasks       owner: PushTasks / worker: TaskReplies (finished and handed-back tasks, batched)
@@ -537,6 +538,14 @@ class LeaseElsewhere(Message, frozen=True, tag=287):
     count: int
     node: Address
     stay: bool = False
+
+
+class LeaseOverElsewhere(Message, frozen=True, tag=370):
+    """owner -> own node: a lease of the node that you named has gone back to it, and with it this
+    much: you would hear of it 0.2 s later, or not at all when it was a short one."""
+
+    node_id: bytes
+    resources: Amounts
 
 
 class WorkerBlocked(Message, frozen=True, tag=35):
@@ -1948,7 +1957,7 @@ AnyMessage = Union[  # noqa: UP007 (a type written with | would need 90 of them)
     ProcessRegistered, RegisterJob, JobRegistered, FinishJob, JobGone, ProcessDied, GetJobInfo,
     JobInfoReply, ClusterNews, CheckProcess, DrainNode,
     LeaseDemand, LeaseGranted, LeaseRefused, LeaseReturned, LeasesWanted, WorkerBlocked,
-    WorkerUnblocked, LeaseElsewhere,
+    WorkerUnblocked, LeaseElsewhere, LeaseOverElsewhere,
     PushTasks, TaskReplies, StealTasks, SerializersChanged, CancelTask,
     CancelObject, NotBegun, EndTask,
     ItemsYielded, ItemsConsumed,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from mray.machine import InvariantError
-from mray.resources import Resources, take
+from mray.resources import Resources, fits, take
 from mray.wire.messages import ClusterNews, DeathCause, NodeInfo, NodeNews
 
 #: How long it may take until the news of a node shows what was sent there.
@@ -79,6 +79,20 @@ class ClusterView:
         sum_of = {name: amount * count for name, amount in need.items()}
         node.debits.append((now + DEBIT_S, sum_of))
 
+    def lease_over(self, node_id: bytes, freed: Resources) -> None:
+        """An owner of ours has given a lease back to another node: what was sent there is over, or
+        the last news of the node was of the time when it was not."""
+        node = self.nodes.get(node_id)
+        if node is None or node_id == self.own_id:
+            return
+        for _, debit in node.debits:
+            if fits(freed, debit):
+                take(freed, debit)
+                return
+        for name in freed.keys() & node.total.keys():
+            free = node.available.get(name, 0) + freed[name]
+            node.available[name] = min(node.total[name], free)
+
     def forget_debits(self, now: float) -> None:
         """No news came of what was sent: it was taken and is over, or was not taken."""
         for node in self.nodes.values():
@@ -114,7 +128,7 @@ class ClusterView:
 
 
 def _apply(one: NodeNews, node: Neighbour) -> None:
-    node.available = one.available
+    node.available = dict(one.available)
     node.debits.clear()
     node.total = one.total or node.total
     node.waiting = one.waiting

@@ -189,6 +189,29 @@ def test_nobody_is_sent_more_than_fits_and_nothing_is_lost(
     assert all(amount >= 0 for amount in node.free.values())
 
 
+def test_room_that_an_owner_gave_back_is_there_before_the_news_of_it() -> None:
+    node = Node(info(B, CPU=2), info(C, CPU=2), own=info(A, CPU=1))
+    spread = line(where=Where(spread=True))
+    assert sum(node.move(5, spread).values()) == 4
+    node.view.lease_over(B, CPU)
+    node.view.lease_over(C, CPU)
+    assert node.move(5, spread, now=0.01) == {B: 1, C: 1}
+    # With news that was of the time when all was lent.
+    node.told(B, 0)
+    assert node.move(5, spread, now=0.02) == {}
+    node.view.lease_over(B, CPU)
+    assert node.move(5, spread, now=0.03) == {B: 1}
+
+
+def test_no_more_is_given_back_than_a_node_has() -> None:
+    node = Node(info(B, CPU=1), own=info(A, CPU=1))
+    node.view.lease_over(B, to_fixed({"CPU": 7, "gold": 1}))
+    node.view.lease_over(A, CPU)
+    node.view.lease_over(C, CPU)
+    assert node.view.nodes[B].available == to_fixed({"CPU": 1})
+    assert node.move(3) == {B: 1}
+
+
 def test_a_view_that_contradicts_itself_is_noticed() -> None:
     node = Node(info(B))
     node.view.gone[B] = DeathCause("node_died")

@@ -7,6 +7,7 @@ from mray.tasks.task import Task, Template
 from mray.wire.messages import Address, DeathCause, TaskReply, TaskTemplate
 
 X, Y = b"x", b"y"
+CPU = {"CPU": 10_000}
 
 
 class Owner:
@@ -14,8 +15,8 @@ class Owner:
 
     def __init__(self, max_retries: int = 3) -> None:
         self.machine = Dispatcher(0.25)
-        self.class_id = self.machine.class_of({"CPU": 10_000}, b"job1", b"")
-        wire = TaskTemplate(1, b"key", "f", 1, b"job1", {"CPU": 10_000})
+        self.class_id = self.machine.class_of(CPU, b"job1", b"")
+        wire = TaskTemplate(1, b"key", "f", 1, b"job1", CPU)
         self.template = Template(wire, self.class_id, max_retries)
         self.count = 0
 
@@ -73,7 +74,7 @@ def test_demand_goes_where_the_own_node_says_and_comes_back() -> None:
 def test_a_lease_that_nobody_needs_goes_back_to_the_node_it_is_of() -> None:
     owner = Owner()
     owner.grant(7, X)
-    assert owner.turn() == [ReturnLease(7, True, X)]
+    assert owner.turn() == [ReturnLease(7, True, X, CPU)]
 
 
 def test_a_node_that_wants_leases_gets_back_its_own_only() -> None:
@@ -85,7 +86,7 @@ def test_a_node_that_wants_leases_gets_back_its_own_only() -> None:
     for worker, task in zip(workers, tasks, strict=True):
         owner.done(worker, task)
     owner.machine.wanted(5, 0.0, X)
-    assert owner.turn() == [ReturnLease(1, True, X)]
+    assert owner.turn() == [ReturnLease(1, True, X, CPU)]
     assert list(owner.machine.by_worker) == [workers[1]]
 
 
@@ -144,7 +145,7 @@ def test_a_closed_class_runs_nothing_on_leases_that_it_still_has() -> None:
     owner.machine.close(owner.class_id, "group_removed", "it is gone")
     [late] = owner.submit(1)
     effects = owner.turn()
-    assert ReturnLease(1, True, X) in effects
+    assert ReturnLease(1, True, X, CPU) in effects
     assert Demand(owner.class_id, 1) in effects
     assert late in owner.machine.classes[owner.class_id].queue
     assert not any(isinstance(e, Cancelled) for e in effects)
@@ -160,7 +161,7 @@ def test_leases_of_spread_take_one_task_each_and_go_back() -> None:
     owner.turn()
     assert list(owner.machine.by_worker[worker].inflight) == [one.task_id]
     owner.done(worker, one)
-    assert ReturnLease(1, True, X) in owner.turn()
+    assert ReturnLease(1, True, X, CPU) in owner.turn()
 
 
 def test_demand_is_said_again_when_a_node_without_room_may_be_named_again() -> None:
