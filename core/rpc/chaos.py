@@ -26,12 +26,11 @@ import enum
 import logging
 import random
 from collections import deque
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from mray.rpc.fault_rules import ANY_METHOD, FailureRule, parse_delays, parse_failures
 from mray.rpc.link import HEAD_BYTES, LINK_BYTE, is_data
-from mray.rpc.pump import OnReply, Pump, RequestFailed
+from mray.rpc.pump import Pump, RequestFailed
 from mray.wire.codec import ProtocolError, decode
 from mray.wire.messages import Message
 
@@ -43,8 +42,6 @@ log = logging.getLogger("mray.chaos")
 #: How long nothing is heard before a request is sent again: at first, and at most.
 _AGAIN_S: Final = 0.02
 _AGAIN_MAX_S: Final = 1.0
-#: As Pump._requests keeps them.
-_Entry = tuple[OnReply, float, bytes, str]
 
 
 class Fault(enum.Enum):
@@ -102,11 +99,10 @@ class Chaos:
         self._late: dict[bytes, deque[bytes]] = {}
         #: How many failures there were, by method.
         self.counts: dict[str, int] = {}
-        self._plain_request = pump.request
         self._plain_dispatch = pump._dispatch_one
         self._plain_send = pump.door.send
         if self._rules:
-            pump.request = self._request  # type: ignore[method-assign]
+            pump._ask = self._ask  # type: ignore[method-assign]
             pump.door.send = self._send  # type: ignore[method-assign]
         if self._delays:
             pump._dispatch_one = self._dispatch  # type: ignore[method-assign]
@@ -124,28 +120,9 @@ class Chaos:
 
     # -- requests
 
-    def _request(
-        self,
-        process_id: bytes,
-        make: Callable[[int], Message],
-        on_reply: OnReply,
-        timeout_s: float,
-    ) -> int:
-        """As Pump.request."""
-        pump = self._pump
-        rid = next(pump._rids)
-        message = make(rid)
-        what = type(message).__name__
-        deadline = pump.clock() + timeout_s
-        self._wait(rid, (on_reply, deadline, process_id, what))
-        if not self._attempt(rid, message, _AGAIN_S):
-            del pump._requests[rid]
-            pump._fail_soon(on_reply, what)
-        return rid
-
-    def _wait(self, rid: int, entry: _Entry) -> None:
-        self._pump._requests[rid] = entry
-        self._pump._next_expiry = min(self._pump._next_expiry, entry[1])
+    def _ask(self, rid: int, message: Message, process_id: bytes) -> bool:
+        """As Pump._ask."""
+        return self._attempt(rid, message, _AGAIN_S)
 
     def _attempt(self, rid: int, message: Message, again_s: float) -> bool:
         """Send a request that waits for its reply, or lose it; False if the peer is gone."""
@@ -164,7 +141,7 @@ class Chaos:
             if isinstance(reply, RequestFailed):
                 on_reply(reply)
                 return
-            self._wait(rid, entry)
+            pump._expect(rid, entry)
             again()
 
         def fail(reply: Message | None = None) -> None:

@@ -33,6 +33,8 @@ log = logging.getLogger("mray.pump")
 
 Handler = Callable[[bytes, Any], None]
 OnReply = Callable[[Message], None]
+#: A request: what to call, when to give up, whom was asked and for what.
+Pending = tuple[OnReply, float, bytes, str]
 _COMPLAIN_EVERY_S = 10.0
 
 
@@ -84,8 +86,8 @@ class Pump:
         self.hooks: list[Callable[[], None]] = []
         self.junk_count = 0
         self._handlers: dict[type, Handler] = {Ping: self._pong}
-        #: By rid: what to call, when to give up, whom was asked and for what.
-        self._requests: dict[int, tuple[OnReply, float, bytes, str]] = {}
+        #: By rid.
+        self._requests: dict[int, Pending] = {}
         self._rids = itertools.count(1)
         self._calls: deque[Callable[[], None]] = deque()
         self._timers: list[tuple[float, int, Timer]] = []
@@ -164,14 +166,20 @@ class Pump:
         """Send ``make(rid)``; ``on_reply`` gets the reply, Refused, or RequestFailed in time."""
         rid = next(self._rids)
         message = make(rid)
-        what = type(message).__name__
-        deadline = self.clock() + timeout_s
-        self._requests[rid] = (on_reply, deadline, process_id, what)
-        self._next_expiry = min(self._next_expiry, deadline)
-        if not self.send(process_id, message):
+        entry = on_reply, self.clock() + timeout_s, process_id, type(message).__name__
+        self._expect(rid, entry)
+        if not self._ask(rid, message, process_id):
             del self._requests[rid]
-            self._fail_soon(on_reply, what)
+            self._fail_soon(on_reply, entry[3])
         return rid
+
+    def _expect(self, rid: int, entry: Pending) -> None:
+        self._requests[rid] = entry
+        self._next_expiry = min(self._next_expiry, entry[1])
+
+    def _ask(self, rid: int, message: Message, process_id: bytes) -> bool:
+        """Send a request that is expected to be answered; False if the peer is gone."""
+        return self.send(process_id, message)
 
     def forget_request(self, rid: int) -> None:
         """Drop a pending request; its reply will be ignored."""

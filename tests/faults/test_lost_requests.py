@@ -50,16 +50,16 @@ Make = Callable[[int], m.Message]
 def _ask(peer: m.Address, make: Make, *, lost: bool) -> m.Message:
     """The answer to a request, of which request and reply are lost once where ``lost``."""
     rt = current.get()
-    former = rt.pump.request
+    former = rt.pump._ask
     chaos = None
     if lost:
         chaos = Chaos(rt.pump, RULE, "", "seed")
     else:
-        rt.pump.request = functools.partial(type(rt.pump).request, rt.pump)  # type: ignore[method-assign]
+        rt.pump._ask = functools.partial(type(rt.pump)._ask, rt.pump)  # type: ignore[method-assign]
     try:
         answer = rt.ask_any(peer, make, 20.0)
     finally:
-        rt.pump.request = former  # type: ignore[method-assign]
+        rt.pump._ask = former  # type: ignore[method-assign]
     if chaos is not None:
         assert chaos.counts.get(type(make(0)).__name__) == 2
     return answer
