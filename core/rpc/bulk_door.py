@@ -9,8 +9,6 @@ Everything else is door.py's: who may connect, dialling, names.
 
 from __future__ import annotations
 
-import zmq
-
 from mray.rpc.door import DAEMON_HANDSHAKE_S, Door, Keys
 
 #: A single thread of libzmq encrypts and decrypts 230 to 400 MB/s.
@@ -26,9 +24,11 @@ class BulkDoor(Door):
     _batch_max = 16
 
     def __init__(self, process_id: bytes, keys: Keys | None, cpus: int = 1) -> None:
-        super().__init__(process_id, keys, handshake_s=DAEMON_HANDSHAKE_S)
-        # Sockets that are there already keep the first thread; connections take the idlest.
-        self._context.set(zmq.IO_THREADS, max(1, min(_IO_THREADS_MAX, cpus // 2)))
+        # Each connection keeps to the thread that was idlest when it began.
+        io_threads = max(1, min(_IO_THREADS_MAX, cpus // 2))
+        super().__init__(
+            process_id, keys, handshake_s=DAEMON_HANDSHAKE_S, io_threads=io_threads
+        )
 
     def send_frame(self, process_id: bytes, frame: bytes | bytearray | memoryview) -> bool:
         """``send`` without a copy: the frame must not change any more."""

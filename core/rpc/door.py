@@ -68,6 +68,7 @@ class Door:
         keys: Keys | None = None,
         same_machine_ipc: bool = True,
         handshake_s: float = HANDSHAKE_S,
+        io_threads: int = 1,
     ) -> None:
         self.process_id = process_id
         #: How long who connects by tcp may take to prove that it has the token.
@@ -76,7 +77,9 @@ class Door:
         #: Whether other nodes of this machine are dialled by their unix sockets.
         self._same_machine_ipc = same_machine_ipc
         self._context = zmq.Context()
+        # Before the first socket: libzmq starts its threads with that, and heeds neither later.
         self._context.set(zmq.MAX_SOCKETS, 4096)
+        self._context.set(zmq.IO_THREADS, io_threads)
         self._listening = self._router()
         self._dialling = self._router()
         self._zap: zmq.Socket[bytes] | None = None
