@@ -135,10 +135,10 @@ class Dialled:
         self.next_due = min(self.next_due, now)
 
     def due(self, now: float) -> list[Line]:
-        """The lines to dial now, each under a new name."""
+        """The lines to dial now, each under a new name; all that are to be, at ``NEVER``."""
         if now < self.next_due:
             return []
-        lines = [line for line in self if line.due <= now]
+        lines = [line for line in self if line.due <= now and line.due != NEVER]
         for line in lines:
             line.due = NEVER
             line.name = b"%b/%d" % (line.process_id, next(self._numbers))

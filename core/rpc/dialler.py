@@ -197,7 +197,7 @@ class Dialler:
 
     def close(self) -> None:
         """Give libzmq all that waits, and close the sockets."""
-        for line in self.lines.due(float("inf")):
+        for line in self.lines.due(NEVER):
             self._connect(line)
         for line in self.lines:
             self._send(line, line.waiting or [])

@@ -94,6 +94,16 @@ def test_all_who_were_dialled_at_one_endpoint_end_together() -> None:
     dialled.check()
 
 
+@pytest.mark.parametrize("endpoint", [HERE, "ipc:///run/a"])
+def test_a_door_that_closes_dials_nobody_who_is_dialled_already(endpoint: str) -> None:
+    dialled = Dialled()
+    line = dialled.add(A, endpoint, b"us")
+    assert dialled.due(NEVER) == [], "a second connection, and the first would end unread"
+    dialled.moved(A, THERE, 5.0)
+    assert dialled.due(NEVER) == [line]
+    assert dialled.due(NEVER) == []
+
+
 def test_unix_sockets_are_left_to_libzmq() -> None:
     dialled = Dialled()
     line = dialled.add(A, "ipc:///tmp/x", b"us")

@@ -12,11 +12,11 @@ import pytest
 import zmq
 
 from mray.ids import new_process_id
-from mray.rpc.door import IPC_PATH_BYTES_MAX, Door
+from mray.rpc.door import IPC_PATH_BYTES_MAX, Door, Keys
 from mray.wire.codec import MESSAGE_BYTES_MAX
 from mray.wire.messages import Address
 
-from .doors import NODE, Listen, MakeDoor, receive
+from .doors import NODE, Listen, MakeDoor, deliver, listen_tcp, receive
 
 # -- unix sockets
 
@@ -219,6 +219,24 @@ def test_a_wake_from_another_thread_ends_a_poll_without_end(make_door: MakeDoor)
     thread.start()
     assert list(door.poll(None)) == []
     thread.join()
+
+
+@pytest.mark.parametrize("tcp", [False, True], ids=["unix", "tcp"])
+def test_what_was_sent_before_a_door_was_closed_arrives_at_a_busy_peer(
+    make_door: MakeDoor, ipc: Listen, tcp: bool
+) -> None:
+    keys = Keys.from_token("secret")
+    server = make_door(keys)
+    address = listen_tcp(server) if tcp else ipc(server)
+    for _ in range(10):
+        client = Door(new_process_id(), keys)
+        client.dial(address, NODE)
+        client.send(server.process_id, b"first")
+        deliver(client, server)
+        for number in range(500):
+            client.send(server.process_id, b"%d" % number)
+        client.close()
+        assert [data for _, data in receive(server, 500)] == [b"%d" % n for n in range(500)]
 
 
 def test_a_closed_door_does_not_write_into_the_descriptors_of_others(tmp_path: Path) -> None:
