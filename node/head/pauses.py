@@ -28,7 +28,8 @@ def pause_of(actor: Actor, cause: DeathCause) -> tuple[float, str]:
         pause_s = min(2.0 ** min(actor.memory_count - 1, 10), _MEMORY_MAX_S)
         return pause_s, f"it ended for want of memory; it is started again after {pause_s:g} s"
     if actor.fruitless_count > 1:
-        pause_s = min(2.0 ** (actor.fruitless_count - 4), _RESTART_MAX_S)
+        # Not 2.0 ** count: that number has no room after 1,024 of them.
+        pause_s = min(2.0 ** min(actor.fruitless_count - 4, 10), _RESTART_MAX_S)
         return pause_s, (
             f"{actor.fruitless_count} starts in a row failed ({describe(cause)}); "
             f"the next is tried after {pause_s:g} s"
