@@ -56,6 +56,7 @@ class Process:
         self.err_path = ""
         #: Why it is ending, once it is meant to.
         self.intent: DeathCause | None = None
+        self.kill_timer: Timer | None = None
 
     def make_progress(self) -> None:
         """Make its progress file: in memory, where the session's disk is full."""
@@ -70,7 +71,6 @@ class Process:
             self.params = msgspec.structs.replace(self.params, progress_path=path)
             self.progress = ProgressFile(path)
             self.progress.create()
-        self.kill_timer: Timer | None = None
 
 
 class Processes:
