@@ -61,7 +61,8 @@ class Turn:
         self._main = threading.get_ident()
         #: Held by the thread that turns the loop.
         self.lock = threading.Lock()
-        #: The thread that turns the loop, 0 for none.
+        #: The thread that turns the loop, 0 for none. Between two rounds too: a finalizer may run
+        #: there, and would wait for the lock that its own thread holds.
         self.turning = 0
         #: The main thread wants the loop back.
         self._wanted = False
@@ -149,6 +150,7 @@ class Turn:
             over = over or self._error is not None or until()
             return over
 
+        self.turning = self._main
         try:
             if once:
                 if self._pump.running:
@@ -166,6 +168,7 @@ class Turn:
             return True
         finally:
             self._departures += 1
+            self.turning = 0
             self.lock.release()
             if self._asleep:
                 self._asleep = False
@@ -197,10 +200,12 @@ class Turn:
     def _replace(self) -> None:
         if not self.lock.acquire(blocking=False):
             return
+        self.turning = threading.get_ident()
         try:
             while self._pump.running and not self._wanted:
                 self._once(None)
         finally:
+            self.turning = 0
             self.lock.release()
 
     def stop(self) -> None:
@@ -214,14 +219,11 @@ class Turn:
             return  # roused already
 
     def _once(self, timeout_s: float | None, done: Callable[[], bool] | None = None) -> None:
-        self.turning = threading.get_ident()
         try:
             self._pump.run_once(timeout_s, done)
         except Exception:
             # One round is lost, not the process: its users would hang without a word.
             log.exception("a round of the event loop failed")
-        finally:
-            self.turning = 0
 
 
 def _never() -> bool:
