@@ -1,13 +1,9 @@
 """Starts the daemons of a session and waits until they are ready.
 
-Covers: spawning ``python -m mray.node head|node``, handing over parameters, readiness, undoing a
-start that fails, joining a head elsewhere. Does not choose the session (session.py) nor end it for
-good (session_end.py). What runs inside the daemons is mray.node's.
-
-Parameters travel by a pipe on the daemon's standard input, as msgpack of DaemonParams: never on
-the command line, where every user of the machine could read the token. Each daemon answers with
-one line of JSON on a pipe of its own. Head and node start at the same time: the node is told where
-the head will listen, and its connection waits there.
+Covers: what a new head, one that is started again, and a node of a head elsewhere are told; ending
+a cluster of init(). Does not choose the session (session.py) nor end it for good (session_end.py).
+Spawning, readiness, and undoing a start that fails are starting.py's; what runs inside the daemons
+is mray.node's.
 """
 
 from __future__ import annotations
@@ -15,15 +11,14 @@ from __future__ import annotations
 import os
 import socket
 import time
-from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from mray.auth import check_bind, ensure_token, load_token
 from mray.config import Config, Resolved, adopt
 from mray.daemon_params import CONFIG_KEY, CONFIG_NAMESPACE, DaemonParams, NodeOptions
-from mray.daemon_spawn import Spawned, StartError, spawn, wait_ready
+from mray.daemon_spawn import StartError
 from mray.exceptions import AuthenticationError
 from mray.ids import new_head_id, new_node_id
 from mray.process import start_time_of
@@ -31,7 +26,8 @@ from mray.rpc.client import AskError, Client
 from mray.rpc.door import Keys
 from mray.rpc.endpoints import is_ipv6, join_host_port, split_host_port
 from mray.session import NodeEntry, Session, SessionInfo, create_session
-from mray.session_end import EndReport, clean_stale, end_session, remove_dead_stores
+from mray.session_end import EndReport, end_session, remove_dead_stores
+from mray.starting import Started, Starting, begin
 from mray.storage_place import StoragePlace, storage_place
 from mray.wire.messages import Address, GetNodes, KvGet, KvValue, Nodes
 
@@ -40,6 +36,9 @@ __all__ = [
     "NodeOptions",
     "StartError",
     "Started",
+    "Starting",
+    "begin_head",
+    "begin_join",
     "join",
     "resume_head",
     "start_head",
@@ -48,31 +47,8 @@ __all__ = [
     "stop_local",
 ]
 
-#: How long a start that failed gives to what it had started already.
-_UNDO_GRACE_S: Final = 2.0
 _JOIN_TIMEOUT_S: Final = 5.0
 _LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
-
-
-@dataclass(kw_only=True)
-class Started:
-    """A session whose daemons are ready. ``head.tcp`` is "" where the head has no port."""
-
-    session: Session
-    cluster_id: str
-    head: Address
-    #: The node daemon started, for a driver to register at; None without one.
-    node: Address | None
-    #: Of the daemons started: "head", "node".
-    pids: dict[str, int]
-    #: Of a head that was started: 1 for the first of its cluster.
-    epoch: int = 0
-    _spawned: list[Spawned] = field(default_factory=list, repr=False)
-
-    @property
-    def address(self) -> str:
-        """What others pass to join: "host:port", or the session's directory without a port."""
-        return self.head.tcp or self.session.path
 
 
 def start_head(
@@ -93,6 +69,24 @@ def start_head(
     StartError, and then nothing is left running; TokenError; ValueError for an open port without
     authentication; ProcessLookupError where ``die_with_pid`` is gone.
     """
+    starting = begin_head(
+        session, resolved, tcp_host=tcp_host, tcp_port=tcp_port, node=node, with_node=with_node,
+        die_with_pid=die_with_pid,
+    )  # fmt: skip
+    return starting.finish(timeout_s)
+
+
+def begin_head(
+    session: Session,
+    resolved: Resolved,
+    *,
+    tcp_host: str = "",
+    tcp_port: int | None = None,
+    node: NodeOptions = NodeOptions(),  # noqa: B008
+    with_node: bool = True,
+    die_with_pid: int = 0,
+) -> Starting:
+    """As start_head, but does not wait."""
     token = ""
     if tcp_host:
         check_bind(tcp_host, resolved)
@@ -144,7 +138,8 @@ def start_head(
         ready_fd=-1,
         storage=place,
     )
-    return _start(session, resolved, info, params, [entry] if with_node else [], True, timeout_s)
+    nodes = [entry] if with_node else []
+    return begin(session, resolved, info, params, nodes, True)
 
 
 def resume_head(session: Session, resolved: Resolved, *, timeout_s: float = 30.0) -> Started:
@@ -201,7 +196,8 @@ def resume_head(session: Session, resolved: Resolved, *, timeout_s: float = 30.0
         storage=place,
         resume=True,
     )
-    return _start(session, resolved, info, params, new, True, timeout_s, new=False)
+    starting = begin(session, resolved, info, params, new, True, new=False)
+    return starting.finish(timeout_s)
 
 
 def start_node(
@@ -218,6 +214,18 @@ def start_node(
 
     In a session without a session.json, the node is the first of a session of its own.
     """
+    starting = _begin_node(session, resolved, cluster_id, head, node, die_with_pid)
+    return starting.finish(timeout_s)
+
+
+def _begin_node(
+    session: Session,
+    resolved: Resolved,
+    cluster_id: str,
+    head: Address,
+    node: NodeOptions,
+    die_with_pid: int,
+) -> Starting:
     token = ""
     if head.tcp:
         check_bind(node.tcp_host or "127.0.0.1", resolved)
@@ -261,7 +269,7 @@ def start_node(
         owner_start_time=start_time_of(die_with_pid) if die_with_pid else 0,
         ready_fd=-1,
     )
-    return _start(session, resolved, info, params, [entry], False, timeout_s)
+    return begin(session, resolved, info, params, [entry], False)
 
 
 def start_local(
@@ -302,6 +310,19 @@ def join(
     Cluster-wide settings are the head's. Raises ConnectionError where no head answers (wrong
     address, wrong token), StartError, TokenError.
     """
+    starting = begin_join(address, resolved, node=node, die_with_pid=die_with_pid)
+    return starting.finish(timeout_s)
+
+
+def begin_join(
+    address: str,
+    resolved: Resolved,
+    *,
+    node: NodeOptions = NodeOptions(),  # noqa: B008
+    die_with_pid: int = 0,
+) -> Starting:
+    """As join, but does not wait for the node: several start at once. Raises as join, but for what
+    the node itself objects to: that its ``finish()`` raises."""
     nodes, config = _ask_head(address, load_token(resolved))
     head_host = address.rpartition(":")[0].strip("[]")
     # What the user typed is known to work from here; what the head thinks of itself may not be.
@@ -314,15 +335,7 @@ def join(
     joined = msgspec.structs.replace(resolved, config=adopt(resolved.config, config))
     session = create_session(resolved.config.node.tmpdir)
     try:
-        return start_node(
-            session,
-            joined,
-            cluster_id=nodes.cluster_id,
-            head=head,
-            node=node,
-            die_with_pid=die_with_pid,
-            timeout_s=timeout_s,
-        )
+        return _begin_node(session, joined, nodes.cluster_id, head, node, die_with_pid)
     except BaseException:
         session.release()
         raise
@@ -342,92 +355,6 @@ def own_ip(towards: str = "8.8.8.8") -> str:
         return str(probe.getsockname()[0])
 
 
-def _start(
-    session: Session,
-    resolved: Resolved,
-    info: SessionInfo,
-    params: DaemonParams,
-    nodes: list[NodeEntry],
-    with_head: bool,
-    timeout_s: float,
-    *,
-    new: bool = True,
-) -> Started:
-    """Spawn what is asked for, wait for it, write down what came of it; or undo it all.
-
-    ``new``: the session has no head yet.
-    """
-    session.hold()
-    # Before anything runs, so that whatever happens to us, `mray stop` can find it.
-    try:
-        session.write_info(info, new=with_head and new)
-    except FileExistsError as error:
-        text = f"the session {session.path} was begun by another start; make a new one"
-        raise StartError("head", "RuntimeError", text) from error
-    spawned: list[Spawned] = []
-    facts: list[dict[str, Any]] = []
-    try:
-        if with_head:
-            spawned.append(spawn("head", params, session))
-            params = msgspec.structs.replace(
-                params, head_pid=spawned[0].pid, head_start_time=start_time_of(spawned[0].pid)
-            )
-            if params.storage.named:
-                # It may hold a cluster: the head says who it is before anybody looks for it.
-                facts = wait_ready(spawned, timeout_s)
-                info, params = _identified(info, params, facts[0])
-        for entry in nodes:
-            node_params = msgspec.structs.replace(
-                params,
-                process_id=bytes.fromhex(entry.node_id),
-                ipc=entry.ipc,
-                tcp_host=params.node.tcp_host,
-                tcp_port=params.node.tcp_port,
-            )
-            spawned.append(spawn("node", node_params, session))
-        # While they start, for it costs them nothing.
-        clean_stale(
-            os.path.dirname(os.path.dirname(session.path)),
-            retention_s=resolved.config.node.session_retention_s,
-            retention_count=resolved.config.node.session_retention_count,
-        )
-        facts += wait_ready(spawned[len(facts) :], timeout_s)
-    except BaseException as error:
-        whole = new and len(info.nodes) == len(nodes)
-        _undo(session, spawned, str(error) or "interrupted", whole=whole)
-        raise
-    head, kinds = params.head, [one.kind for one in spawned]
-    if with_head:
-        head = msgspec.structs.replace(head, tcp=facts[0]["tcp"])
-        session.write_info(msgspec.structs.replace(info, head_tcp=head.tcp))
-    address = None
-    if nodes:
-        node_id = bytes.fromhex(nodes[0].node_id)
-        address = Address(node_id, node_id, ipc=nodes[0].ipc, tcp=facts[-1]["tcp"])
-    elif info.nodes and with_head:
-        node_id = bytes.fromhex(info.nodes[0].node_id)
-        address = Address(node_id, node_id, ipc=info.nodes[0].ipc)
-    return Started(
-        session=session,
-        cluster_id=info.cluster_id,
-        head=head,
-        epoch=facts[0].get("epoch", 1) if with_head else 0,
-        node=address,
-        pids={kind: one.pid for kind, one in zip(kinds, spawned, strict=True)},
-        _spawned=spawned,
-    )
-
-
-def _identified(
-    info: SessionInfo, params: DaemonParams, facts: dict[str, Any]
-) -> tuple[SessionInfo, DaemonParams]:
-    """The ids that a head found in its storage, in place of those that were made for it."""
-    head_id = bytes.fromhex(facts["head_id"])
-    head = msgspec.structs.replace(params.head, process_id=head_id)
-    info = msgspec.structs.replace(info, head_id=head_id.hex(), cluster_id=facts["cluster_id"])
-    return info, msgspec.structs.replace(params, head=head, cluster_id=info.cluster_id)
-
-
 def _storage(session: Session, resolved: Resolved) -> StoragePlace:
     """Where the head of a cluster that stays keeps its state."""
     node = resolved.config.node
@@ -440,16 +367,6 @@ def _for_all(config: Config) -> bytes:
         return config.to_bytes()
     node = msgspec.structs.replace(config.node, gcs_storage="")
     return msgspec.structs.replace(config, node=node).to_bytes()
-
-
-def _undo(session: Session, spawned: list[Spawned], reason: str, *, whole: bool) -> None:
-    """End what was spawned, and the session with it where it has nothing else."""
-    for one in spawned:
-        one.terminate()
-    for one in spawned:
-        one.reap(_UNDO_GRACE_S)
-    if whole:
-        end_session(session, force=True, reason=reason)
 
 
 def _ask_head(address: str, token: str) -> tuple[Nodes, Config]:

@@ -39,17 +39,21 @@ _WITHOUT_MEANING: Final = frozenset(
 class ClusterNode:
     """One node of a Cluster. Ids are hex digits."""
 
-    def __init__(self, started: bootstrap.Started) -> None:
-        assert started.node is not None
-        self._started = started
-        self.node_id = started.node.node_id.hex()
+    def __init__(self, starting: bootstrap.Starting) -> None:
+        assert starting.node is not None
+        self._starting = starting
+        self.node_id = starting.node.node_id
         #: For init(address=...): a driver that is attached to this node.
-        self.address = started.session.path
+        self.address = starting.session.path
         self.node_ip_address = _HOST
-        self.pids = dict(started.pids)
+        self.pids = starting.pids
 
     def __repr__(self) -> str:
         return f"ClusterNode({self.node_id[:12]}, pid {self.pids['node']})"
+
+    @property
+    def _started(self) -> bootstrap.Started:
+        return self._starting.finish()
 
     @property
     def unique_id(self) -> str:
@@ -71,7 +75,7 @@ class ClusterNode:
 
     def live_processes(self) -> list[tuple[str, int]]:
         """Kind and pid of the daemons that run."""
-        ended = {one.pid for one in self._started._spawned if one.has_ended()}
+        ended = {one.pid for one in self._starting.spawned if one.has_ended()}
         return [(kind, pid) for kind, pid in self.pids.items() if pid not in ended]
 
     def kill_raylet(self) -> None:
@@ -88,9 +92,9 @@ class ClusterNode:
         if not graceful:
             self.kill_raylet()
         report = end_session(
-            self._started.session, force=not graceful, grace_s=5.0, reason="it is removed"
+            self._starting.session, force=not graceful, grace_s=5.0, reason="it is removed"
         )
-        for spawned in self._started._spawned:
+        for spawned in self._starting.spawned:
             spawned.reap()
         if report.survivors:
             raise RuntimeError(f"processes of {self} could not be ended: {report.survivors}")
@@ -149,8 +153,9 @@ class Cluster:
 
         ``num_cpus`` (1), ``num_gpus`` (0), ``memory`` and ``object_store_memory`` (bytes),
         ``resources``, ``labels``; of the first node also ``_system_config`` (settings of the
-        cluster) and ``_temp_dir``. ``wait``: until the cluster knows it. TypeError for other
-        arguments, StartError where the node does not start.
+        cluster) and ``_temp_dir``. ``wait``: until the cluster knows it; else wait_for_nodes()
+        does, and several nodes start at once. TypeError for other arguments, StartError where
+        the node does not start.
         """
         settings = dict(node_args.pop("_system_config", None) or {})
         temp_dir = node_args.pop("_temp_dir", None)
@@ -174,27 +179,40 @@ class Cluster:
             node = self.head_node = ClusterNode(self._start_head(options, settings, temp_dir))
         else:
             assert self._resolved is not None
-            started = bootstrap.join(
-                self.address, self._resolved, node=options, die_with_pid=os.getpid()
+            node = ClusterNode(
+                bootstrap.begin_join(
+                    self.address, self._resolved, node=options, die_with_pid=os.getpid()
+                )
             )
-            node = ClusterNode(started)
             self.worker_nodes.append(node)
         if wait:
+            self._finish(node)
             self._await({node.node_id}, True, _NODE_S)
         return node
 
+    def _finish(self, node: ClusterNode) -> None:
+        """Wait until a node is ready; it is none of ours where it does not start."""
+        try:
+            node._starting.finish(_NODE_S)
+        except BaseException:
+            if node in self.worker_nodes:
+                self.worker_nodes.remove(node)
+            raise
+
     def _start_head(
         self, options: bootstrap.NodeOptions, settings: dict[str, object], temp_dir: str | None
-    ) -> bootstrap.Started:
+    ) -> bootstrap.Starting:
         if temp_dir is not None:
             settings["tmpdir"] = temp_dir
         self._resolved = config.load(settings, os.environ, flags_from="init")
         session = create_session(self._resolved.config.node.tmpdir)
         try:
-            return bootstrap.start_head(
+            starting = bootstrap.begin_head(
                 session, self._resolved,
                 tcp_host=_HOST, tcp_port=0, node=options, die_with_pid=os.getpid(),
             )  # fmt: skip
+            starting.finish()
+            return starting
         except BaseException:
             session.release()
             raise
@@ -218,12 +236,18 @@ class Cluster:
     def wait_for_nodes(self, timeout: float = 30) -> None:
         """Until the cluster knows just the nodes that were added and not removed.
 
-        TimeoutError after ``timeout`` seconds.
+        TimeoutError after ``timeout`` seconds, StartError where one does not start.
         """
         wanted = {node.node_id for node in self.list_all_nodes()}
         deadline = time.monotonic() + timeout
         with Client() as client:
-            while self._living(client) != wanted:
+            while True:
+                starting = [node for node in self.worker_nodes if not node._starting.is_finished]
+                for node in starting:
+                    if node._starting.has_answered():
+                        self._finish(node)
+                if not starting and self._living(client) == wanted:
+                    return
                 if time.monotonic() > deadline:
                     raise TimeoutError(f"the cluster has not the {len(wanted)} nodes it should")
                 time.sleep(_LOOK_S)
@@ -243,11 +267,9 @@ class Cluster:
         if self.connected:
             api.shutdown()
             self.connected = False
-        for node in [*self.worker_nodes]:
-            self.worker_nodes.remove(node)
-            node._end(graceful=True)
-        if self.head_node is not None:
-            node, self.head_node = self.head_node, None
+        # The head first: it has all nodes end at once.
+        nodes, self.worker_nodes, self.head_node = self.list_all_nodes(), [], None
+        for node in nodes:
             node._end(graceful=True)
 
     # -- inside

@@ -48,6 +48,8 @@ def main(arguments: list[str]) -> int:
         return 1
     # Ctrl-C in the terminal of a local cluster is for the driver.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Nothing that is imported is garbage; one look at the end is enough.
+    gc.disable()
     import cloudpickle  # noqa: F401
     import numpy  # noqa: F401
     import zmq  # noqa: F401
@@ -55,6 +57,7 @@ def main(arguments: list[str]) -> int:
     run_worker = child.find_main(arguments[2])
     gc.collect()
     gc.freeze()
+    gc.enable()
     # From here on the socket tells.
     child.die_with_parent(0)
     if os.getppid() == node_pid:
