@@ -82,8 +82,10 @@ class DispatchLife(RuleBasedStateMachine):
                     worker = self.lent.pop(lease_id)
                     assert worker.running is None, "a lease is returned while its worker runs"
                     assert not worker.pending, "a lease is returned with tasks on it"
-                    # A cancel that comes too late is nothing to the worker.
-                    worker.inbox = deque(m for m in worker.inbox if not isinstance(m, bytes))
+                    # A cancel that comes too late is nothing to the worker, nor is it to one that
+                    # ends what others would have it hand back.
+                    void = bytes if reuse else (bytes, int)
+                    worker.inbox = deque(m for m in worker.inbox if not isinstance(m, void))
                     assert not worker.inbox, "a lease is returned with messages on their way"
                     worker.lease_id = None
                     if not reuse and worker in self.workers:
