@@ -13,6 +13,7 @@ import gc
 import glob
 import os
 import shutil
+import signal
 import tempfile
 import threading
 import time
@@ -27,6 +28,9 @@ import pytest
 #: programs in a user's environment drop those.
 MARK = "PYTEST_STARTED_BY"
 CHECKED = ("integration", "failure", "conformance", "load")
+
+# A shell that runs the tests in the background has them ignore it, and all that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 #: How long what was told to end may take; nothing waits longer than it must.
 PATIENCE_S = 10.0
