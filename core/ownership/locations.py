@@ -8,10 +8,14 @@ memory or on disk) until it is freed. Sends nothing.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 from mray.machine import InvariantError
 from mray.ownership.entry import Entry
 from mray.wire.messages import Located
+
+#: The last nodes that are gone and are remembered.
+GONE_MAX: Final = 10_000
 
 
 class Locations:
@@ -64,6 +68,8 @@ class Locations:
     def node_gone(self, node_id: bytes, entries: Iterable[Entry]) -> list[Entry]:
         """A node is gone, and its copies with it; what of ``entries`` has its primary one there."""
         self._gone[node_id] = None
+        if len(self._gone) > GONE_MAX:
+            del self._gone[next(iter(self._gone))]
         for object_id in [oid for oid, nodes in self.copies.items() if node_id in nodes]:
             self.dropped(object_id, node_id)
         return [

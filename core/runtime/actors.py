@@ -26,6 +26,7 @@ from mray.rpc.pump import RequestFailed
 from mray.runtime.arguments import Packed, spec_of, unknown_templates
 from mray.runtime.batches import cut_calls, too_big
 from mray.runtime.creations import Creation, CreationWaiter
+from mray.runtime.explaining import reason_of_call
 from mray.runtime.failing import call_failure_of
 from mray.serialization.error_names import error_of
 from mray.serialization.failures import error_envelope
@@ -60,6 +61,8 @@ log = logging.getLogger("mray.runtime")
 
 _REGISTER_TIMEOUT_S = 30.0
 _KILL_TIMEOUT_S = 10.0
+#: The last dead actors that are remembered, about 2 KiB each. Of others the head is asked again.
+DEAD_MAX = 1000
 
 
 class ActorsPart:
@@ -68,6 +71,8 @@ class ActorsPart:
     def __init__(self, runtime: Runtime) -> None:
         self.rt = runtime
         self.calls: dict[bytes, ActorCalls] = {}
+        #: Those that are dead, in the order in which that was heard.
+        self._dead: dict[bytes, None] = {}
         self._by_worker: dict[bytes, ActorCalls] = {}
         #: Of actors with max_pending_calls: actor_limits.PendingCalls.
         self.limits: dict[bytes, Any] = {}
@@ -254,7 +259,9 @@ class ActorsPart:
 
     def resolved(self, task: Task) -> None:
         """All arguments of a call are there."""
-        calls = self.calls[task.actor_id]
+        calls = self.calls.get(task.actor_id)
+        if calls is None:
+            return  # It failed with its actor, long ago.
         error = self.rt.tasks.failed_dependency(task)
         if error is not None:
             if calls.cancel_queued(task):
@@ -347,18 +354,29 @@ class ActorsPart:
             creation = self._creations.get(message.actor_id)
             if creation is not None:
                 self._forget(creation)
+                self._handles.pop(creation.entry.object_id, None)
+            if calls.state == "DEAD":
+                self._is_dead(message.actor_id)
         elif message.reason.startswith(INFEASIBLE) and message.actor_id in self._creations:
             self._is_infeasible(message.actor_id)
         self._dirty[message.actor_id] = calls
+
+    def _is_dead(self, actor_id: bytes) -> None:
+        """For good: it has no calls any more, but for those that fail in this round."""
+        self._dead[actor_id] = None
+        if len(self._dead) > DEAD_MAX:
+            oldest = next(iter(self._dead))
+            del self._dead[oldest], self.calls[oldest]
+            self.limits.pop(oldest, None)
 
     def _is_infeasible(self, actor_id: bytes) -> None:
         """No node can ever hold an actor of ours: it waits for one that can, or ends."""
         timeout_s = self.rt.config.tasks.infeasible_timeout_s
 
         def waited() -> None:
-            calls = self.calls[actor_id]
-            word = calls.verdict
-            if calls.state not in ("PENDING", "RESTARTING") or word is None:
+            calls = self.calls.get(actor_id)
+            word = calls.verdict if calls is not None else None
+            if calls is None or calls.state not in ("PENDING", "RESTARTING") or word is None:
                 return
             if word.reason.startswith(INFEASIBLE):
                 more = f"given up after {timeout_s:g} s (infeasible_timeout_s)"
@@ -401,7 +419,7 @@ class ActorsPart:
 
     def cancel(self, task: Task, recursive: bool) -> bool:
         """Cancel a call; True if it is over with that."""
-        calls = self.calls[task.actor_id]
+        calls = self._known(task.actor_id, task.template.name.rpartition(".")[0])
         if calls.cancel(task):
             self._dirty[task.actor_id] = calls  # Others may have waited behind it.
             return True
@@ -451,7 +469,7 @@ class ActorsPart:
     def explain(self, entry: Entry) -> str:
         """Why the result of a call is not there; "" if no pending call makes it."""
         task = self.rt.tasks.pending.get(entry.object_id[:24])
-        return "" if task is None or not task.actor_id else self.reason_of(task)
+        return "" if task is None or not task.actor_id else reason_of_call(self, task)
 
     def pending_creations(self) -> list[Creation]:
         """Those that have not ended: their actors have not begun (again)."""
@@ -470,23 +488,6 @@ class ActorsPart:
         calls = self.calls.get(actor_id)
         word = calls.verdict if calls is not None else None
         return self.rt.head_link.why() or (word.reason if word is not None else "")
-
-    def reason_of(self, task: Task) -> str:
-        """Why a call has not ended."""
-        calls = self.calls.get(task.actor_id)
-        if calls is None:
-            return "not sent yet"
-        if task.unresolved:
-            return f"waits for {task.unresolved} argument(s)"
-        if calls.state != "ALIVE":
-            why = self.rt.head_link.why()
-            if not why and calls.verdict is not None:
-                why = calls.verdict.reason
-            return f"the actor {calls.class_name} is {calls.state}" + (f": {why}" if why else "")
-        if task.task_id in calls.inflight:
-            ahead = list(calls.inflight).index(task.task_id)
-            return "sent to the actor" + (f", behind {ahead} other calls" if ahead else "")
-        return "behind a call that waits for its arguments"
 
 
 def _told(reply: Message) -> None:

@@ -12,6 +12,7 @@ from mray.resources import to_float
 from mray.units import format_bytes
 
 if TYPE_CHECKING:
+    from mray.runtime.actors import ActorsPart
     from mray.runtime.tasks import TasksPart
     from mray.tasks.lease import Lease
     from mray.tasks.task import Task
@@ -52,6 +53,24 @@ def reason_of(tasks: TasksPart, task: Task) -> str:
         f"queued: waits for {needs_of(sclass.resources)} ({len(sclass.queue)} tasks queued, "
         f"{len(sclass.leases)} workers leased{f', asked of node {away}' if away else ''})"
     )
+
+
+def reason_of_call(actors: ActorsPart, task: Task) -> str:
+    """Why an actor's call, made by this process, has not ended."""
+    calls = actors.calls.get(task.actor_id)
+    if calls is None:
+        return "not sent yet"
+    if task.unresolved:
+        return f"waits for {task.unresolved} argument(s)"
+    if calls.state != "ALIVE":
+        why = actors.rt.head_link.why()
+        if not why and calls.verdict is not None:
+            why = calls.verdict.reason
+        return f"the actor {calls.class_name} is {calls.state}" + (f": {why}" if why else "")
+    if task.task_id in calls.inflight:
+        ahead = list(calls.inflight).index(task.task_id)
+        return "sent to the actor" + (f", behind {ahead} other calls" if ahead else "")
+    return "behind a call that waits for its arguments"
 
 
 def _deaf(lease: Lease, now: float) -> str:

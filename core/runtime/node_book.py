@@ -25,6 +25,7 @@ class NodeBook:
 
     def __init__(self, runtime: Runtime) -> None:
         self.rt = runtime
+        #: Of living nodes.
         self._addresses: dict[bytes, Address] = {}
         #: Who waits for the head's list, by the node asked for.
         self._waiting: dict[bytes, list[Callable[[bool], None]]] = {}
@@ -52,14 +53,19 @@ class NodeBook:
 
         self.reach(node_id, told)
 
+    def gone(self, node_id: bytes) -> None:
+        """A node is dead."""
+        self._addresses.pop(node_id, None)
+
     def _ask(self) -> None:
         rt = self.rt
 
         def answered(reply: Message) -> None:
             if isinstance(reply, Nodes):
                 for view in reply.nodes:
-                    if view.state != "DEAD":
-                        self._addresses[view.node.node_id] = view.node.address
+                    node_id = view.node.node_id
+                    if view.state != "DEAD" and node_id not in rt.dead_nodes:
+                        self._addresses[node_id] = view.node.address
             waiting, self._waiting = self._waiting, {}
             for node_id, calls in waiting.items():
                 address = self._addresses.get(node_id)

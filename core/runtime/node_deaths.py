@@ -24,6 +24,7 @@ def node_gone(rt: Runtime, sender: bytes, message: NodeGone) -> None:
     if node_id in rt.dead_nodes or node_id == rt.node.node_id:
         return
     rt.dead_nodes[node_id] = message
+    rt.nodes.gone(node_id)
     while len(rt.dead_nodes) > _DEAD_MAX:
         del rt.dead_nodes[next(iter(rt.dead_nodes))]
     text = f"its node {node_id.hex()[:10]} is gone: {cause.text}"

@@ -19,7 +19,7 @@ import msgspec
 
 from mray.class_names import short_name
 from mray.placement import plain
-from mray.runtime.explaining import reason_of
+from mray.runtime.explaining import reason_of, reason_of_call
 from mray.serialization.error_names import explain_error
 from mray.task_counts import Counter
 from mray.task_filters import passes
@@ -255,7 +255,8 @@ class Survey:
         rt = self._rt
         task = rt.tasks.pending.get(view.task_id)
         if task is not None:
-            reason = rt.actors.reason_of(task) if task.actor_id else reason_of(rt.tasks, task)
+            of_call = bool(task.actor_id)
+            reason = reason_of_call(rt.actors, task) if of_call else reason_of(rt.tasks, task)
         else:
             reason = rt.actors.creation_reason(view.actor_id)
         return msgspec.structs.replace(view, reason=reason)

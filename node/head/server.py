@@ -41,6 +41,7 @@ from mray.node.head.events import (
     Tick,
     ToNodes,
 )
+from mray.node.head.farewells import Farewells
 from mray.node.head.inheritance import Inheritance, nodes_removed, restore, take_over
 from mray.node.head.jobs import JobTable, StopPolicy
 from mray.node.head.journal import Journal
@@ -169,6 +170,7 @@ class Head:
         self._sign_timer: Timer | None = None
         #: What nodes that are expected back were not told.
         self._held_back: dict[bytes, list[Message]] = {}
+        self._farewells = Farewells(self._pump)
         self._wire()
         self._perform(restore(self, inherited.tables, now))
         for node in self.membership.living():
@@ -219,6 +221,7 @@ class Head:
         self._feed(self.actors, From(sender, message))
         self._feed(self.groups, From(sender, message))
         self.packages.process_died(message.process_id)
+        self._farewells.process_died(message.process_id)
 
     # -- machines
 
@@ -258,6 +261,7 @@ class Head:
                     self._held_back.pop(node_id, None)
                     # After what it is told of its own end.
                     self._pump.after(_LAST_WORD_S, partial(self._calling.lost, node_id))
+                    self._farewells.node_lost(node_id)
                     waiting.extend(self._tell(self.jobs, effect))
                     waiting.extend(self._tell(self.actors, effect))
                     waiting.extend(self._tell(self.groups, effect))

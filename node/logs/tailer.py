@@ -60,6 +60,13 @@ class _Stream:
         self.name = ""
         self.titles: list[tuple[int, str]] = []
 
+    def title(self, offset: int, name: str) -> None:
+        """Lines from this offset on are of another. One that wrote nothing is forgotten: a silent
+        worker is never read, and may run another function with each task."""
+        if self.titles and self.titles[-1][0] == offset:
+            self.titles.pop()
+        self.titles.append((offset, name))
+
     def name_at(self, offset: int) -> str:
         while self.titles and self.titles[0][0] <= offset:
             self.name = self.titles.pop(0)[1]
@@ -112,8 +119,8 @@ class Tailer:
         """Lines from these offsets on belong to ``name``."""
         pair = self._workers.get(process_id)
         if pair is not None:
-            pair[0].titles.append((out_offset, name))
-            pair[1].titles.append((err_offset, name))
+            pair[0].title(out_offset, name)
+            pair[1].title(err_offset, name)
 
     def title_of(self, process_id: bytes) -> str:
         """The name that a worker's newest lines belong to, "" if it has said none."""

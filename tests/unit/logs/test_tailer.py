@@ -158,3 +158,14 @@ def test_rotation_does_not_move_names(node: Node) -> None:
         ("f", ["f 2"]),
         ("g", ["g 1"]),
     ]
+
+
+def test_titles_of_a_silent_worker_are_not_kept(node: Node) -> None:
+    node.write(b"f 1\n")
+    for number in range(1000):
+        node.tailer.title(WORKER, f"f{number}", 4, 0)
+    assert [len(stream.titles) for stream in node.tailer._workers[WORKER]] == [1, 1]
+    assert node.tailer.title_of(WORKER) == "f999"
+    node.write(b"late\n")
+    node.pump.advance(1.0)
+    assert [(m.name, m.lines) for m in node.sent] == [("", ["f 1"]), ("f999", ["late"])]

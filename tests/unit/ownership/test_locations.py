@@ -9,7 +9,7 @@ import pytest
 
 from mray.machine import InvariantError
 from mray.ownership.entry import Entry
-from mray.ownership.locations import Locations
+from mray.ownership.locations import GONE_MAX, Locations
 from mray.wire.messages import Located
 
 HOME = SimpleNamespace(posts=deque(), resolved=deque(), asleep=False)
@@ -78,3 +78,11 @@ def test_a_copy_on_a_dead_node_is_noticed(entry: Entry) -> None:
     locations._gone[b"second"] = None
     with pytest.raises(InvariantError, match="copies on"):
         locations.check()
+
+
+def test_the_last_nodes_that_are_gone_are_remembered() -> None:
+    locations = Locations()
+    for number in range(GONE_MAX + 10):
+        locations.node_gone(number.to_bytes(4, "big"), [])
+    assert not locations.is_gone((9).to_bytes(4, "big"))
+    assert locations.is_gone((10).to_bytes(4, "big"))
