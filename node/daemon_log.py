@@ -13,6 +13,8 @@ import os
 import time
 from typing import Final
 
+from mray.log_rotation import begin_log_file
+
 _LETTERS: Final = {"DEBUG": "D", "INFO": "I", "WARNING": "W", "ERROR": "E", "CRITICAL": "C"}
 
 
@@ -58,13 +60,10 @@ class RotatingOutput(logging.Handler):
             self._dropped_count += 1
 
     def _rotate(self) -> None:
-        for number in range(self._backup_count, 0, -1):
-            older = self._path if number == 1 else f"{self._path}.{number - 1}"
-            if os.path.exists(older):
-                os.replace(older, f"{self._path}.{number}")
-        if self._backup_count == 0 and os.path.exists(self._path):
-            os.unlink(self._path)
-        fresh = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            fresh = begin_log_file(self._path, self._backup_count)
+        except OSError:
+            return  # The file gets longer than it should, and no line is lost.
         os.dup2(fresh, self._descriptor, inheritable=self._descriptor < 3)
         os.close(fresh)
 

@@ -21,6 +21,8 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
+from mray.log_rotation import begin_log_file
+
 #: The disk is full, the user's share of it, or the file may not grow.
 _NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 #: A disk may have room and none in turns: who watches hears of it so often at most.
@@ -197,17 +199,14 @@ class OutputFiles:
                 self._rotate(fd, path)
 
     def _rotate(self, fd: int, path: str) -> None:
+        full = -1
         try:
-            if self.backups == 0:
-                os.unlink(path)
-            for number in range(self.backups, 0, -1):
-                source = path if number == 1 else f"{path}.{number - 1}"
-                if os.path.exists(source):
-                    os.replace(source, f"{path}.{number}")
-            fresh = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            full = os.dup(fd)
+            fresh = begin_log_file(path, self.backups)
         except OSError:
+            if full >= 0:
+                os.close(full)
             return
-        full = os.dup(fd)
         with self.lock:
             os.dup2(fresh, fd)
             # Not before: others write meanwhile.

@@ -13,6 +13,8 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
+from mray.log_rotation import begin_log_file, open_log_file
+
 _READ_BYTES: Final = 256 * 1024
 
 
@@ -37,7 +39,7 @@ class OutputCopier:
         self._on_end = on_end
         self._lost_bytes = 0
         self._stop_fd = os.eventfd(0, os.EFD_CLOEXEC)
-        self._file_fd = self._open()
+        self._file_fd = open_log_file(path)
         self._size = os.fstat(self._file_fd).st_size
         os.set_blocking(pipe_fd, False)
         self._thread = threading.Thread(target=self._run, name=f"log-{path[-20:]}", daemon=True)
@@ -107,20 +109,10 @@ class OutputCopier:
 
     def _rotate(self) -> None:
         try:
-            for number in range(self._backup_count, 0, -1):
-                older = self._path + (f".{number - 1}" if number > 1 else "")
-                if os.path.exists(older):
-                    os.replace(older, f"{self._path}.{number}")
-            if self._backup_count == 0:
-                os.unlink(self._path)
-            fresh = self._open()
+            fresh = begin_log_file(self._path, self._backup_count)
         except OSError:
             self._size = 0  # Not now: the file gets longer than it should, and nothing is lost.
             return
         os.close(self._file_fd)
         self._file_fd = fresh
         self._size = 0
-
-    def _open(self) -> int:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-        return os.open(self._path, flags, 0o600)

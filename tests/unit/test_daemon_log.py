@@ -81,6 +81,19 @@ def test_without_backups_a_full_file_starts_over(tmp_path: Path) -> None:
     assert "line 02" in output.path.read_text()
 
 
+def test_a_full_file_goes_on_where_no_other_can_be_made(
+    output: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_left(*args: object) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "open", none_left)
+        for number in range(6):
+            output.log.info("line %02d %s", number, "x" * 40)
+    assert output.files() == {"raylet.out": 6}
+
+
 def test_a_full_disk_drops_lines_and_counts_them(
     output: Output, monkeypatch: pytest.MonkeyPatch
 ) -> None:
