@@ -29,6 +29,7 @@ PURE_FOLDERS = (
 )  # fmt: skip
 SHELLS = {
     "node/head/calling.py": "sends",
+    "node/head/farewells.py": "hangs up",
     "node/head/inheritance.py": "takes the storage over",
     "node/head/journal.py": "tells the time, writes, sends",
     "node/head/packages.py": "files of packages",
