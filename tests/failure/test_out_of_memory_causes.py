@@ -259,7 +259,8 @@ ray.init(num_cpus=1)
 @ray.remote
 def uses(size):
     data = bytearray(size)
-    time.sleep(1)
+    # Memory that is fine is read once a second: the first look may come while this grows.
+    time.sleep(2.5 if size > 1 else 0)
     return ray.get_runtime_context().get_task_id()
 
 task_id = bytes.fromhex(ray.get(uses.remote(120 << 20)))
