@@ -260,7 +260,7 @@ ray.init(num_cpus=1)
 def uses(size):
     data = bytearray(size)
     # Memory that is fine is read once a second: the first look may come while this grows.
-    time.sleep(2.5 if size > 1 else 0)
+    time.sleep(2.5)
     return ray.get_runtime_context().get_task_id()
 
 task_id = bytes.fromhex(ray.get(uses.remote(120 << 20)))
