@@ -2,7 +2,8 @@
 
 A message above ``MESSAGE_BYTES_MAX`` is refused unread, and who sent it hears nothing of that. Each
 call may carry 100 KiB and more: thousands that waited for an actor's start, in one message, would
-never arrive. So a batch is cut long before that; a call that is too big alone fails.
+never arrive. So a batch is cut long before that; a call that is too big alone fails, and results.py
+sees to it that no reply is.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import TypeVar
 
 from mray.units import format_bytes
 from mray.wire.codec import MESSAGE_BYTES_MAX
-from mray.wire.messages import Returned, TaskReply, TaskSpec
+from mray.wire.messages import Returned, StreamPart, TaskReply, TaskSpec
 
 T = TypeVar("T")
 
@@ -21,11 +22,15 @@ T = TypeVar("T")
 BATCH_BYTES = 32 * 1024 * 1024
 #: The most that one call may carry, with room for what surrounds it.
 CALL_BYTES_MAX = MESSAGE_BYTES_MAX - 1024 * 1024
+#: The most that several values in one reply may take: the rest goes to the store.
+REPLY_BYTES_MAX = 10 * 1024 * 1024
+#: The most that exceptions in one reply may take: what describes them stands in for bigger ones.
+ERROR_BYTES_MAX = CALL_BYTES_MAX // 2
 #: A call or reply without its values, and an argument.
 _CALL_BYTES = 100
 _ARGUMENT_BYTES = 100
-#: So many are no message too big, whatever they return.
-_FEW_REPLIES = 32
+#: So many items are no message too big: each is small enough to travel.
+_FEW_ITEMS = 32
 
 
 def spec_bytes(spec: TaskSpec) -> int:
@@ -46,6 +51,12 @@ def returned_bytes(returned: Returned) -> int:
     return _CALL_BYTES + (len(returned.data) if returned.data is not None else 0)
 
 
+def part_bytes(part: StreamPart) -> int:
+    """About what items of a generator take on the wire, and the error behind them."""
+    size = _CALL_BYTES + sum(map(returned_bytes, part.items))
+    return size if part.error is None else size + returned_bytes(part.error)
+
+
 def cut_calls(specs: list[TaskSpec]) -> Sequence[list[TaskSpec]]:
     """The same calls in the same order, in batches for one message each."""
     # On the way of every call: without a function call for each.
@@ -57,7 +68,7 @@ def cut_calls(specs: list[TaskSpec]) -> Sequence[list[TaskSpec]]:
 
 def cut_replies(replies: list[TaskReply]) -> Sequence[list[TaskReply]]:
     """The same for replies."""
-    if len(replies) <= _FEW_REPLIES:
+    if len(replies) == 1:
         return (replies,)
     # On the way of every call, as above.
     values = [returned.data for reply in replies for returned in reply.returns]
@@ -69,7 +80,12 @@ def cut_replies(replies: list[TaskReply]) -> Sequence[list[TaskReply]]:
 
 def cut_items(items: list[Returned]) -> Sequence[list[Returned]]:
     """The same for what a generator has yielded."""
-    return (items,) if len(items) <= _FEW_REPLIES else _cut(items, returned_bytes)
+    return (items,) if len(items) <= _FEW_ITEMS else _cut(items, returned_bytes)
+
+
+def cut_parts(parts: list[StreamPart]) -> Sequence[list[StreamPart]]:
+    """The same for what several generators have yielded, whose items are cut already."""
+    return (parts,) if len(parts) == 1 else _cut(parts, part_bytes)
 
 
 def _cut(things: list[T], size_of: Callable[[T], int]) -> list[list[T]]:

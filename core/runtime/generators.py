@@ -24,7 +24,7 @@ from mray.ids import TaskId, object_id
 from mray.object_ref import maker_of
 from mray.object_ref_generator import DynamicObjectRefGenerator
 from mray.ownership.handover import Parcel
-from mray.runtime.batches import cut_items
+from mray.runtime.batches import cut_items, cut_parts
 from mray.runtime.calls import Done, Work
 from mray.serialization.envelope import NONE
 from mray.serialization.pickler import Serialized, pack
@@ -277,17 +277,17 @@ class GeneratorsPart:
         for task_id, flow in dirty.items():
             done = flow.done
             owner, attempt = done.owner, done.spec.attempt
+            parts = by_owner.setdefault(owner.process_id, (owner, []))[1]
             *most, last = cut_items(flow.out)
             for items in most:
-                early = StreamPart(task_id, attempt, flow.first, items, None)
-                self.rt.tell(owner, ItemsYielded([early]))
+                parts.append(StreamPart(task_id, attempt, flow.first, items, None))
                 flow.first += len(items)
-            part = StreamPart(task_id, attempt, flow.first, last, flow.error)
+            parts.append(StreamPart(task_id, attempt, flow.first, last, flow.error))
             flow.first += len(last)
             flow.out, flow.error = [], None
-            by_owner.setdefault(owner.process_id, (owner, []))[1].append(part)
         for owner, parts in by_owner.values():
-            self.rt.tell(owner, ItemsYielded(parts))
+            for together in cut_parts(parts):
+                self.rt.tell(owner, ItemsYielded(together))
 
     def _consumed(self, sender: bytes, message: ItemsConsumed) -> None:
         flow = self.flows.get(message.task_id)

@@ -1,7 +1,8 @@
 """What a call leaves: return values packed for its caller, and errors.
 
 Owns how many values a result stands for, what goes inline and what into the store, whether an
-error is to be retried, and an error's form on the wire. Sends nothing. The items of streaming
+error is to be retried, and an error's form on the wire. No reply is too big for a message
+(batches.py). Sends nothing. The items of streaming
 generators are packed here too; when they leave is generators.py's.
 """
 
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from mray.exceptions import RayError, RayTaskError, TaskCancelledError
 from mray.ids import TaskId, object_id
+from mray.runtime.batches import ERROR_BYTES_MAX, REPLY_BYTES_MAX
 from mray.runtime.calls import RAISED, RETRY, Done
 from mray.serialization.failures import error_envelope, serialize_exception
 from mray.serialization.inspection import unpicklable_error
@@ -50,7 +52,7 @@ class Results:
             self._take_generator(done, template, value)
             return
         if count == 1:
-            self._add(done, template, 1, value)
+            self._add(done, template, value)
             return
         if count == 0:
             return
@@ -66,9 +68,10 @@ class Results:
             )
         # All are packed before any is stored: of a call that fails nobody would free it.
         packed = [self._pack(template, item) for item in value]
+        room = REPLY_BYTES_MAX
         for index, one in enumerate(packed, 1):
             try:
-                self._keep(done, index, one)
+                room -= self._keep(done, index, one, room)
             except Exception as error:  # No room: what is stored is the caller's to free.
                 done.status = RAISED
                 self.fail(done, template, error, kept=index - 1)
@@ -76,7 +79,7 @@ class Results:
 
     def _take_generator(self, done: Done, template: TaskTemplate, items: Any) -> None:
         """A generator with a fixed number of returns: what it yields before it raises counts."""
-        count = template.num_returns
+        count, room = template.num_returns, REPLY_BYTES_MAX
         try:
             for index in range(1, count + 1):
                 try:
@@ -86,7 +89,7 @@ class Results:
                         f"{template.name} was to return {count} values (num_returns={count}), "
                         f"its generator yielded {index - 1}"
                     ) from None
-                self._add(done, template, index, item)
+                room -= self._keep(done, index, self._pack(template, item), room)
         except SystemExit:
             raise
         except BaseException as error:
@@ -101,8 +104,8 @@ class Results:
             )
         items.close()
 
-    def _add(self, done: Done, template: TaskTemplate, index: int, value: Any) -> None:
-        # Written out, for speed: most calls end here.
+    def _add(self, done: Done, template: TaskTemplate, value: Any) -> None:
+        """The one value of a call. Written out, for speed: most calls end here."""
         try:
             packed = pack(value)
         except Exception as error:
@@ -111,7 +114,7 @@ class Results:
             done.returns.append((packed, None))
             done.nested.append([])
         else:
-            self._keep(done, index, packed)
+            self._keep(done, 1, packed, len(packed))
 
     def _pack(self, template: TaskTemplate, value: Any) -> bytes | Serialized:
         try:
@@ -119,14 +122,13 @@ class Results:
         except Exception as error:
             raise unpicklable_error(value, f"the return value of {template.name}", error) from error
 
-    def _keep(self, done: Done, index: int, packed: bytes | Serialized) -> None:
-        if type(packed) is bytes and len(packed) <= self.rt.objects.inline_max:
-            done.returns.append((packed, None))
-            done.nested.append([])
-            return
-        data, located, refs = self._place(done, index, packed)
+    def _keep(self, done: Done, index: int, packed: bytes | Serialized, room: int) -> int:
+        """Put a value into the reply, or into the store where it has not so much ``room``; how much
+        it takes of the reply."""
+        data, located, refs = self._place(done, index, packed, room)
         done.returns.append((data, located))
         done.nested.append(refs)
+        return 0 if data is None else len(data)
 
     def item(self, done: Done, template: TaskTemplate, index: int, value: Any) -> Packed:
         """Pack one item of a stream, which becomes the object ``index`` of the task."""
@@ -137,14 +139,13 @@ class Results:
             raise unpicklable_error(value, what, error) from error
         if type(packed) is bytes and len(packed) <= self.rt.objects.inline_max:
             return packed, None, []
-        return self._place(done, index, packed)
+        return self._place(done, index, packed, len(packed))
 
-    def _place(self, done: Done, index: int, packed: bytes | Serialized) -> Packed:
+    def _place(self, done: Done, index: int, packed: bytes | Serialized, room: int) -> Packed:
         refs = list(packed.refs) if isinstance(packed, Serialized) else []
         size = len(packed)
-        if size <= self.rt.objects.inline_max:
-            assert not isinstance(packed, bytes)
-            return packed.to_bytes(), None, refs
+        if size <= self.rt.objects.inline_max and size <= room:
+            return packed if isinstance(packed, bytes) else packed.to_bytes(), None, refs
         copy = self.rt.store.copy
 
         def write(view: memoryview) -> None:
@@ -171,22 +172,25 @@ class Results:
 
     def fail(self, done: Done, template: TaskTemplate, error: BaseException, kept: int = 0) -> None:
         """Make the error every return of a call, but for the first ``kept``."""
-        data, refs = self.packed_error(done, template, error)
         count = max(1, template.num_returns)
+        data, refs = self.packed_error(done, template, error, count)
         done.returns[kept:] = [(data, None)] * (count - kept)
         done.nested[kept:] = [refs] * (count - kept)
 
     def packed_error(
-        self, done: Done, template: TaskTemplate, error: BaseException
+        self, done: Done, template: TaskTemplate, error: BaseException, count: int = 1
     ) -> tuple[bytes, list[Any]]:
-        """The envelope of what a call raised, and the references inside."""
+        """The envelope of what a call raised, and the references inside. It is sent ``count`` times
+        in one message."""
         refs: list[Any] = []
         if isinstance(error, KeyboardInterrupt):
             cancelled = TaskCancelledError(done.spec.task_id.hex(), task_name=template.name)
             error = cancelled.with_traceback(error.__traceback__)
-        return self.envelope_of(error, template.name, refs), refs
+        return self.envelope_of(error, template.name, refs, ERROR_BYTES_MAX // count), refs
 
-    def envelope_of(self, error: BaseException, name: str, refs: list[Any]) -> bytes:
+    def envelope_of(
+        self, error: BaseException, name: str, refs: list[Any], bytes_max: int = ERROR_BYTES_MAX
+    ) -> bytes:
         """The error on the wire, as raised by ``name`` in this process."""
         if isinstance(error, RayError) and not isinstance(error, RayTaskError):
             frame = error.__traceback__
@@ -202,6 +206,7 @@ class Results:
             actor_id=spec.actor_id.hex() if spec is not None else None,
             proctitle=f"ray::{name}",
             refs=refs,
+            bytes_max=bytes_max,
         )
 
 

@@ -12,12 +12,14 @@ and cannot be unpickled, because their ``__init__`` wants more than ``args`` hol
 from __future__ import annotations
 
 import pickle
+import sys
 from typing import Any, cast
 
 from mray.exceptions import ActorDiedError, RayError, RayTaskError, UnserializableException
 from mray.serialization.dumper import dump
 from mray.serialization.envelope import ERROR_PREFIX, EnvelopeError
 from mray.serialization.tracebacks import MESSAGE_MAX_CHARS, cap, format_remote
+from mray.units import format_bytes
 
 _REPR_MAX_CHARS = 500
 _ARGS_MAX = 20
@@ -34,11 +36,13 @@ def serialize_exception(
     actor_id: str | None = None,
     proctitle: str | None = None,
     refs: list[Any] | None = None,
+    bytes_max: int = sys.maxsize,
 ) -> bytes:
     """The ERROR envelope of what a task raised; it deserializes to a RayTaskError.
 
     An error that came from another task is passed on: its cause stays the cause and ``chain``
-    grows by ``function_name``. ObjectRefs inside the exception are appended to ``refs``.
+    grows by ``function_name``. ObjectRefs inside the exception are appended to ``refs``. Of one
+    whose pickle has more than ``bytes_max`` only the description travels.
     Never raises: whatever user code does while it is described or pickled is part of the report.
     """
     cause: BaseException | None = error
@@ -55,7 +59,7 @@ def serialize_exception(
         function_name, text, proctitle or f"ray::{function_name}()", pid, ip, actor_repr,
         actor_id, chain,
     )  # fmt: skip
-    return _envelope((facts, *_pack(cause, refs), None))
+    return _envelope((facts, *_pack(cause, refs, bytes_max), None))
 
 
 def error_envelope(error: RayError, refs: list[Any] | None = None) -> bytes:
@@ -115,23 +119,29 @@ def _from_parts(parts: _Parts) -> BaseException:
 
 
 def _pack(
-    error: BaseException | None, refs: list[Any] | None
+    error: BaseException | None, refs: list[Any] | None, bytes_max: int = sys.maxsize
 ) -> tuple[bytes | None, _StandIn | None]:
     """The pickled exception, None if it does not survive, and its description."""
     if error is None:
         return None, None
     if type(error) is UnserializableException:
         # It came from elsewhere and could not be loaded here: whoever reads it may fare better.
-        return error.pickled, (
+        pickled = error.pickled
+        return None if pickled is None or len(pickled) > bytes_max else pickled, (
             error.class_name, error.text, error.original_stack_trace, error.original_args,
             error.reason,
         )  # fmt: skip
-    pickled: bytes | None = None
+    pickled = None
     reason = ""
     try:
         data, _, found = dump(error, out_of_band=False)
         loaded = pickle.loads(data)
-        if isinstance(loaded, BaseException):
+        if len(data) > bytes_max:
+            reason = (
+                f"it is {format_bytes(len(data))} pickled, and {format_bytes(bytes_max)} may be "
+                "sent: put() what is big in it, and have it carry the reference"
+            )
+        elif isinstance(loaded, BaseException):
             pickled = data
             if refs is not None:
                 refs += found

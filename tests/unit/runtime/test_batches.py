@@ -5,14 +5,16 @@ from __future__ import annotations
 import pytest
 
 from mray.runtime import batches
-from mray.runtime.batches import cut_calls, cut_replies, too_big
+from mray.runtime.batches import cut_calls, cut_items, cut_parts, cut_replies, too_big
 from mray.wire.codec import MESSAGE_BYTES_MAX, encode
 from mray.wire.messages import (
     Address,
     Argument,
+    ItemsYielded,
     PushTasks,
     RefInfo,
     Returned,
+    StreamPart,
     TaskReplies,
     TaskReply,
     TaskSpec,
@@ -63,3 +65,20 @@ def test_replies_are_cut_too() -> None:
     parts = cut_replies(many)
     assert [reply for part in parts for reply in part] == many
     assert all(len(encode(TaskReplies(part, []))) < batches.BATCH_BYTES + 2 * MIB for part in parts)
+
+
+def test_few_replies_are_cut_where_each_of_them_is_big() -> None:
+    big = [TaskReply(bytes([n]), 0, [Returned(VALUE)] * 20) for n in range(30)]
+    parts = cut_replies(big)
+    assert [reply for part in parts for reply in part] == big
+    assert all(len(encode(TaskReplies(part, []))) < batches.BATCH_BYTES for part in parts)
+
+
+def test_items_of_many_generators_are_cut_as_well_as_those_of_one() -> None:
+    items = [Returned(VALUE)] * 100
+    assert [len(part) for part in cut_items(items)] == [31, 31, 31, 7]
+    failed = [StreamPart(bytes([n]), 0, 1, items[:20], Returned(VALUE)) for n in range(30)]
+    parts = cut_parts(failed)
+    assert [part for together in parts for part in together] == failed
+    assert all(len(encode(ItemsYielded(part))) < batches.BATCH_BYTES for part in parts)
+    assert list(cut_parts(failed[:1])) == [failed[:1]]

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from mray.exceptions import ObjectStoreFullError
+from mray.exceptions import ObjectStoreFullError, RayTaskError, UnserializableException
+from mray.runtime import results as results_module
 from mray.runtime.calls import OK, RAISED, Done
 from mray.runtime.results import Results
 from mray.serialization.pickler import deserialize, is_error
@@ -81,3 +82,33 @@ def test_a_call_whose_first_return_finds_no_room_fails_as_a_whole() -> None:
     results.take(done, template, [BIG, 1])
     assert store.made == []
     assert all(data is not None and is_error(data) for data, _ in done.returns)
+
+
+@pytest.mark.parametrize("of", [list, iter], ids=["values", "generator"])
+def test_small_returns_are_stored_where_a_reply_would_be_too_big(
+    of: Callable[[list[bytes]], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(results_module, "REPLY_BYTES_MAX", 3000)
+    results, done, template, store = call(5)
+    values = [b"x" * 900] * 5
+    results.take(done, template, values if of is list else (value for value in values))
+    travels = [data is not None for data, _ in done.returns]
+    assert travels == [True, True, True, False, False]
+    assert len(store.made) == 2
+    assert len(done.nested) == 5
+
+
+@pytest.mark.parametrize("returns", [1, 4])
+def test_an_exception_too_big_for_a_reply_is_described(
+    returns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(results_module, "ERROR_BYTES_MAX", 200_000)
+    results, done, template, _ = call(returns)
+    results.fail(done, template, ValueError("it carries", b"x" * 100_000))
+    error = deserialize(done.returns[0][0] or b"")
+    assert isinstance(error, RayTaskError)
+    assert isinstance(error.cause, ValueError if returns == 1 else UnserializableException)
+    assert "it carries" in str(error)
+    if returns > 1:
+        assert "and 48.8 KiB may be sent: put() what is big in it" in str(error.cause)
+    assert sum(len(data or b"") for data, _ in done.returns) < 200_000
