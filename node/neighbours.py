@@ -103,7 +103,7 @@ class Neighbours:
         for peer in self._peers:
             self._pump.send(peer.process_id, message)
         self._on_node(node_id, cause)
-        for process_id in [node_id, *self._pump.door.peers()]:
+        for process_id in [node_id, *self._pump.peers()]:
             if is_on(process_id, node_id):
                 self._pump.hang_up(process_id)
         self._on_change()

@@ -185,6 +185,10 @@ class Pump:
         """Drop a pending request; its reply will be ignored."""
         self._requests.pop(rid, None)
 
+    def peers(self) -> list[bytes]:
+        """Those that we are connected to, or were and may be again: they have a link."""
+        return list(dict.fromkeys([*self.door.peers(), *self._links]))
+
     def hang_up(self, process_id: bytes) -> None:
         """A process is dead: drop its connection; what it was asked fails in the next round."""
         self.door.hang_up(process_id)

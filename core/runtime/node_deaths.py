@@ -30,7 +30,7 @@ def node_gone(rt: Runtime, sender: bytes, message: NodeGone) -> None:
     text = f"its node {node_id.hex()[:10]} is gone: {cause.text}"
     kind = "drained" if cause.kind == "drained" else "node_died"
     ended = DeathCause(kind, text, node_id=node_id)
-    peers = {*rt.pump.door.peers(), *rt.ledger.peers(node_id), *rt.tasks.dispatcher.by_worker}
+    peers = {*rt.pump.peers(), *rt.ledger.peers(node_id), *rt.tasks.dispatcher.by_worker}
     for process_id in peers:
         if is_on(process_id, node_id):
             rt.process_died(ProcessDied(process_id, "process", b"", ended))

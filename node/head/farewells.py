@@ -37,6 +37,6 @@ class Farewells:
         self._pump.after(NODE_FORGOTTEN_S, partial(self._pump.hang_up, node_id))
 
     def _hang_up_on(self, node_id: bytes) -> None:
-        for process_id in self._pump.door.peers():
+        for process_id in self._pump.peers():
             if process_id != node_id and is_on(process_id, node_id):
                 self._pump.hang_up(process_id)

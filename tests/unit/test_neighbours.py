@@ -25,8 +25,9 @@ class Daemon:
         self.own = new_node_id()
         self.connected: dict[bytes, None] = {}
         self.gone: list[bytes] = []
-        door = SimpleNamespace(peers=lambda: list(self.connected))
-        pump: Any = SimpleNamespace(door=door, hang_up=lambda p: self.connected.pop(p, None))
+        pump: Any = SimpleNamespace(
+            peers=lambda: list(self.connected), hang_up=lambda p: self.connected.pop(p, None)
+        )
         peers: Any = []
         self.neighbours = Neighbours(
             pump, peers, ClusterView(info(self.own)), on_process=lambda process_id: None,

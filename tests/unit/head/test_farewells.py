@@ -9,34 +9,24 @@ from mray.node.head.farewells import LAST_WORDS_S, NODE_FORGOTTEN_S, Farewells
 from mray.rpc.link import Link
 
 
-class Door:
-    """Connections, by who is at the other end."""
-
-    def __init__(self) -> None:
-        self.connected: dict[bytes, None] = {}
-
-    def peers(self) -> list[bytes]:
-        return list(self.connected)
-
-
 class Loop:
     """What is needed of a pump, with links as it keeps them."""
 
     def __init__(self) -> None:
-        self.door = Door()
         self.links: dict[bytes, Link] = {}
         self.now = 0.0
         self._timers: list[tuple[float, Any]] = []
 
     def speak(self, process_id: bytes) -> None:
-        self.door.connected[process_id] = None
         self.links[process_id] = Link()
+
+    def peers(self) -> list[bytes]:
+        return list(self.links)
 
     def after(self, delay_s: float, call: Any) -> None:
         self._timers.append((self.now + delay_s, call))
 
     def hang_up(self, process_id: bytes) -> None:
-        self.door.connected.pop(process_id, None)
         self.links.pop(process_id, None)
 
     def pass_time(self, duration_s: float) -> None:
@@ -58,7 +48,6 @@ def test_nothing_is_kept_of_a_thousand_processes_that_died() -> None:
     assert len(loop.links) == 1000  # Their last words may be on the way.
     loop.pass_time(LAST_WORDS_S / 2)
     assert not loop.links
-    assert not loop.door.connected
 
 
 def test_with_a_node_go_its_processes_and_nobody_elses() -> None:

@@ -156,3 +156,19 @@ def test_who_is_hung_up_on_is_gone(two: Two) -> None:
         for pump in two.pumps:
             pump.run_once(0.005)
     assert two.got == [[], [1]]
+
+
+def test_who_cannot_be_sent_anything_is_a_peer_until_it_is_hung_up_on(two: Two) -> None:
+    """Its link waits for it to come back: whoever learns that it is dead finds it to hang up."""
+    two.pumps[0].send_to(two.address, Ack(1))
+    two.turn(lambda: two.got[1] == [1])
+    two.pumps[0].hang_up(two.ids[1])
+
+    def is_away() -> bool:
+        two.pumps[1].send(two.ids[0], Ack(2))
+        return not two.pumps[1].door.knows(two.ids[0])
+
+    two.turn(is_away)
+    assert two.pumps[1].peers() == [two.ids[0]]
+    two.pumps[1].hang_up(two.ids[0])
+    assert two.pumps[1].peers() == []

@@ -21,10 +21,10 @@ def view(node_id: bytes) -> NodeView:
 def test_no_address_outlives_its_node() -> None:
     node_ids = [number.to_bytes(28, "big") for number in range(200)]
     answers: list[Any] = []
-    door = SimpleNamespace(knows=lambda node_id: False, peers=list)
+    door = SimpleNamespace(knows=lambda node_id: False)
     rt: Any = SimpleNamespace(
         dead_nodes={}, reach=lambda address: True, on_node_gone=[],
-        node=SimpleNamespace(node_id=b"own"), pump=SimpleNamespace(door=door),
+        node=SimpleNamespace(node_id=b"own"), pump=SimpleNamespace(door=door, peers=list),
         ledger=SimpleNamespace(peers=lambda node_id: set()),
         tasks=SimpleNamespace(dispatcher=SimpleNamespace(by_worker={})),
         head_link=SimpleNamespace(ask=lambda make, answered, timeout_s: answers.append(answered)),
