@@ -46,7 +46,7 @@ def status(address: Address = None, as_json: AsJson = False) -> None:
     alive = [view for view in nodes.nodes if view.state == "ALIVE"]
     for words in dict.fromkeys(view.node.memory_monitor for view in alive):
         print(f"\nMemory monitor: {words}")
-    for line in _disk_lines(alive):
+    for line in [*_disk_lines(alive), *_lost_lines(alive)]:
         print(line)
     print("\nResources in use")
     for name, (used, total) in sorted(_usage(alive).items()):
@@ -141,6 +141,9 @@ def node_facts(view: NodeView) -> dict[str, Any]:  # Any: JSON
         "restored_bytes_total": view.spilling.restored_bytes_total,
         "restored_objects_total": view.spilling.restored_objects_total,
         "spill_troubles": view.spilling.troubles,
+        "lost_log_lines": view.lost_output.lines,
+        "lost_log_bytes": view.lost_output.size_bytes,
+        "log_trouble": view.lost_output.trouble or None,
         "session_dir": node.session_dir,
         "since_heartbeat_s": round(view.since_heartbeat_s, 3),
         "mray_version": node.mray_version,
@@ -164,6 +167,23 @@ def _disk_lines(alive: Sequence[NodeView]) -> list[str]:
         )
         lines += [f"  not written to: {trouble}" for trouble in figures.troubles]
     return ["\nObjects on disk", *lines] if lines else []
+
+
+def _lost_lines(alive: Sequence[NodeView]) -> list[str]:
+    """What workers printed and the logs' disks had no room for."""
+    lines: list[str] = []
+    for view in alive:
+        lost = view.lost_output
+        if not (lost.size_bytes or lost.trouble):
+            continue
+        since = "and all that come now" if lost.trouble else "what came later was kept"
+        lines.append(
+            f"  {format_count(lost.lines, 'line')} ({format_bytes(lost.size_bytes)}) of the "
+            f"workers of node {short(view.node.node_id)}, {since}"
+        )
+        if lost.trouble:
+            lines.append(f"  not written: {lost.trouble}")
+    return ["\nLost log lines", *lines] if lines else []
 
 
 def _row(view: NodeView) -> list[str]:

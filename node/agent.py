@@ -33,6 +33,7 @@ from mray.node.sched.head_link import HeadLink
 from mray.node.sched.identity import open_store, reach
 from mray.node.sched.leases import Effect, Leases, Send, TellHead, workers_max
 from mray.node.transfer.opening import open_transfer
+from mray.node.vitals import Vitals
 from mray.node.workers.child import log_paths
 from mray.node.workers.children import Children
 from mray.node.workers.death import describe
@@ -63,7 +64,7 @@ class Node:
         self._log = daemon.log
         params = daemon.params
         self._node_id = params.process_id
-        self._head = HeadLink(daemon, self._heartbeat)
+        self._head = HeadLink(daemon, lambda: self._vitals.heartbeat())
         self._children = Children(self._pump)
         self._spawner = Spawner(
             self._pump, self._children, self._node_id, worker_main,
@@ -135,6 +136,10 @@ class Node:
             on_node=self._remote_node_died,
             on_change=self._changed,
             on_own_end=lambda text: daemon.stop(text, 0.0),
+        )  # fmt: skip
+        self._vitals = Vitals(
+            self._node_id, self._head, self._leases, self._store, self._processes, self._gauge,
+            self._tailer, view,
         )  # fmt: skip
         self._transfer, leaving = open_transfer(self._pump, self._store, bulk, view, config)
         self._draining = Draining(
@@ -429,22 +434,6 @@ class Node:
         due = self._store.deadline()
         if due is not None and due <= self._now():
             self._store.tick(self._now())
-
-    def _heartbeat(self) -> m.Heartbeat:
-        return m.Heartbeat(
-            self._node_id,
-            self._leases.free(),
-            self._leases.pending(),
-            self._store.used_bytes,
-            len(self._processes),
-            self._store.spilled_bytes,
-            memory_used_bytes=self._gauge.reading.used_bytes,
-            memory_limit_bytes=self._gauge.reading.limit_bytes,
-            memory_threshold_bytes=self._gauge.threshold_bytes,
-            spilling=self._store.spill_figures(),
-            epoch=self._head.epoch,
-            draining=self._neighbours.draining,
-        )
 
     # -- the end
 

@@ -149,6 +149,8 @@ class OutputFiles:
         self.rotated: Callable[[], None] = lambda: None
         self._on_change: Callable[[], None] = lambda: None
         self._told_at = float("-inf")
+        #: What was told last.
+        self._told: tuple[int, int, str] = (0, 0, "")
         self._untold = False
 
     def begins(self) -> tuple[int, int]:
@@ -164,7 +166,8 @@ class OutputFiles:
 
     def watch(self, on_change: Callable[[], None]) -> None:
         """Call when a stream begins to lose what is printed, and when it writes again: once a
-        second at most, else with rotate(). See LossyFile.on_change; a loss before is told now."""
+        second at most, else with rotate(), as what is lost meanwhile. See LossyFile.on_change; a
+        loss before is told now."""
         self._on_change = on_change
         for file in self._files:
             file.on_change = self._changed
@@ -177,6 +180,7 @@ class OutputFiles:
             self._untold = True
             return
         self._told_at = now
+        self._told = self.lost()
         self._untold = False
         self._on_change()
 
@@ -192,7 +196,7 @@ class OutputFiles:
     def rotate(self) -> None:
         """Start new files where the present ones are full. A full disk leaves things as they are:
         writing on is better than stopping the work."""
-        if self._untold:
+        if self._untold or self.lost() != self._told:
             self._changed()
         for fd, path in self._paths.items():
             if path and os.fstat(fd).st_size >= self._max_bytes:

@@ -270,6 +270,16 @@ class SpillFigures(msgspec.Struct, array_like=True, frozen=True, gc=False):
     troubles: list[str] = []
 
 
+class LostOutput(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """What the workers of a node printed and the disk of its logs had no room for, since the node's
+    start and by their last words."""
+
+    lines: int = 0
+    size_bytes: int = 0
+    #: Why there is no room now; "": there is, for all that is known.
+    trouble: str = ""
+
+
 class Heartbeat(Message, frozen=True, tag=12):
     node_id: bytes
     available: dict[str, int]
@@ -287,6 +297,7 @@ class Heartbeat(Message, frozen=True, tag=12):
     epoch: Count = 0
     #: It takes nothing new and is about to end.
     draining: bool = False
+    lost_output: LostOutput = LostOutput()
 
 
 class RegisterAgain(Message, frozen=True, tag=272):
@@ -1429,6 +1440,7 @@ class NodeView(msgspec.Struct, array_like=True, frozen=True, gc=False):
     spilling: SpillFigures = SpillFigures()
     #: It takes nothing new and is about to end.
     draining: bool = False
+    lost_output: LostOutput = LostOutput()
 
 
 class Nodes(Message, frozen=True, tag=121):

@@ -42,6 +42,7 @@ from mray.wire.messages import (
     DeathCause,
     GetNodes,
     Heartbeat,
+    LostOutput,
     NodeContents,
     NodeGone,
     NodeInfo,
@@ -100,6 +101,7 @@ class _Member(msgspec.Struct):
     memory_limit_bytes: int = 0
     memory_threshold_bytes: int = 0
     draining: bool = False
+    lost_output: LostOutput = LostOutput()
     #: Set exactly for dead ones.
     cause: DeathCause | None = None
     #: SUSPECT, and of a former life of this head: has to register again.
@@ -264,6 +266,7 @@ class Membership:
         member.spilling = beat.spilling
         member.workers = beat.workers
         member.draining = beat.draining
+        member.lost_output = beat.lost_output
         member.memory_used_bytes = beat.memory_used_bytes
         member.memory_limit_bytes = beat.memory_limit_bytes
         member.memory_threshold_bytes = beat.memory_threshold_bytes
@@ -361,6 +364,7 @@ class Membership:
                 memory_limit_bytes=m.memory_limit_bytes,
                 memory_threshold_bytes=m.memory_threshold_bytes,
                 draining=m.draining,
+                lost_output=m.lost_output,
             )
             for m in self._members.values()
         ]

@@ -1,7 +1,8 @@
 """What workers printed and the disk had no room for: told when it begins and when it is over.
 
 The daemon's log and the drivers' terminals hear of the beginning; that log may lie on the same disk
-and lose it, so it is told how much is missing of each worker that writes again.
+and lose it, so it is told how much is missing of each worker that writes again. What is missing in
+all goes to the head, for `mray status`.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from mray.wire.messages import OutputLost
+from mray.wire.messages import LostOutput, OutputLost
 
 log = logging.getLogger("mray.logs")
 
@@ -23,15 +24,27 @@ class MissingOutput:
         self._silent: set[bytes] = set()
         #: Of living workers, lines and bytes that are told of already.
         self._told: dict[bytes, tuple[int, int]] = {}
-        #: Somebody could not write, and nobody has written since.
-        self._full = False
+        #: Of living workers, lines and bytes by their last word; and of all that ever were.
+        self._heard: dict[bytes, tuple[int, int]] = {}
+        self._lines = 0
+        self._bytes = 0
+        #: Why somebody could not write, where nobody has written since.
+        self._trouble = ""
+
+    def lost(self) -> LostOutput:
+        """All of it."""
+        return LostOutput(self._lines, self._bytes, self._trouble)
 
     def heard(self, sender: bytes, message: OutputLost) -> None:
         """A worker cannot write, or can again."""
+        lines, size_bytes = self._heard.get(sender, (0, 0))
+        self._heard[sender] = (message.lines, message.size_bytes)
+        self._lines += message.lines - lines
+        self._bytes += message.size_bytes - size_bytes
         if message.trouble:
-            if not self._full:
-                self._full = True
+            if not self._trouble:
                 log.warning("what workers print is lost: %s", message.trouble)
+            self._trouble = message.trouble
             if sender not in self._silent:
                 self._silent.add(sender)
                 self._say(
@@ -40,7 +53,7 @@ class MissingOutput:
                     "tasks go on, and lines are kept again when there is room",
                 )
             return
-        self._full = False
+        self._trouble = ""
         self._silent.discard(sender)
         lines, size_bytes = self._told.get(sender, (0, 0))
         self._told[sender] = (message.lines, message.size_bytes)
@@ -53,3 +66,6 @@ class MissingOutput:
         """A worker has ended."""
         self._silent.discard(worker)
         self._told.pop(worker, None)
+        self._heard.pop(worker, None)
+        if not self._silent:
+            self._trouble = ""  # Whoever is next to print finds out.

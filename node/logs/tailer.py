@@ -18,7 +18,7 @@ from mray.node.logs.follow import Follower
 from mray.node.logs.lines import LineCutter
 from mray.node.logs.missing import MissingOutput
 from mray.rpc.pump import Pump, Timer
-from mray.wire.messages import JobInfo, Message, OutputLost, Ping, WorkerLines
+from mray.wire.messages import JobInfo, LostOutput, Message, OutputLost, Ping, WorkerLines
 
 #: A first line is shown so soon after it was written: its name may come by another way just then.
 FIRST_S: Final = 0.02
@@ -151,6 +151,10 @@ class Tailer:
         gone = [p for p, pair in self._workers.items() if pair[0].job is job]
         for process_id in gone:
             del self._workers[process_id]
+
+    def lost_output(self) -> LostOutput:
+        """What workers printed and the disk had no room for."""
+        return self._missing.lost()
 
     def _say(self, process_id: bytes, text: str) -> None:
         """Show a line to the driver of a worker, as if the worker had printed it."""

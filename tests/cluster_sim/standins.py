@@ -47,6 +47,10 @@ class Idle:
         """No submitted jobs."""
         return []
 
+    def lost_output(self) -> m.LostOutput:
+        """Nothing is printed."""
+        return m.LostOutput()
+
 
 class SimBulk(Bulk):
     """A bulk connection whose thread is the world."""

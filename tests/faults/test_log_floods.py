@@ -85,7 +85,7 @@ def test_deleted_logs_stop_nobody() -> None:
 
 
 FULL = """
-import glob, os, sys, time, mray
+import glob, json, os, subprocess, sys, time, mray
 from mray import current
 ballast = os.path.join(os.environ['MRAY_TMPDIR'], 'ballast')
 with open(ballast, 'wb') as file:
@@ -109,10 +109,21 @@ actors = [Actor.remote() for _ in range(3)]
 assert mray.get([actor.f.remote() for actor in actors], timeout=40) == [1, 1, 1]
 print('bytes free:', full.f_bavail * full.f_bsize)
 
+def shown():
+    done = subprocess.run(
+        [sys.executable, '-m', 'mray.cli', 'status', '--json'], capture_output=True, text=True
+    )
+    [node] = json.loads(done.stdout)['nodes']
+    return node['lost_log_lines'], node['lost_log_bytes'], node['log_trouble']
+
 def logged(pattern, text):
     found = [open(path).read() for path in glob.glob(f'{current.get().node.log_dir}/{pattern}')]
     return any(text in each for each in found)
 
+give_up_at = time.monotonic() + 30
+while not (lost := shown())[1]:
+    assert time.monotonic() < give_up_at, 'status tells of it'
+assert 'No space left' in lost[2], lost
 os.unlink(ballast)
 give_up_at = time.monotonic() + 30
 while not logged('raylet.out', 'prints is kept again'):

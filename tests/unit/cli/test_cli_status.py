@@ -21,6 +21,7 @@ from mray.wire.messages import (
     GroupSpec,
     Jobs,
     ListActors,
+    LostOutput,
     PlacementGroups,
     PlacementGroupState,
     SpillFigures,
@@ -68,6 +69,31 @@ def test_status_says_where_the_memory_monitor_is_off(mray, cluster, make_node):
     first, second = [line for line in mray("status").out.splitlines() if line.startswith("6d")]
     assert "1.5/16 GiB (off)" in first
     assert " 0/4  - " in second or " 1.5/4  - " in second, second
+
+
+def test_status_says_what_of_the_logs_is_lost(mray, cluster, make_node):
+    nodes = cluster.answers[GetNodes]
+    views = [
+        make_node(1, lost_output=LostOutput(1234, 5 * 2**20, "[Errno 28] No space left on device")),
+        make_node(2, lost_output=LostOutput(1, 80)),
+        make_node(3),
+    ]
+    cluster.answers[GetNodes] = type(nodes)(nodes.rid, nodes.cluster_id, nodes.head, views, 90.0)
+    out = mray("status").out
+    assert (
+        "Lost log lines\n"
+        "  1,234 lines (5 MiB) of the workers of node 6d1111111111, and all that come now\n"
+        "  not written: [Errno 28] No space left on device\n"
+        "  1 line (80 B) of the workers of node 6d1212121212, what came later was kept\n"
+    ) in out
+    facts = json.loads(mray("status", "--json").out)["nodes"]
+    assert [
+        (node["lost_log_lines"], node["lost_log_bytes"], node["log_trouble"]) for node in facts
+    ] == [(1234, 5 * 2**20, "[Errno 28] No space left on device"), (1, 80, None), (0, 0, None)]
+
+
+def test_status_tells_of_no_lost_lines_where_there_are_none(mray, two_nodes):
+    assert "Lost log lines" not in mray("status").out
 
 
 def test_status_as_json_has_full_ids_and_plain_numbers(mray, two_nodes):

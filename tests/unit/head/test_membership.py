@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -24,6 +25,7 @@ from mray.wire.messages import (
     DeathCause,
     GetNodes,
     Heartbeat,
+    LostOutput,
     NodeGone,
     NodeInfo,
     NodeJoined,
@@ -202,7 +204,8 @@ def test_a_node_may_leave_and_nobody_else_may_say_so(table: Membership) -> None:
 
 def test_nodes_are_shown_with_their_last_heartbeat(table: Membership) -> None:
     join(table, A)
-    table.handle(beat(A, cpus=1), 5.0)
+    told = msgspec.structs.replace(beat(A, cpus=1).message, lost_output=LostOutput(3, 30))
+    table.handle(From(A, told), 5.0)
     (effect,) = table.handle(From(CLI, GetNodes(9)), 7.5)
     assert isinstance(effect, Send)
     nodes = effect.message
@@ -211,6 +214,7 @@ def test_nodes_are_shown_with_their_last_heartbeat(table: Membership) -> None:
     assert (nodes.cluster_id, nodes.head, nodes.uptime_s) == ("c1", HEAD, 7.5)
     assert (view.available, view.store_used_bytes, view.workers) == ({"CPU": 10_000}, 5, 1)
     assert view.since_heartbeat_s == 2.5
+    assert view.lost_output == LostOutput(3, 30)
 
 
 def test_dead_nodes_are_remembered_up_to_a_bound(table: Membership) -> None:

@@ -13,7 +13,7 @@ import pytest
 from mray.node.logs.missing import MissingOutput
 from mray.runtime import output
 from mray.runtime.output import LossyFile, OutputFiles
-from mray.wire.messages import OutputLost
+from mray.wire.messages import LostOutput, OutputLost
 
 
 class _Disk(io.FileIO):
@@ -166,6 +166,45 @@ def test_changes_are_told_once_a_second_at_most_and_the_last_one_in_time(
     files.rotate()
     files.rotate()
     assert told == [True, False]
+
+
+def test_what_is_lost_while_a_disk_stays_full_is_told_in_time(
+    log: tuple[_File, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, path = log
+    now = [10.0]
+    monkeypatch.setattr("mray.runtime.output.time.monotonic", lambda: now[0])
+    told: list[int] = []
+    files = OutputFiles(str(path), str(path), 1 << 30, 1, (file,))
+    files.watch(lambda: told.append(files.lost()[0]))
+    _Disk.room = 0
+    for _ in range(3):
+        file.write(b"x\n")
+    now[0] += 5.0
+    files.rotate()
+    now[0] += 5.0
+    files.rotate()
+    assert told == [1, 3]
+
+
+def test_a_node_knows_what_all_its_workers_have_lost_dead_ones_too() -> None:
+    missing = MissingOutput(lambda worker, text: None)
+    assert missing.lost() == LostOutput()
+    missing.heard(b"a", OutputLost(1, 10, "no room"))
+    missing.heard(b"a", OutputLost(4, 40, "no room"))
+    missing.heard(b"b", OutputLost(2, 20, "none at all"))
+    assert missing.lost() == LostOutput(6, 60, "none at all")
+    missing.gone(b"a")
+    assert missing.lost() == LostOutput(6, 60, "none at all")
+    missing.heard(b"b", OutputLost(3, 30, ""))
+    assert missing.lost() == LostOutput(7, 70)
+
+
+def test_with_the_last_worker_that_could_not_write_goes_what_was_in_its_way() -> None:
+    missing = MissingOutput(lambda worker, text: None)
+    missing.heard(b"a", OutputLost(1, 10, "no room"))
+    missing.gone(b"a")
+    assert missing.lost() == LostOutput(1, 10)
 
 
 def test_a_full_disk_is_told_when_it_begins_and_of_each_worker_when_it_writes_again(
