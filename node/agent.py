@@ -23,6 +23,7 @@ from mray.node.logs.tailer import Tailer
 from mray.node.logs.watch import DirectoryWatch
 from mray.node.memory.service import OomService
 from mray.node.neighbours import Neighbours
+from mray.node.objects.remains import Remains
 from mray.node.objects.report import MemoryReports
 from mray.node.reports import NodeReports
 from mray.node.sched.cluster_view import ClusterView
@@ -120,7 +121,7 @@ class Node:
         self._gauge = Gauge(config.memory_monitor)
         self._memory = MemoryReports(
             self._pump, self._store, self._peers, self._pool.workers, self._leases.holds,
-            self._tailer.title_of,
+            lambda process_id: self._oom.title_of(process_id),
         )  # fmt: skip
         self._oom = OomService(
             self._pump, config, self.info, self._leases, self._processes, self._peers, self._store,
@@ -128,7 +129,7 @@ class Node:
         )  # fmt: skip
         NodeReports(
             daemon, self.info, self._peers, self._processes, self._leases, self._store, self._gauge,
-            self._tailer.title_of,
+            self._oom.title_of,
         )  # fmt: skip
         self._neighbours = Neighbours(
             self._pump, self._peers, view,
@@ -137,6 +138,7 @@ class Node:
             on_change=self._changed,
             on_own_end=lambda text: daemon.stop(text, 0.0),
         )  # fmt: skip
+        self._neighbours.on_gone.append(Remains(self._pump, config).node_gone)
         self._vitals = Vitals(
             self._node_id, self._head, self._leases, self._store, self._processes, self._gauge,
             self._tailer, view,

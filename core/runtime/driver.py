@@ -59,9 +59,11 @@ _NO_CLASS: Final = -1
 
 
 class OutputPrinter:
-    """Prints workers' lines as ``(name pid=…, ip=…) line``, in a thread of its own."""
+    """Prints workers' lines as ``(name pid=…) line``, in a thread of its own; with ``ip=…`` those
+    that come from another address than ``own_ip``."""
 
-    def __init__(self) -> None:
+    def __init__(self, own_ip: str) -> None:
+        self._own_ip = own_ip
         self._queue: SimpleQueue[WorkerLines | MemoryNews | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="mray-print", daemon=True)
         self._thread.start()
@@ -87,7 +89,8 @@ class OutputPrinter:
                 text = "".join(f"(raylet) {line}\n" for line in lines.text.splitlines())
             else:
                 stream = sys.stderr if lines.is_error else sys.stdout
-                prefix = f"({lines.name} pid={lines.pid}, ip={lines.ip}) "
+                who = f"{lines.name} pid={lines.pid}".lstrip()
+                prefix = f"({who}) " if lines.ip == self._own_ip else f"({who}, ip={lines.ip}) "
                 text = "".join(
                     f"{prefix}{line}\n"
                     for line in lines.lines
@@ -218,7 +221,7 @@ def connect(
     _make_ahead(runtime)
     printer = None
     if log_to_driver:
-        printer = OutputPrinter()
+        printer = OutputPrinter(runtime.node.ip)
         runtime.pump.on(WorkerLines, printer.show)
         runtime.pump.on(MemoryNews, printer.tell)
     else:

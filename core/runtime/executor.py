@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from mray.class_names import short_name
+from mray.class_names import short_name, shown_repr
 from mray.exceptions import RayError
 from mray.ownership.references import Entry
 from mray.placement import plain
@@ -122,6 +122,8 @@ class Executor:
         self.printed: Printed | None = None
         #: What was announced last: the name, and whether it may be run again.
         self._title = ("", False)
+        #: What an actor's lines are shown under, whatever it runs; "" in workers of tasks.
+        self.shown = ""
         self.exit_code: int | None = None
         #: max_calls was reached, or a call ended the actor: nothing more is begun.
         self.exiting = False
@@ -316,7 +318,8 @@ class Executor:
         references in the error go into ``inside``."""
         self.actor_spec = self.results.actor_spec = spec
         self.rt.placing.enter(spec.group if spec.captures else b"")
-        self._rename(short_name(spec.class_name), False)
+        self.shown = short_name(spec.class_name)
+        self._rename(self.shown, False)
         actor_class: Any = None
         args: Sequence[Any] = ()
         kwargs: Mapping[str, Any] = {}
@@ -336,6 +339,9 @@ class Executor:
                 )  # fmt: skip
             make = self._prepare(spec, actor_class)
             self.actor = self.results.actor = make(*args, **kwargs)
+            if (shown := shown_repr(self.actor)) is not None:
+                self.shown = shown
+                self.announce(*self._title)
         except BaseException as error:
             explain_read_only(error, actor_class, args, kwargs)
             return self.results.envelope_of(

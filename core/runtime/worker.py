@@ -410,7 +410,7 @@ class Worker:
         sys.stdout.flush()
         sys.stderr.flush()
         out, err = self.output.offsets()
-        title = SetWorkerTitle(name, out, err, retriable)
+        title = SetWorkerTitle(name, out, err, retriable, self.executor.shown)
         self.rt.post_to(self.params.node.address, title)
         self.rt.send_now()
         _set_process_name(f"ray::{name}")

@@ -1400,7 +1400,7 @@ class LogChunk(Message, frozen=True, tag=113):
 
 class WorkerLines(Message, frozen=True, tag=114):
     """Output of a worker for its driver. ``is_error``: standard error. ``name`` is the task or
-    actor shown in the prefix ``(name pid=…, ip=…)``."""
+    actor shown in the prefix ``(name pid=…)``."""
 
     job_id: bytes
     pid: int
@@ -1489,6 +1489,8 @@ class SetWorkerTitle(Message, frozen=True, tag=124):
     err_offset: int
     #: Whether the task may be run again when its worker dies.
     retriable: bool = False
+    #: What is shown in front of the lines instead of ``name``: of an actor, whatever it runs.
+    shown: str = ""
 
 
 class OutputLost(Message, frozen=True, tag=345):

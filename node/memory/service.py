@@ -174,7 +174,12 @@ class OomService:
 
     def _titled(self, sender: bytes, message: SetWorkerTitle) -> None:
         self._census.titles[sender] = Title(message.name, message.retriable)
-        self._on_title(sender, message.name, message.out_offset, message.err_offset)
+        shown = message.shown or message.name
+        self._on_title(sender, shown, message.out_offset, message.err_offset)
+
+    def title_of(self, process_id: bytes) -> str:
+        """What a worker runs, or ran last; "" if it has said nothing yet."""
+        return self._census.titles.get(process_id, Title("", False)).name
 
     def worker_ended(self, process_id: bytes, cause: DeathCause) -> None:
         """A worker is gone: counted for the summary."""

@@ -10,8 +10,8 @@ import pytest
 
 pytestmark = pytest.mark.integration
 
-#: How the driver shows a line: (name pid=…, ip=…) text.
-SHOWN = re.compile(r"^\((?P<name>[^()]*) pid=(?P<pid>\d+), ip=[\d.]+\) (?P<text>.*)$")
+#: How the driver shows a line of its own node: (name pid=…) text.
+SHOWN = re.compile(r"^\((?P<name>[^()]*) pid=(?P<pid>\d+)\) (?P<text>.*)$")
 
 
 def run(program: str) -> tuple[list[str], list[str]]:
