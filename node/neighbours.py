@@ -41,6 +41,8 @@ class Neighbours:
         self._on_node = on_node
         self._on_change = on_change
         self._on_own_end = on_own_end
+        #: Called with what was known of a node that is gone.
+        self.on_gone: list[Callable[[m.NodeInfo], None]] = []
         self.handlers: dict[type[m.Message], Callable[[bytes, Any], None]] = {
             m.ProcessDied: self._process_died,
             m.NodeJoined: lambda sender, message: self.joined([message.node]),
@@ -98,8 +100,12 @@ class Neighbours:
             # Others run our tasks by now: nothing of ours may be heard of again.
             self._on_own_end(f"the head declared this node dead: {cause.text}")
             return
+        info = self.view.address_of(node_id)
         if not self.view.left(node_id, cause):
             return
+        if info is not None:
+            for told in self.on_gone:
+                told(info)
         for peer in self._peers:
             self._pump.send(peer.process_id, message)
         self._on_node(node_id, cause)

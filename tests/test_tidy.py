@@ -46,6 +46,7 @@ SHELLS = {
     "node/objects/opening.py": "puts the store's parts together, logs",
     "node/objects/overflow.py": "a file on disk",
     "node/objects/places.py": "reads settings and paths",
+    "node/objects/remains.py": "looks for what dead nodes have left, in a thread",
     "node/objects/remote.py": "files at URLs",
     "node/objects/spill_pool.py": "threads",
     "node/objects/report.py": "asks the processes of the node",

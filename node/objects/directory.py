@@ -44,31 +44,32 @@ def clean_stale(base: str = "/dev/shm") -> list[str]:
     Looks at directories mray-<uid>-* that this user owns, and removes one only after it has taken
     its lock and found nothing in it but a store's files.
     """
-    uid = os.getuid()
-    prefix = f"mray-{uid}-"
-    removed = []
+    prefix = f"mray-{os.getuid()}-"
     with os.scandir(base) as entries:
         paths = sorted(entry.path for entry in entries if entry.name.startswith(prefix))
-    for path in paths:
+    return [path for path in paths if clear(path)]
+
+
+def clear(path: str) -> bool:
+    """Remove one store directory if its daemon is dead, as clean_stale does; whether it did."""
+    try:
+        # Not by name alone: another user may have put a directory or a link there.
+        place = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        if os.fstat(place).st_uid != os.getuid() or not _is_store(place):
+            return False
+        lock_fd = _lock(place, wait=False)
+        if lock_fd is None:
+            return False
         try:
-            # Not by name alone: another user may have put a directory or a link there.
-            place = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except OSError:
-            continue
-        try:
-            if os.fstat(place).st_uid != uid or not _is_store(place):
-                continue
-            lock_fd = _lock(place, wait=False)
-            if lock_fd is None:
-                continue
-            try:
-                remove(path)
-            finally:
-                os.close(lock_fd)
-            removed.append(path)
+            remove(path)
         finally:
-            os.close(place)
-    return removed
+            os.close(lock_fd)
+        return True
+    finally:
+        os.close(place)
 
 
 def _is_store(place: int) -> bool:

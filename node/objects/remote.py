@@ -3,10 +3,11 @@
 Owns <url>/mray-<uid>-<session>-<node>/ and the file in it that says whose it is. Does not know
 objects (files.py) or threads (spill_pool.py), in which reading and writing run.
 
-There are no locks at a URL. What a killed node leaves is removed by the next start on the same
-machine with the same URL, by the owner's process. A node of another machine, or of this one before
-it was started anew, may be alive for all that anybody can tell: its files stay until somebody, or a
-rule of the storage, removes them.
+There are no locks at a URL. What a killed node leaves is removed by who can tell that the owner's
+process is dead: another node of its cluster on the same machine (remains.py), or the next start
+there with the same URL. A node of another machine, or of this one before it was started anew, may
+be alive for all that anybody can tell: its files stay until somebody, or a rule of the storage,
+removes them.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from mray.process import alive, start_time_of
 log = logging.getLogger(__name__)
 
 OWNER_NAME = "owner.json"
+_REMOVE_ATTEMPTS = 10
 #: File systems of fsspec that cannot hold what a node has to find again, and why.
 _REFUSED = {
     "memory": "its files are in the memory that spilling is to spare",
@@ -108,16 +110,40 @@ class RemoteDisk:
         for path in self._fs.ls(root, detail=False):
             if not path.rstrip("/").rsplit("/", 1)[-1].startswith(f"{prefix}-"):
                 continue
-            try:
-                owner = json.loads(self._fs.cat_file(f"{path}/{OWNER_NAME}"))
-            except (FileNotFoundError, ValueError):
-                continue  # Nobody knows whose it is.
-            if _is_dead(owner):
-                self._fs.rm(path, recursive=True)
-                log.info("removed what a dead node had spilled to %s", path)
+            _clear(self._fs, path)
 
     def _name(self, number: int) -> str:
         return f"{self._root}/{number}{SPILL_SUFFIX}"
+
+
+def clear(url: str, session: str, node: str) -> bool:
+    """Remove what a node has spilled to ``url`` if it is known to be dead, whether or not we spill
+    there; whether nothing is left of it. May raise whatever fsspec and its plug-ins do."""
+    fs, root = importlib.import_module("fsspec").core.url_to_fs(url)
+    path = f"{root.rstrip('/')}/{directory_name(session, node)}"
+    fs.invalidate_cache()
+    return _clear(fs, path) or not fs.exists(path)
+
+
+def _clear(fs: Any, path: str) -> bool:  # Any: fsspec has no types
+    """Remove the directory of a node that is known to be dead; whether it was that."""
+    try:
+        owner = json.loads(fs.cat_file(f"{path}/{OWNER_NAME}"))
+    except (FileNotFoundError, ValueError):
+        return False  # Nobody knows whose it is.
+    if not _is_dead(owner):
+        return False
+    for _ in range(_REMOVE_ATTEMPTS):
+        try:
+            fs.rm(path, recursive=True)
+        except FileNotFoundError:
+            fs.invalidate_cache()
+            if not fs.exists(path):
+                break  # Another node was faster; or it is at it, and each took files of the other.
+        else:
+            log.info("removed what a dead node had spilled to %s", path)
+            break
+    return True
 
 
 def _myself() -> dict[str, Any]:  # Any: JSON
