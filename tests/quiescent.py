@@ -64,7 +64,7 @@ class Watch:
         workers = self.cluster.look(True)["workers"]
         self._before: dict[tuple[int, int], outside.Figures] = {}
         for record in outside.daemons(self.cluster.sessions()):
-            figures = outside.figures_of(record, _worker_count(record, workers))
+            figures = outside.figures_of(record, *_worker_counts(record, workers))
             if figures is not None:
                 self._before[record.pid, record.start_time] = figures
 
@@ -78,7 +78,7 @@ class Watch:
         lines = [line for kind in TROUBLES for line in seen[kind]]
         for record in outside.daemons(sessions):
             before = self._before.get((record.pid, record.start_time))
-            now = outside.figures_of(record, _worker_count(record, seen["workers"]))
+            now = outside.figures_of(record, *_worker_counts(record, seen["workers"]))
             if before is not None and now is not None:
                 lines += outside.growth(record, before, now)
         return [
@@ -143,10 +143,11 @@ def _stacks(session: Session) -> str:
     return done.stdout + done.stderr
 
 
-def _worker_count(record: ProcessRecord, workers: dict[str, list[Any]]) -> int:
-    if record.kind == "node":
-        return len(workers.get(record.name, []))
-    return sum(len(seen) for seen in workers.values())
+def _worker_counts(record: ProcessRecord, workers: dict[str, list[Any]]) -> tuple[int, int]:
+    """Of a node, and of the other nodes. All are the head's."""
+    total = sum(len(seen) for seen in workers.values())
+    own = len(workers.get(record.name, [])) if record.kind == "node" else total
+    return own, total - own
 
 
 def _unpickled() -> list[str]:

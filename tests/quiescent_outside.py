@@ -26,17 +26,28 @@ SLACK = 2
 #: What a worker more than at the baseline costs its daemons: pipes, logs, pidfd, statm, connection.
 PER_WORKER = 7
 
+#: In /proc/PID/net/tcp.
+_ESTABLISHED = "01"
+
 _BAD = re.compile(r"\bERROR\b|\bCRITICAL\b|Traceback|Exception ignored|unraisable|InvariantError")
 _LOGS = ("gcs_server", "raylet")
 
 
 @dataclass(frozen=True)
 class Figures:
-    """Descriptors and threads of one daemon, and how many workers there were."""
+    """Descriptors and threads of one daemon, and how many workers there were.
 
+    Connections by tcp are counted apart: a node daemon has one to each process elsewhere that owns
+    what it has pulled, for as long as that lives, and workers that are kept idle live on.
+    """
+
+    #: But for ``connections``.
     descriptors: int
+    connections: int
     threads: int
     workers: int
+    #: Of the other nodes.
+    workers_elsewhere: int = 0
 
 
 def daemons(sessions: Iterable[Session]) -> list[ProcessRecord]:
@@ -52,24 +63,44 @@ def daemons(sessions: Iterable[Session]) -> list[ProcessRecord]:
 def count_descriptors(pid: int) -> int:
     """Of a process, but for what it reads of the system: such files are opened when first looked at
     and stay open. FileNotFoundError where the process has ended."""
-    count = 0
+    return sum(not target.startswith(("/proc/", "/sys/")) for target in _targets(pid))
+
+
+def _targets(pid: int) -> list[str]:
+    """What the descriptors of a process are."""
+    targets = []
     for number in os.listdir(f"/proc/{pid}/fd"):
         try:
-            target = os.readlink(f"/proc/{pid}/fd/{number}")
+            targets.append(os.readlink(f"/proc/{pid}/fd/{number}"))
         except FileNotFoundError:
             continue
-        count += not target.startswith(("/proc/", "/sys/"))
-    return count
+    return targets
 
 
-def figures_of(record: ProcessRecord, workers: int) -> Figures | None:
+def figures_of(record: ProcessRecord, workers: int, workers_elsewhere: int = 0) -> Figures | None:
     """None where it ended meanwhile."""
     try:
-        descriptors = count_descriptors(record.pid)
+        connections = len(_connections(record.pid))
+        descriptors = count_descriptors(record.pid) - connections
         threads = len(os.listdir(f"/proc/{record.pid}/task"))
     except FileNotFoundError:
         return None
-    return Figures(descriptors, threads, workers)
+    return Figures(descriptors, connections, threads, workers, workers_elsewhere)
+
+
+def _connections(pid: int) -> list[str]:
+    """The tcp connections of a process that stand, each as "from to" in the kernel's digits."""
+    found = {}
+    try:
+        for family in ("tcp", "tcp6"):
+            with open(f"/proc/{pid}/net/{family}") as file:
+                for line in file.readlines()[1:]:
+                    _, source, target, state, *_, inode = line.split()[:10]
+                    if state == _ESTABLISHED:
+                        found[f"socket:[{inode}]"] = f"{source} {target}"
+        return [found[target] for target in _targets(pid) if target in found]
+    except FileNotFoundError:
+        return []  # It has ended.
 
 
 def growth(record: ProcessRecord, before: Figures, now: Figures) -> list[str]:
@@ -80,6 +111,12 @@ def growth(record: ProcessRecord, before: Figures, now: Figures) -> list[str]:
         lines.append(
             f"{record.kind} pid {record.pid} has {now.descriptors} descriptors, "
             f"{before.descriptors} before: {_descriptors(record.pid)}"
+        )
+    room = SLACK + now.workers + now.workers_elsewhere
+    if now.connections > before.connections + room:
+        lines.append(
+            f"{record.kind} pid {record.pid} has {now.connections} connections, "
+            f"{before.connections} before: {_connections(record.pid)}"
         )
     if now.threads > before.threads + SLACK:
         lines.append(
@@ -92,14 +129,10 @@ def _descriptors(pid: int) -> dict[str, int]:
     """How many of which kind; numbers within a target do not tell two apart."""
     counts: dict[str, int] = {}
     try:
-        names = os.listdir(f"/proc/{pid}/fd")
+        targets = _targets(pid)
     except FileNotFoundError:
         return counts
-    for name in names:
-        try:
-            target = os.readlink(f"/proc/{pid}/fd/{name}")
-        except FileNotFoundError:
-            continue
+    for target in targets:
         kind = re.sub(r"\d+", "#", os.path.basename(target))
         counts[kind] = counts.get(kind, 0) + 1
     return dict(sorted(counts.items()))
