@@ -25,7 +25,7 @@ from mray.node.workers.strays import Maker, Strays
 from mray.process import read_stat
 from mray.rpc.pump import Pump, Timer
 from mray.runtime.params import WorkerParams
-from mray.wire.messages import DeathCause, EndTask
+from mray.wire.messages import DeathCause, EndTask, Ping
 
 if TYPE_CHECKING:
     from mray.node.sched.holds import Hold
@@ -33,8 +33,11 @@ if TYPE_CHECKING:
 log = logging.getLogger("mray.node")
 
 #: What a process sent last may still be on its way through our socket when its end is seen: a
-#: result sealed just before it must not be lost. A unix socket is read within a millisecond.
+#: result sealed just before it must not be lost, and it may have said why it ends. A unix socket is
+#: read within a millisecond, but not where the machine is busy: it is asked so often whether it has
+#: been read to its end, and for so long at most, for a fork of the process may keep it open.
 _LAST_MESSAGES_S: Final = 0.01
+_LAST_MESSAGES_MAX_S: Final = 0.25
 #: A SIGKILL so soon after the kernel has counted a kill for memory is taken to be that one.
 _KERNEL_KILL_S: Final = 3.0
 
@@ -44,7 +47,7 @@ OnEnded = Callable[[bytes, DeathCause], None]
 class Process:
     """A worker from request to end. ``pid`` is 0 until it is known."""
 
-    __slots__ = ("err_path", "intent", "job_id", "kill_timer", "params", "pid", "progress",
+    __slots__ = ("ended", "err_path", "intent", "job_id", "kill_timer", "params", "pid", "progress",
                  "start_time")  # fmt: skip
 
     def __init__(self, params: WorkerParams) -> None:
@@ -54,6 +57,8 @@ class Process:
         self.pid = 0
         self.start_time = 0
         self.err_path = ""
+        #: It has, and what it said last is being read.
+        self.ended = False
         #: Why it is ending, once it is meant to.
         self.intent: DeathCause | None = None
         self.kill_timer: Timer | None = None
@@ -150,7 +155,7 @@ class Processes:
     def kill(self, process_id: bytes, cause: DeathCause, grace_s: float) -> None:
         """End a worker: SIGTERM, and SIGKILL after ``grace_s``; SIGKILL at once when that is 0."""
         process = self._workers.get(process_id)
-        if process is None:
+        if process is None or process.ended:
             return
         if process.intent is None:
             process.intent = cause
@@ -231,25 +236,43 @@ class Processes:
     def _exited(self, process: Process, status: int) -> None:
         if process.kill_timer is not None:
             process.kill_timer.cancel()
+        process.ended = True
         by_kernel = ""
         if os.WIFSIGNALED(status) and process.intent is None:
             by_kernel = self._kernel_kill()
-        cause = cause_of(
-            status,
-            pid=process.pid,
-            node_id=self._node_id,
-            intent=process.intent,
-            by_kernel_oom=by_kernel,
-            by_kernel_facts=self.kernel_facts(process.params.process_id) if by_kernel else b"",
-            stderr_tail=self._last_words(process),
-            last_seq=process.progress.take(),
-        )
+        facts = self.kernel_facts(process.params.process_id) if by_kernel else b""
+        pid, last_seq = process.pid, process.progress.take()
+        stderr_tail = self._last_words(process)
         maker = self._maker(process)
         # The table keeps it until its end is told, but its pid may be another's from now on.
         process.pid = 0
         process.start_time = 0
         self.makers_ended([maker])
-        self._pump.after(_LAST_MESSAGES_S, lambda: self._tell(process, cause))
+        give_up_at = self._pump.clock() + _LAST_MESSAGES_MAX_S
+
+        def judge() -> None:
+            cause = cause_of(
+                status,
+                pid=pid,
+                node_id=self._node_id,
+                intent=process.intent,
+                by_kernel_oom=by_kernel,
+                by_kernel_facts=facts,
+                stderr_tail=stderr_tail,
+                last_seq=last_seq,
+            )
+            self._tell(process, cause)
+
+        def hear_out() -> None:
+            # Refused where the connection's end was seen: all that came before it can be read.
+            if self._pump.send(process.params.process_id, Ping(0)) and (
+                self._pump.clock() < give_up_at
+            ):
+                self._pump.after(_LAST_MESSAGES_S, hear_out)
+            else:
+                self._pump.after(0.0, judge)  # The loop reads what there is before that.
+
+        self._pump.after(_LAST_MESSAGES_S, hear_out)
 
     def _last_words(self, process: Process) -> list[str]:
         """The end of its standard error; of ours, where it ended before it had one of its own."""
