@@ -21,6 +21,7 @@ holder, also in another container that shares the directory.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import hashlib
@@ -263,15 +264,26 @@ class Session:
 
         BlockingIOError where another process has it: binding would steal its path.
         """
-        lock_fd = os.open(f"{self.sockets}/{name}.lock", os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(lock_fd)
-            raise BlockingIOError(
-                f"another process listens on {self.sockets}/{name} already"
-            ) from None
-        return lock_fd
+        path = f"{self.sockets}/{name}.lock"
+        while True:
+            lock_fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+            try:
+                fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(lock_fd)
+                raise BlockingIOError(
+                    f"another process listens on {self.sockets}/{name} already"
+                ) from None
+            with contextlib.suppress(FileNotFoundError):
+                if os.fstat(lock_fd).st_ino == os.stat(path).st_ino:
+                    return lock_fd
+            os.close(lock_fd)  # Whoever had it gave it up just then, and the file with it.
+
+    def give_up_socket(self, name: str, lock_fd: int) -> None:
+        """Undo claim_socket(): nobody listens there any more."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(f"{self.sockets}/{name}.lock")
+        os.close(lock_fd)
 
     @property
     def store_prefix(self) -> str:

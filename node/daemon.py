@@ -102,6 +102,7 @@ class Daemon:
         self._exit_code: int | None = None
         self._least_code = 0
         self._ready_fd = params.ready_fd
+        self._socket_lock = -1
 
     # -- the start
 
@@ -114,7 +115,7 @@ class Daemon:
             raise StartFailed("OSError", str(error)) from error
         self.session.hold()
         try:
-            self.session.claim_socket(os.path.basename(params.ipc))
+            self._socket_lock = self.session.claim_socket(os.path.basename(params.ipc))
         except BlockingIOError as error:
             raise StartFailed("RuntimeError", str(error)) from error
         self.session.record_process(self.kind, os.getpid(), params.process_id.hex())
@@ -280,6 +281,13 @@ class Daemon:
             self.pump.run_once(None)
         return self._exit_code
 
+    def close(self) -> None:
+        """Let what is queued leave, and be no part of the session any more."""
+        self.pump.door.close()
+        if self._socket_lock >= 0:
+            self.session.give_up_socket(os.path.basename(self.params.ipc), self._socket_lock)
+        self.session.forget_process(self.kind, os.getpid())
+
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         name = signal.Signals(number).name
 
@@ -339,8 +347,7 @@ def run_daemon(
             daemon.log.exception("start failed")
             daemon.fail(type(error).__name__, str(error))
         code = 1
-    daemon.pump.door.close()
-    daemon.session.forget_process(kind, os.getpid())
+    daemon.close()
     daemon.log.info("%s has ended with code %d", kind, code)
     return code
 

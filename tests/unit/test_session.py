@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
 import subprocess
@@ -204,6 +205,27 @@ def test_a_socket_has_one_listener(tmpdir: str, made: list[Session]) -> None:
         session.claim_socket("gcs")
     os.close(claim)
     os.close(session.claim_socket("gcs"))
+
+
+def test_a_socket_that_is_given_up_leaves_nothing_and_goes_to_one_alone(
+    tmpdir: str, made: list[Session], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = create_session(tmpdir)
+    made.append(session)
+    claim, plain = session.claim_socket("gcs"), fcntl.flock
+
+    def given_up_meanwhile(descriptor: int, how: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", plain)
+        session.give_up_socket("gcs", claim)
+        assert os.listdir(session.sockets) == []
+        plain(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "flock", given_up_meanwhile)
+    next_claim = session.claim_socket("gcs")
+    with pytest.raises(BlockingIOError):
+        session.claim_socket("gcs")
+    session.give_up_socket("gcs", next_claim)
+    assert os.listdir(session.sockets) == []
 
 
 # -- finding
