@@ -306,8 +306,7 @@ class ActorsPart:
         except ValueError as error:
             text = f"the actor {calls.class_name} lives, but {error}"
             gone = ActorUnavailableError(text, calls.actor_id, class_name=calls.class_name)
-            for task in out:
-                calls.inflight.pop(task.task_id, None)
+            for task in calls.forgotten([task.task_id for task in out]):
                 self.rt.tasks.fail(task, error_envelope(gone))
 
     def replied(self, worker_id: bytes, replies: list[TaskReply]) -> list[tuple[Task, TaskReply]]:
