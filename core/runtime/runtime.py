@@ -24,6 +24,7 @@ from mray.config import Config
 from mray.environments import merge_environments, pack_environment
 from mray.exceptions import LocalRayletDiedError, RaySystemError, RpcError
 from mray.ids import IdMaker, JobId
+from mray.last_deaths import LastDeaths
 from mray.object_ref import ObjectRef
 from mray.ownership.entry import Entry
 from mray.ownership.ledger import Ledger
@@ -110,7 +111,7 @@ class Runtime:
             overflow_path=node.overflow_path,
         )  # fmt: skip
         self.head_link = HeadLink(self)
-        self.dead_processes: dict[bytes, ProcessDied] = {}
+        self.dead_processes = LastDeaths()
         self.dead_nodes: dict[bytes, NodeGone] = {}
         self.objects = ObjectsPart(self)
         self.fetching = FetchingPart(self)
@@ -475,9 +476,7 @@ class Runtime:
 
     def process_died(self, message: ProcessDied) -> None:
         """A process is dead: every part learns of it."""
-        self.dead_processes[message.process_id] = message
-        while len(self.dead_processes) > 10_000:
-            del self.dead_processes[next(iter(self.dead_processes))]
+        self.dead_processes.add(message)
         self.borrowing.process_died(message)
         self.tasks.process_died(message)
         self.actors.process_died(message)

@@ -17,6 +17,7 @@ from typing import Final, TypeAlias
 
 import msgspec
 
+from mray.last_deaths import LastDeaths
 from mray.machine import InvariantError
 from mray.node.head.actor_adoption import compare
 from mray.node.head.actor_records import SPECS, Actor, Registry
@@ -66,8 +67,8 @@ from mray.wire.messages import (
 _Event: TypeAlias = From | Tick | NodeUp | NodeLost | RoomSeen | JobEnded | GroupPlaced | GroupEnded
 #: Ends that were wanted: no restart follows them.
 _INTENDED: Final = ("intended", "out_of_scope")
-#: Deaths of processes that are remembered, for messages of theirs that were overtaken.
-_DEATHS_MAX: Final = 10_000
+#: Placement groups that were removed and are remembered.
+_ENDED_GROUPS_MAX: Final = 10_000
 #: A watcher may ask before the owner's registration arrives; longer than this it is a mistake.
 _REGISTRATION_WAIT_S: Final = 10.0
 
@@ -81,8 +82,8 @@ class ActorTable:
         self._expected: dict[bytes, None] = {}
         #: What nodes have free: their last heartbeat, less what was sent to them since.
         self._rooms: dict[bytes, Room] = {}
-        #: Process id -> cause, of processes that died lately.
-        self._deaths: dict[bytes, DeathCause] = {}
+        #: For messages of processes, or about them, that the news of their end has overtaken.
+        self._deaths = LastDeaths()
         #: Actor id -> (moment to give up, watchers), of actors nobody registered yet.
         self._unknown: dict[bytes, tuple[float, list[bytes]]] = {}
         #: Where the bundles of placement groups are, and groups that were removed lately.
@@ -139,8 +140,8 @@ class ActorTable:
                 if actor is None or actor.incarnation != incarnation or actor.state == "DEAD":
                     return []
                 return self._incarnation_ended(actor, cause, now)
-            case ProcessDied(process_id, _, _, cause):
-                return self._process_died(process_id, cause, now)
+            case ProcessDied():
+                return self._process_died(message, now)
             case KillActor():
                 return self._kill(sender, message, now)
             case ActorOutOfScope(actor_id):
@@ -187,7 +188,7 @@ class ActorTable:
         effects: list[Effect] = [Send(sender, ActorRegistered(message.rid))]
         death = self._deaths.get(spec.owner.process_id)
         if death is not None and not spec.detached:
-            return effects + self._end(actor, owner_died(death))
+            return effects + self._end(actor, owner_died(death.cause))
         if spec.group in self._ended_groups:
             return effects + self._end(actor, group_removed(spec.group))
         effects += self._place(actor)
@@ -223,7 +224,7 @@ class ActorTable:
     def _group_ended(self, group_id: bytes) -> list[Effect]:
         self._groups.pop(group_id, None)
         self._ended_groups[group_id] = None
-        if len(self._ended_groups) > _DEATHS_MAX:
+        if len(self._ended_groups) > _ENDED_GROUPS_MAX:
             del self._ended_groups[next(iter(self._ended_groups))]
         cause = group_removed(group_id)
         killed = msgspec.structs.replace(cause, kind="killed")
@@ -262,17 +263,16 @@ class ActorTable:
         effects = self._tell(actor)
         death = self._deaths.get(worker.process_id)
         if death is not None:  # Its death overtook its birth.
-            effects += self._incarnation_ended(actor, death, now)
+            effects += self._incarnation_ended(actor, death.cause, now)
         elif actor.stopping:  # It was killed while it started.
             effects.append(self._stop(actor, KILLED))
         return effects
 
     # -- death
 
-    def _process_died(self, process_id: bytes, cause: DeathCause, now: float) -> list[Effect]:
-        self._deaths[process_id] = cause
-        if len(self._deaths) > _DEATHS_MAX:
-            del self._deaths[next(iter(self._deaths))]
+    def _process_died(self, message: ProcessDied, now: float) -> list[Effect]:
+        process_id, cause = message.process_id, message.cause
+        self._deaths.add(message)
         effects: list[Effect] = []
         actor = self._registry.by_worker(process_id)
         if actor is not None:
