@@ -178,7 +178,8 @@ def test_twenty_nodes_register_and_the_head_idles(
     rss = head.memory_info().rss
     print(
         f"20 nodes in {took:.1f} s, {cpu_s:.2f} CPU-s each; "
-        f"idle: head {idle:.1f} % of a core and {rss / 2**20:.0f} MiB, nodes {sum(of_nodes):.1f} % together, "
+        f"idle: head {idle:.1f} % of a core and {rss / 2**20:.0f} MiB, "
+        f"nodes {sum(of_nodes):.1f} % together, "
         f"{sum(node.memory_info().rss for node in nodes) / 2**20:.0f} MiB"
     )
     assert idle < 10
