@@ -103,8 +103,9 @@ def init(
 ) -> RayContext:
     """Connect this driver to a cluster, or start one that lives as long as the driver.
 
-    ``address``: None takes MRAY_ADDRESS or RAY_ADDRESS, else starts a local cluster; "auto" wants
-    a running one; "local" always starts one; else "host:port" or a session directory.
+    ``address``: None takes MRAY_ADDRESS or RAY_ADDRESS, else the latest cluster that `mray start`
+    began on this machine, else starts a local one; "auto" wants a running one; "local" always
+    starts one; else "host:port" or a session directory.
 
     Raises RuntimeError when connected already (unless ``ignore_reinit_error``), ConnectionError
     when there is no such cluster, ValueError or TypeError for bad arguments, ConfigError for bad
@@ -148,10 +149,13 @@ def init(
         resolved = config_module.load(flags, os.environ, flags_from="init")
         for warning in resolved.warnings:
             log.warning("%s", warning)
-        if address is None and not (
-            os.environ.get("MRAY_ADDRESS") or os.environ.get("RAY_ADDRESS")
-        ):
-            address = "local"
+        unasked = ""
+        if not (address or os.environ.get("MRAY_ADDRESS") or os.environ.get("RAY_ADDRESS")):
+            found = session.find_started(resolved.config.node.tmpdir)
+            address = "local" if found is None else found.path
+            if found is not None:
+                unasked = f"the cluster that `mray start` began: {found.name}"
+                log.info("connecting to %s", unasked)
         target = session.resolve_address(address, os.environ, tmpdir=resolved.config.node.tmpdir)
         if target.kind == "tcp":
             raise ConnectionError(
@@ -167,7 +171,8 @@ def init(
             if amounts or object_store_memory is not None or labels:
                 raise ValueError(
                     "num_cpus, num_gpus, resources, labels and object_store_memory belong to "
-                    f"starting a cluster; this connects to a running one ({target.why})"
+                    f"starting a cluster; this connects to a running one "
+                    f"({unasked or target.why}); init('local') starts one of its own"
                 )
             assert target.session is not None
             joined = target.session

@@ -30,6 +30,7 @@ __all__ = [
     "base_dir",
     "create_session",
     "find_running",
+    "find_started",
     "open_session",
     "resolve_address",
 ]
@@ -102,6 +103,11 @@ def all_running(tmpdir: str) -> list[Session]:
 def find_running(tmpdir: str) -> Session | None:
     """The first of all_running(), or None."""
     return next(iter(all_running(tmpdir)), None)
+
+
+def find_started(tmpdir: str) -> Session | None:
+    """The latest running session that `mray start` began, or None: what init() joins unasked."""
+    return next((s for s in all_running(tmpdir) if s.info().started_by == "cli"), None)
 
 
 def _point_latest(base: str, name: str) -> None:

@@ -87,6 +87,40 @@ def test_start_status_stop(run: Run, tmp_path: Path) -> None:
     assert run("health-check").returncode == 1
 
 
+JOINS = """
+import os, sys
+import mray
+try:
+    mray.init(**eval(sys.argv[1]))
+except ValueError as error:
+    sys.exit(f"refused: {error}")
+print(sorted(mray.cluster_resources().items())[0], mray.get_runtime_context().get_session_name())
+"""
+
+
+def test_a_program_joins_what_was_started_unless_it_wants_its_own(
+    run: Run, tmp_path: Path
+) -> None:
+    def program(arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-c", JOINS, arguments],
+            env=_environment(tmp_path), cwd=tmp_path, capture_output=True, text=True, timeout=60,
+            check=False,
+        )  # fmt: skip
+
+    _started(run, "--resources", '{"A": 5}')
+    session = json.loads(run("status", "--json").stdout)["session_dir"].rpartition("/")[2]
+    joined = program("{}")
+    assert joined.stdout == f"('A', 5.0) {session}\n"
+    assert f"connecting to the cluster that `mray start` began: {session}" in joined.stderr
+    refused = program("{'num_cpus': 1}")
+    assert refused.returncode == 1
+    assert "init('local') starts one of its own" in refused.stderr
+    own = program("{'address': 'local', 'num_cpus': 3}")
+    assert own.stdout.startswith("('CPU', 3.0) ")
+    assert session not in own.stdout
+
+
 def test_a_second_start_on_the_port_says_what_runs_there(run: Run) -> None:
     address = _started(run)
     again = run("start", "--head", "--port", address.rpartition(":")[2])

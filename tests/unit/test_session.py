@@ -24,6 +24,7 @@ from mray.session import (
     base_dir,
     create_session,
     find_running,
+    find_started,
     open_session,
     resolve_address,
 )
@@ -250,6 +251,18 @@ def test_a_session_of_a_joined_node_comes_after_one_with_a_head(
     with_head = running(tmpdir, made)
     joined = running(tmpdir, made, role="node", head_ipc="", head_tcp="10.0.0.5:6379")
     assert [s.path for s in all_running(tmpdir)] == [with_head.path, joined.path]
+
+
+def test_only_what_was_started_by_command_is_joined_unasked(
+    tmpdir: str, made: list[Session]
+) -> None:
+    running(tmpdir, made, started_by="init")
+    assert find_started(tmpdir) is None
+    first = running(tmpdir, made, started_by="cli")
+    running(tmpdir, made, started_by="init")
+    found = find_started(tmpdir)
+    assert found is not None
+    assert found.path == first.path
 
 
 def test_a_process_that_ended_and_was_not_reaped_is_not_alive(
