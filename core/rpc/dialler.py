@@ -75,8 +75,10 @@ class Dialler:
         line = self.lines.add(process_id, endpoint, own_name, server_key)
         try:
             self._connect(line)
-        except zmq.ZMQError:
+        except zmq.ZMQError as error:
             self.lines.remove(process_id)
+            if error.errno == errno.EINVAL:
+                raise ValueError(f"{endpoint!r} is no address") from error
             raise
 
     def redial(self, process_id: bytes, endpoint: str) -> None:
@@ -110,7 +112,13 @@ class Dialler:
         """Connect what is due; how long to wait until the next is, ``timeout_s`` at most."""
         now = time.monotonic()
         for line in self.lines.due(now):
-            self._connect(line)
+            try:
+                self._connect(line)
+            except zmq.ZMQError as error:
+                if error.errno != errno.EINVAL:
+                    raise
+                # It was moved to what is no address. The loop goes on, as if nobody listened there.
+                self.lines.ended(line.endpoint, now)
         if self.lines.next_due == NEVER:
             return timeout_s
         wait_s = max(0.0, self.lines.next_due - now)
