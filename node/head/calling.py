@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Final
 
 from mray.rpc.endpoints import split_host_port
-from mray.rpc.pump import Pump, Timer
+from mray.rpc.pump import Pump
 from mray.wire.messages import Address, NodeInfo, RegisterAgain
 
 log = logging.getLogger("mray.head")
@@ -35,17 +35,18 @@ class Calling:
         self._epoch = epoch
         self._expected = expected
         self._called: set[bytes] = set()
-        self._timer: Timer | None = None
         if epoch > 1 and head.tcp and expected():
-            self._timer = pump.after(FIRST_S, self._call)
+            pump.after(FIRST_S, self._call)
 
     def _call(self) -> None:
-        self._timer = None
         nodes = self._expected()
         for node in nodes:
-            self._say(node)
+            try:
+                self._say(node)
+            except ValueError as error:
+                log.warning("node %s cannot be called: %s", node.node_id.hex()[:10], error)
         if nodes:
-            self._timer = self._pump.after(AGAIN_S, self._call)
+            self._pump.after(AGAIN_S, self._call)
 
     def _say(self, node: NodeInfo) -> None:
         there = node.address.tcp

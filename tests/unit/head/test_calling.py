@@ -55,6 +55,14 @@ def calling(loop: Any, head: Address, epoch: int, expected: list[NodeInfo]) -> C
     return Calling(loop, head, epoch, lambda: expected)
 
 
+def test_a_node_whose_address_is_none_keeps_no_other_from_being_called() -> None:
+    loop = Loop()
+    calling(loop, LOCAL, 2, [node(b"c", "nowhere"), node(b"d", "127.0.0.1:7000")])
+    for _ in range(2):
+        loop.turn()
+    assert [address.tcp for address, _ in loop.sent] == ["127.0.0.1:7000"] * 2
+
+
 def test_nodes_are_called_until_they_have_come() -> None:
     loop, expected = Loop(), [A, B]
     calling(loop, HEAD, 2, expected)
