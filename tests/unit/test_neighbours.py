@@ -54,3 +54,17 @@ def test_no_connection_outlives_the_node_at_its_other_end(daemon: Daemon) -> Non
         daemon.neighbours.handlers[NodeGone](b"head", lost)
     assert list(daemon.connected) == [mine]
     assert len(daemon.gone) == 100
+
+
+def test_what_was_known_of_a_node_is_told_once_when_it_is_gone(daemon: Daemon) -> None:
+    node, told = info(new_node_id()), list[NodeInfo]()
+    daemon.neighbours.on_gone.append(told.append)
+    lost = NodeGone(node.node_id, DeathCause("node_died", node_id=node.node_id))
+    daemon.neighbours.handlers[NodeGone](b"head", lost)
+    assert told == []  # Never heard of.
+    other = Daemon()
+    other.neighbours.on_gone.append(told.append)
+    other.neighbours.joined([node])
+    for _ in range(2):
+        other.neighbours.handlers[NodeGone](b"head", lost)
+    assert told == [node]
