@@ -14,10 +14,13 @@ import msgspec
 
 from mray.machine import InvariantError
 from mray.node.head.events import Persist
+from mray.units import MIB
 from mray.wire.messages import ActorSpec, ActorState, Address, DeathCause
 
 #: Dead actors that are remembered, for those who still hold handles and for lists.
 DEAD_ACTORS_MAX: Final = 10_000
+#: What the errors of their constructors may take; beyond it the oldest go, and the causes stay.
+DEAD_ERRORS_BYTES_MAX: Final = 32 * MIB
 #: Tables of the head's storage; keys are actor ids.
 SPECS: Final = "actor_specs"
 STATES: Final = "actors"
@@ -137,6 +140,9 @@ class Registry:
         self._living: dict[bytes, Actor] = {}
         #: The dead in the order of dying, at most DEAD_ACTORS_MAX. Disjoint from _living.
         self._dead: dict[bytes, Actor] = {}
+        #: Those of them that have errors, in the same order, and what these take.
+        self._errors: dict[bytes, Actor] = {}
+        self._error_bytes = 0
         self._names: dict[tuple[str, str], Actor] = {}
         self._workers: dict[bytes, Actor] = {}
         self._owners: dict[bytes, dict[bytes, Actor]] = {}
@@ -225,10 +231,26 @@ class Registry:
         # The arguments of the constructor may be big, and nobody needs them any more.
         actor.spec = msgspec.structs.replace(spec, args=b"", deps=[])
         del self._living[spec.actor_id]
-        self._dead[spec.actor_id] = actor
+        self._bury(actor)
         if len(self._dead) > DEAD_ACTORS_MAX:
-            oldest = next(iter(self._dead))
-            self.touch(self._dead.pop(oldest), SPECS)
+            oldest = self._dead.pop(next(iter(self._dead)))
+            self._drop_error(oldest)
+            self.touch(oldest, SPECS)
+
+    def _bury(self, actor: Actor) -> None:
+        self._dead[actor.spec.actor_id] = actor
+        if actor.error:
+            self._errors[actor.spec.actor_id] = actor
+            self._error_bytes += len(actor.error)
+            while self._error_bytes > DEAD_ERRORS_BYTES_MAX and len(self._errors) > 1:
+                oldest = next(iter(self._errors.values()))
+                self._drop_error(oldest)
+                oldest.error = b""
+                self.touch(oldest)
+
+    def _drop_error(self, actor: Actor) -> None:
+        if self._errors.pop(actor.spec.actor_id, None) is not None:
+            self._error_bytes -= len(actor.error)
 
     def nodes(self) -> set[bytes]:
         """Where living actors are, and where the owners are that they end with."""
@@ -277,7 +299,7 @@ class Registry:
             )  # fmt: skip
             if row.state == "DEAD":
                 actor.state, actor.pid, actor.number = "DEAD", row.pid, row.number
-                self._dead[actor.spec.actor_id] = actor
+                self._bury(actor)
                 self._number = max(self._number, row.number)
                 continue
             self._number = row.number - 1
@@ -307,6 +329,11 @@ class Registry:
             id(a) for a in self._living.values() if a.spec.name
         }:
             raise InvariantError("the index of names is wrong")
+        errors = [actor_id for actor_id, actor in self._dead.items() if actor.error]
+        if sorted(errors) != sorted(self._errors):
+            raise InvariantError("the index of errors is wrong")
+        if self._error_bytes != sum(len(actor.error) for actor in self._errors.values()):
+            raise InvariantError(f"errors of the dead do not take {self._error_bytes} bytes")
         if any(not group for group in (*self._nodes.values(), *self._owners.values())):
             raise InvariantError("an empty group is kept")
 
