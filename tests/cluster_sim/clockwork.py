@@ -68,12 +68,13 @@ class Clockwork:
         call()
         return True
 
-    def run(self, until: Callable[[], bool], limit_s: float, what: str) -> None:
+    def run(self, until: Callable[[], bool], limit_s: float, what: str | Callable[[], str]) -> None:
         """Let time pass until something is so. Violation if it is not within the limit."""
         give_up_at = self.now + limit_s
         while not until():
             if not self.events or self.events[0][0] > give_up_at:
-                raise Violation(f"not within {limit_s:g} s: {what}")
+                text = what if isinstance(what, str) else what()
+                raise Violation(f"not within {limit_s:g} s: {text}")
             self.step()
 
     def pass_time(self, duration_s: float) -> None:
@@ -169,7 +170,8 @@ class Lane:
 
 
 class SimDoor:
-    """Stands in for mray.rpc.door.Door. The world turns the pump behind it when there is need."""
+    """Stands in for mray.rpc.door.Door. The process's loop is a coroutine: where it would sleep, in
+    poll(), the world goes on, and switches back when something has come or a timer is due."""
 
     world: Clockwork  # set by the patch that puts this class in place
 
@@ -187,6 +189,10 @@ class SimDoor:
         self._wake_at = float("inf")
         self._due = False
         self._turning = False
+        #: The process's loop: waits in poll() whenever the world goes on.
+        self._loop: Any = None
+        self._awake = False
+        self._rounds = 0
         self.on_tcp: Callable[[bytes], object] = lambda process_id: None
         #: Of a driver or worker: what the API means in it.
         self.runtime: Any = None
@@ -259,15 +265,29 @@ class SimDoor:
     def poll(
         self, timeout_s: float | None, run: Callable[[Callable[[], None]], None] | None = None
     ) -> Iterator[tuple[bytes, bytes]]:
-        """What has come. Never waits."""
-        while self._inbox:
-            sender, data = self._inbox.popleft()
+        """See Door. While nothing comes, the world goes on."""
+        if timeout_s == 0.0 or self._inbox or self._awake:
+            self._rounds += 1
+            if self._rounds > _ROUNDS_MAX:
+                raise Violation(f"process {self.process_id.hex()[:8]} turns for ever")
+        else:
+            self._rounds = 0
+            self._arm()
+            self.world.main.switch()
+        self._awake = False
+        return self._come()
+
+    def _come(self) -> Iterator[tuple[bytes, bytes]]:
+        inbox = self._inbox
+        while inbox:
+            sender, data = inbox.popleft()
             if sender not in self._dialled and sender not in self._gone:
                 self._callers.add(sender)
             yield sender, data
 
     def wake(self) -> None:
         """See Door."""
+        self._awake = True
         self.turn_soon()
 
     def watch(self, fd: int, ready: Callable[[], None]) -> None:
@@ -319,25 +339,23 @@ class SimDoor:
         self._turning = True
         if self.runtime is not None:
             current.runtime = self.runtime
-        for _ in range(_ROUNDS_MAX):
-            pump.run_once(0.0)
-            inbox = pump.inbox
-            if self.is_dead:
-                return
-            if not (self._inbox or pump._calls or (inbox is not None and inbox.posts)):
-                break
-        else:
-            raise Violation(f"process {self.process_id.hex()[:8]} turns for ever")
-        pump.run_once(0.0)  # Hooks: what the last messages came to leaves.
+        if self._loop is None:
+            self._loop = greenlet.greenlet(self._run, world.main)
+        self._loop.switch()
         self._turning = False
-        if self.is_dead:
-            return
-        if self._inbox or pump._calls or (pump.inbox is not None and pump.inbox.posts):
-            self.turn_soon()
-        elif pump.inbox is not None:
-            pump.inbox.asleep = True  # It waits: whoever leaves a note wakes it.
-        for strand in list(self.strands):
-            strand.released()
+        if not self.is_dead:
+            for strand in list(self.strands):
+                strand.released()
+
+    def _run(self) -> None:
+        """The loop of the process. Its pump may be replaced."""
+        while not self.is_dead and self.pump is not None:
+            self.pump.run_once(None)
+
+    def _arm(self) -> None:
+        """Have it woken when the next timer is due."""
+        pump, world = self.pump, self.world
+        assert pump is not None
         due = pump._next_expiry
         if pump._timers:
             due = min(due, pump._timers[0][0])
@@ -345,6 +363,11 @@ class SimDoor:
             self._wake_at = due
             if due != float("inf"):
                 world.after(max(0.0, due - world.now), lambda: self._wake(due))
+
+    def end(self) -> None:
+        """The life is over: so is the loop, wherever it waits."""
+        if self._loop:
+            self._loop.throw()
 
     def _wake(self, due: float) -> None:
         """A timer is due, unless an earlier one has come since."""
@@ -356,6 +379,12 @@ class SimBulkDoor(SimDoor):
     """Stands in for mray.rpc.bulk_door.BulkDoor; ``bulk`` is turned in its thread's place."""
 
     bulk: Any = None
+
+    def poll(
+        self, timeout_s: float | None, run: Callable[[Callable[[], None]], None] | None = None
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """What has come. Never waits."""
+        return self._come()
 
     def send_frame(self, process_id: bytes, frame: Any) -> bool:
         """See BulkDoor."""

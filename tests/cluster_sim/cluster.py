@@ -189,6 +189,7 @@ class SimCluster:
         for door in list(self.world.doors.values()):
             for strand in list(door.strands):
                 strand.kill()
+            door.end()
         for rt in self.all_runtimes:
             rt.store.close()
         current.runtime = None
