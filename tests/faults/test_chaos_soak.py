@@ -40,10 +40,10 @@ SHORT = Plan(
     seed=1,
     machines=3,
     drivers=2,
-    quiet_s=3.0,
+    quiet_s=1.0,
     harm_s=9.5,
     period_s=1.5,
-    calm_s=5.0,
+    calm_s=2.0,
     lasts_s={"partition": (1.0, 2.0), "stop worker": (1.0, 2.0), "stop node": (7.0, 8.0)},
     first=("stop node", "partition", "kill worker", "kill node", "stop worker", "restart head"),
 )
