@@ -111,7 +111,9 @@ class Moment:
             with contextlib.suppress(psutil.NoSuchProcess):
                 self.cpu_s += sum(process.cpu_times()[:4])  # With that of ended children.
         machine = psutil.cpu_times()
-        self.machine_s = machine.user + machine.system
+        # Of what guests have, user and nice tell as well.
+        unused = machine.idle + machine.iowait + machine.guest + machine.guest_nice
+        self.machine_s = sum(machine) - unused
 
 
 def repeat(name: str, step: Callable[[int], int]) -> None:
