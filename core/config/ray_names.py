@@ -62,7 +62,6 @@ UNSUPPORTED: Final = _names(
     gcs_server_request_timeout_seconds
     enable_infeasible_task_early_exit actor_scheduling_queue_max_reorder_wait_seconds
     actor_excess_queueing_warn_threshold
-    actor_graceful_shutdown_timeout_ms
     """
     # Workers and their children.
     """

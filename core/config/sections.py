@@ -242,6 +242,11 @@ class Workers(_Section, frozen=True):
         "Turn up to let exit handlers finish; turn down to get resources back sooner.",
         scope="node", unit="ms", ray=("RAY_kill_worker_timeout_milliseconds",),
     )] = 5000
+    actor_graceful_shutdown_timeout_ms: Annotated[int, Meta(ge=1, le=_DAY_MS), Key(
+        "How long a worker's exit handlers and its actor's __ray_shutdown__ may take together.",
+        "Turn up where actors have much to save; turn down to be rid of those that hang sooner.",
+        scope="node", unit="ms", ray=("RAY_actor_graceful_shutdown_timeout_ms",),
+    )] = 30_000
     worker_niceness: Annotated[int, Meta(ge=0, le=19), Key(
         "The nice value of workers; 0 is the priority of other programs.",
         "Turn up so that daemons and others stay quick; turn down to give tasks more.",

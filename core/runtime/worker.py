@@ -7,7 +7,6 @@ actors' start and end, its log files. Running user code is executor.py's.
 
 from __future__ import annotations
 
-import atexit
 import gc
 import logging
 import mmap
@@ -27,11 +26,13 @@ from mray.ownership.handover import Parcel
 from mray.rpc.door import Door, Keys
 from mray.rpc.endpoints import join_host_port
 from mray.rpc.pump import RequestFailed, Timer
+from mray.runtime import process_title
 from mray.runtime.batches import cut_replies
 from mray.runtime.calls import Done, Work, running_task
 from mray.runtime.executor import Executor, Terminated
 from mray.runtime.generators import GeneratorsPart, Slot
 from mray.runtime.interrupts import Interrupts
+from mray.runtime.leaving import leave_in_order
 from mray.runtime.output import LossyFile, OutputFiles, open_streams
 from mray.runtime.params import WorkerParams
 from mray.runtime.printed import Printed
@@ -164,6 +165,8 @@ class Worker:
             if isinstance(reply, (RequestFailed, Refused)):
                 log.error("the node daemon did not take this worker: %s", reply.text)
                 self.executor.queue.put(None)
+            elif not self.rt.title:
+                process_title.show("ray::IDLE")
 
         self.rt.pump.door.dial(node, node.node_id)
         self.rt.pump.request(
@@ -413,7 +416,7 @@ class Worker:
         title = SetWorkerTitle(name, out, err, retriable, self.executor.shown)
         self.rt.post_to(self.params.node.address, title)
         self.rt.send_now()
-        _set_process_name(f"ray::{name}")
+        process_title.show(f"ray::{name}")
 
 
 def _config(params: WorkerParams) -> Config:
@@ -439,14 +442,6 @@ def _map_progress(path: str) -> mmap.mmap:
         return mmap.mmap(fd, PROGRESS_BYTES)
     finally:
         os.close(fd)
-
-
-def _set_process_name(name: str) -> None:
-    try:
-        with open("/proc/self/comm", "w") as file:
-            file.write(name[:15])
-    except OSError:
-        return  # a name in `ps` is a courtesy; a container may forbid it
 
 
 def run_worker(params: WorkerParams) -> NoReturn:
@@ -478,22 +473,8 @@ def run_worker(params: WorkerParams) -> NoReturn:
         log.exception("the worker failed")
     sys.stdout.flush()
     sys.stderr.flush()
-    _leave_in_order(worker, code)
-
-
-def _leave_in_order(worker: Worker, code: int) -> NoReturn:
-    """Run exit hooks, let queued replies leave, and end without joining user threads."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # It is ending: nothing may cut that short.
-    if os.getpid() != worker.rt.pid:
-        os._exit(code)  # A task forked, and this is the child: it has no loop and owns nothing.
-    atexit._run_exitfuncs()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    worker.rt.post(worker.rt.task_reports.flush)
-    worker.rt.post(worker.rt.metrics.end)
-    worker.rt.flush()
-    worker.rt.close()
-    os._exit(code)
+    limit_s = worker.rt.config.workers.actor_graceful_shutdown_timeout_ms / 1000
+    leave_in_order(worker.rt, worker.executor.actor, limit_s, code)
 
 
 def _on_sigterm(signum: int, frame: object) -> None:
