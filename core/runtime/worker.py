@@ -179,6 +179,10 @@ class Worker:
     # -- tasks in
 
     def _push(self, sender: bytes, message: PushTasks) -> None:
+        if message.owner.process_id != sender:
+            # Its replies would go where it says: to nowhere, with those of others behind them.
+            log.warning("refused tasks of %s in another's name", sender.hex()[:8])
+            return
         for template in message.templates:
             self._templates[sender, template.number] = template
         if message.actor_id and (
