@@ -1,8 +1,9 @@
 """A whole cluster in one process on virtual time: the real head, node daemons, drivers and workers.
 
 Real are all machines and their shells: Head, Node with leases and pool, Runtime, Worker, the pump.
-Stood in for are sockets and time (clockwork.py), processes (here), user code (labour.py), and the
-parts of a node that only look at the machine it runs on (memory, logs, environments, submissions).
+Stood in for are sockets and time (doors.py, clockwork.py), processes (here), user code (labour.py),
+and the parts of a node that only look at the machine it runs on (memory, logs, environments,
+submissions).
 
 Owns births and deaths. What must be true is record.py's; what happens is lives.py's.
 """
@@ -40,7 +41,8 @@ from mray.units import MIB
 from mray.version import VERSION
 from mray.wire import messages as m
 
-from .clockwork import Clockwork, SimBulkDoor, SimDoor, SimPump, Violation
+from .clockwork import Clockwork, Violation
+from .doors import SimBulkDoor, SimDoor, SimPump
 from .labour import PlanExecutor
 from .record import Record
 from .standins import Failures, Idle, OpenEnvironments, SimBulk, SimPeers, SimProcesses, SimStorage

@@ -216,9 +216,11 @@ class Life:
                 )
             if rt.tasks.pending:
                 raise Violation(f"process {process_id.hex()[:8]} has tasks left")
+            self.world.doors[process_id].lines.check()
             rt.ledger.check()
             rt.tasks.dispatcher.check()
         for node_id, node in cluster.nodes.items():
+            self.world.doors[node_id].lines.check()
             node._leases.check()
             store = node._store.store
             if store.object_count:

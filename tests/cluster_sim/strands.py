@@ -22,7 +22,7 @@ from mray.serialization.context import collector
 if TYPE_CHECKING:
     from mray.runtime.runtime import Runtime
 
-    from .clockwork import SimDoor
+    from .doors import SimDoor
 
 #: Objects of threading.local that user code's way through mray leaves something in.
 _LOCALS = (adopting, running, collector)
