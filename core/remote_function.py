@@ -38,7 +38,8 @@ class RemoteFunction:
         refuse_store_memory(options, what)
         self._function = function
         self._options = options
-        self._name = function.__qualname__
+        #: As Ray shows a task: in titles, before its lines, in errors and lists.
+        self._name = function.__name__
         self._check = Signature(function)
         #: num_returns as it goes on the wire.
         self._returns = returns_of(options, yields(function), f"remote function {self._name}")

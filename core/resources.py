@@ -11,6 +11,8 @@ from collections.abc import Mapping
 
 #: One unit of a resource in fixed point.
 UNIT = 10_000
+#: Nobody has so much; sums of it still fit into a message.
+_FIXED_MAX = 2**56
 
 Resources = dict[str, int]
 
@@ -18,7 +20,8 @@ Resources = dict[str, int]
 def to_fixed(amounts: Mapping[str, float]) -> Resources:
     """Amounts as users give them, in fixed point; zero amounts are left out.
 
-    Raises ValueError for an amount that is negative, not finite, or finer than 1/10000.
+    Raises ValueError for an amount that is negative, not finite, finer than 1/10000, or too big to
+    be told of.
     """
     fixed: Resources = {}
     for name, amount in amounts.items():
@@ -29,6 +32,8 @@ def to_fixed(amounts: Mapping[str, float]) -> Resources:
         scaled = round(amount * UNIT)
         if amount and not scaled:
             raise ValueError(f"resource {name!r}: {amount} is finer than 0.0001")
+        if scaled > _FIXED_MAX:
+            raise ValueError(f"resource {name!r}: {amount} is more than {_FIXED_MAX // UNIT}")
         if scaled:
             fixed[name] = scaled
     return fixed

@@ -1,13 +1,17 @@
-"""``ray._private.state``: actors as dicts, with Ray's keys for what mray knows of them."""
+"""``ray._private.state``: actors as dicts, with Ray's keys for what mray knows of them, and what
+each node has."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from mray import api, current
+from mray.resources import to_float
 from mray.state_records import ActorState
 from mray.util.state import list_actors, list_nodes
+from mray.wire.messages import GetNodes, Nodes
 
-__all__ = ["actors"]
+__all__ = ["actors", "available_resources_per_node", "total_resources_per_node"]
 
 _ALL = 2**31 - 1
 
@@ -41,3 +45,22 @@ def _facts(actor: ActorState, ip: str) -> dict[str, Any]:
         "DeathCause": actor.death_cause or "",
         "Pid": actor.pid or 0,
     }
+
+
+def available_resources_per_node() -> dict[str, dict[str, float]]:
+    """What is free on each living node, by its id (hex), as of its last report. What is used up is
+    left out."""
+    rt = current.get()
+    views = rt.ask(rt.head, GetNodes, Nodes).nodes
+    return {
+        view.node.node_id.hex(): {
+            name: free for name, free in to_float(view.available).items() if free
+        }
+        for view in views
+        if view.state != "DEAD"
+    }
+
+
+def total_resources_per_node() -> dict[str, dict[str, float]]:
+    """What each living node has, by its id (hex)."""
+    return {node["NodeID"]: node["Resources"] for node in api.nodes() if node["Alive"]}

@@ -322,6 +322,22 @@ def test_the_runtime_context_names_the_task_and_its_job(ray):
     assert first[4] is None
 
 
+def test_a_task_goes_by_the_last_part_of_its_functions_name(ray):
+    class Owner:
+        @staticmethod
+        def named(fail=False):
+            if fail:
+                raise ValueError("no")
+            return ray.get_runtime_context().get_task_name()
+
+    named = ray.remote(Owner.named)
+    told = ray.get([named.remote(), named.options(name="other").remote()], timeout=60)
+    assert told == ["named", "other"]
+    with pytest.raises(ValueError) as caught:
+        ray.get(named.remote(True), timeout=60)
+    assert "ray::named()" in str(caught.value)
+
+
 def test_a_ref_shows_its_id(ray):
     ref = ray.put(1)
     assert ref.hex() in repr(ref)

@@ -84,6 +84,11 @@ class Waits:
     async def say(self, text):
         print(text)
 
+def outer():
+    def nested():
+        print("nested")
+    return nested
+
 @ray.remote
 def silent():
     return 1
@@ -92,6 +97,8 @@ ray.init(address="local", num_cpus=2)
 ray.get([silent.remote() for _ in range(10)])
 ray.get(task.remote())
 ray.get(task.options(name="called").remote())
+ray.get(ray.remote(outer()).remote())
+ray.get(ray.remote(lambda: print("a lambda")).remote())
 plain = Plain.remote()
 ray.get(plain.say.remote("a method"))
 ray.get(plain.say.options(name="renamed").remote("a renamed call"))
@@ -105,12 +112,14 @@ waits = Waits.remote()
 ray.get(waits.say.remote("an async actor"))
 print("done")
 """,
-        11,
+        13,
     )
     assert without_pids(out) == sorted(
         [
             "(task pid=P) a task",
             "(called pid=P) a task",
+            "(nested pid=P) nested",
+            "(<lambda> pid=P) a lambda",
             *["(Plain pid=P) a constructor"] * 3,
             "(Plain pid=P) a method",
             "(Plain pid=P) a renamed call",

@@ -1,8 +1,9 @@
-"""Actors as ray._private.state tells of them."""
+"""Actors and nodes as ray._private.state tells of them."""
 
 from __future__ import annotations
 
 import importlib
+import time
 
 import pytest
 
@@ -32,3 +33,25 @@ def test_an_actor_is_told_by_its_id(ray):
     assert actor_id in state.actors(actor_state_name="ALIVE")
     assert actor_id not in state.actors(actor_state_name="DEAD")
     assert state.actors("ab" * 16) == {}
+
+
+def test_each_node_has_its_resources(ray):
+    state = importlib.import_module(f"{ray.__name__}._private.state")
+    node_id = ray.get_runtime_context().get_node_id()
+
+    @ray.remote(num_cpus=1)
+    class Holder:
+        def one(self):
+            return 1
+
+    total, free = state.total_resources_per_node(), state.available_resources_per_node()
+    assert total.keys() == free.keys() == {node_id}
+    assert total[node_id] == ray.nodes()[0]["Resources"]
+    assert total[node_id]["CPU"] == 4
+    assert total[node_id]["node:__internal_head__"] == 1
+    holder = Holder.remote()
+    ray.get(holder.one.remote(), timeout=60)
+    give_up_at = time.monotonic() + 60
+    while state.available_resources_per_node()[node_id]["CPU"] != 3:
+        assert time.monotonic() < give_up_at
+        time.sleep(0.05)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mray.resources import fits, give_back, missing, take, to_fixed, to_float
+from mray.resources import UNIT, fits, give_back, missing, take, to_fixed, to_float
 
 VECTORS = st.dictionaries(st.sampled_from("abc"), st.integers(0, 10**12))
 
@@ -47,3 +47,9 @@ def test_a_worker_that_wakes_up_takes_its_cpu_below_zero() -> None:
 
 def test_missing_says_what_was_asked_and_what_is_there() -> None:
     assert missing({"CPU": 20_000, "a": 1}, {"CPU": 10_000, "a": 5}) == {"CPU": (2.0, 1.0)}
+
+
+def test_what_no_message_could_tell_is_refused() -> None:
+    assert to_fixed({"memory": 2.0**42}) == {"memory": 2**42 * UNIT}
+    with pytest.raises(ValueError, match=r"memory.*more than"):
+        to_fixed({"memory": 1e16})
