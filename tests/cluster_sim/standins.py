@@ -184,7 +184,7 @@ class SimProcesses:
         cluster = self.cluster
         process = types.SimpleNamespace(
             params=params, pid=next(cluster.pids), intent=None, job_id=params.job.job_id,
-            start_time=1,
+            start_time=1, ended=False,
         )  # fmt: skip
         self._workers[params.process_id] = process
         self._started(process)

@@ -81,7 +81,7 @@ class Lives:
         took_s = time.monotonic() - self._began_at
         return (
             f"{lived} of {self._count} lives in {took_s:.0f} s ({cpu_s:.3f} CPU-s a life), "
-            f"{len(failed)} failed: {failed}"
+            f"{len(failed)} failed: {failed[:10]}"
         )
 
 
