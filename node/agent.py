@@ -41,6 +41,7 @@ from mray.node.workers.death import describe
 from mray.node.workers.peers import Peer, Peers
 from mray.node.workers.pool import Key, Kill, Pool, PoolRules, Spawn
 from mray.node.workers.processes import Process, Processes
+from mray.node.workers.retiring import Retiring
 from mray.node.workers.spawner import WORKER_MAIN, Spawner
 from mray.resources import UNIT
 from mray.rpc.deadlines import Deadlines
@@ -150,6 +151,10 @@ class Node:
         )  # fmt: skip
         self._draining.on_begin.append(leaving.begin)
         self._reach = reach(daemon)
+        self._retiring = Retiring(
+            self._pump, self._processes,
+            lambda process_id: self._act(self._leases.keep(process_id, self._now())),
+        )  # fmt: skip
         self._timers = Deadlines(self._pump)
         self._leases_changed = True
         self._stopping = False
@@ -354,8 +359,9 @@ class Node:
                     self._head.tell(message)
                 case Spawn(process_id, key):
                     self._spawn(process_id, key)
-                case Kill(process_id, cause, grace_s):
-                    self._processes.kill(process_id, cause, grace_s)
+                case Kill(process_id, cause, grace_s, asked):
+                    end = self._retiring.retire if asked else self._processes.kill
+                    end(process_id, cause, grace_s)
                 case other:
                     assert_never(other)
 

@@ -41,11 +41,13 @@ from mray.runtime.setting_up import run_hook, set_path
 from mray.runtime.stacks import answer_stack_signals
 from mray.task_output import index_of
 from mray.wire.messages import (
+    Ack,
     ActorExiting,
     ActorStarted,
     Address,
     ConstructorRefs,
     DeathCause,
+    MayRetire,
     Message,
     OutputLost,
     PushTasks,
@@ -140,6 +142,7 @@ class Worker:
         pump.on(StealTasks, self._steal)
         pump.on(StartActor, self._start_actor)
         pump.on(TerminateActor, self._terminate_actor)
+        pump.on(MayRetire, self._may_retire)
         pump.hooks.append(self._flush)
         pump.every(_ROTATE_EVERY_S, self.output.rotate)
         self.output.watch(self._output_changed)
@@ -404,6 +407,12 @@ class Worker:
         self._leave(DeathCause("out_of_scope", "its last handle is gone"))
         self.executor.queue.put(None)
         self._kick()
+
+    def _may_retire(self, sender: bytes, message: MayRetire) -> None:
+        reply: Message = Ack(message.rid)
+        if self.rt.ledger.borrowers.processes():
+            reply = Refused(message.rid, "RuntimeError", "others hold what this worker owns")
+        self.rt.pump.send(sender, reply)
 
     # -- its log files
 

@@ -1493,6 +1493,13 @@ class SetWorkerTitle(Message, frozen=True, tag=124):
     shown: str = ""
 
 
+class MayRetire(Message, frozen=True, tag=372):
+    """node -> worker: you are idle, and one too many. Ack: nobody needs it. Refused: it owns what
+    others hold, and stays."""
+
+    rid: int
+
+
 class OutputLost(Message, frozen=True, tag=345):
     """worker -> node: what tasks printed had no room on the log's disk, so much of it in all.
     ``trouble``: why there is none now; "": there is room again."""
@@ -1973,7 +1980,7 @@ AnyMessage = Union[  # noqa: UP007 (a type written with | would need 90 of them)
     LeaseDemand, LeaseGranted, LeaseRefused, LeaseReturned, LeasesWanted, WorkerBlocked,
     WorkerUnblocked, LeaseElsewhere, LeaseOverElsewhere,
     PushTasks, TaskReplies, StealTasks, SerializersChanged, CancelTask,
-    CancelObject, NotBegun, EndTask,
+    CancelObject, NotBegun, EndTask, MayRetire,
     ItemsYielded, ItemsConsumed,
     WatchObject, ObjectReady, CopyMissing, Borrows, BorrowsHeard, ExplainObjects, ObjectsExplained,
     CreateObject, ObjectCreated, SealObject, AbortObject, PinObjects, ObjectsPinned, UnpinObjects,

@@ -10,7 +10,7 @@ actors' places. Contains the pool and passes its effects on. Sends and starts no
   ``workers_max`` task workers on, only blocked workers are given new ones, the one that blocked
   with the newest lease first. The recursion then runs depth first and needs as many workers as it
   is deep, not as it is wide. Tasks that need no CPU are bounded by the same number.
-- While somebody cannot be served, owners who hold more than their share are asked to give back.
+- While somebody cannot be served, owners with more than their share are asked to give back.
 - Resources of a worker that has to end are free when its process is gone, not before.
 """
 
@@ -143,10 +143,8 @@ class Leases:
         effects: list[Effect] = []
         for line in self._lines.values():
             effects += [start_failed(start, cause.text, cause.kind) for start in line.starts]
-            if line.reserve is not None:
-                reserve = line.reserve
-                refused = BundlesReserved(reserve.group_id, reserve.attempt, cause.text)
-                effects.append(TellHead(refused))
+            if (asked := line.reserve) is not None:
+                effects.append(TellHead(BundlesReserved(asked.group_id, asked.attempt, cause.text)))
             if line.class_id is None:
                 line.starts.clear()
                 line.count = 0
@@ -158,6 +156,10 @@ class Leases:
         if worker is None or worker.state != "idle":
             return []
         return self._through(self.pool.end(process_id, cause, self.pool.rules.grace_s))
+
+    def keep(self, process_id: bytes, now: float) -> list[Effect]:
+        """See Pool.keep()."""
+        return self._through(self.pool.keep(process_id, now))
 
     def _while_short(self, left: dict[int, int]) -> dict[int, int]:
         """What may be granted while memory is short, by line: actors, and one task at most."""

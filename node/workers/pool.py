@@ -79,6 +79,8 @@ class Kill(msgspec.Struct, frozen=True):
     process_id: bytes
     cause: DeathCause
     grace_s: float
+    #: Only if it agrees; else ``keep`` is called.
+    asked: bool = False
 
 
 class KeyFailed(msgspec.Struct, frozen=True):
@@ -269,8 +271,19 @@ class Pool:
             if now < worker.idle_since + self.rules.idle_s:
                 break
             text = f"idle for {now - worker.idle_since:.1f} s, beyond num_workers_soft_limit"
-            effects.append(self._drain(worker, DeathCause("intended", text)))
+            kill = self._drain(worker, DeathCause("intended", text))
+            effects.append(msgspec.structs.replace(kill, asked=True))
         return effects
+
+    def keep(self, process_id: bytes, now: float) -> list[PoolEffect]:
+        """A worker that was to end if it agrees has to stay: it is idle again."""
+        worker = self.workers.get(process_id)
+        if worker is None or worker.state != "draining":
+            return []
+        if not self._jobs.get(worker.key.job_id):
+            return [self._drain(worker, DeathCause("intended", "its job is over"))]
+        self._to_idle(worker, now)
+        return []
 
     def deadline(self) -> float | None:
         """When tick() has something to do."""

@@ -198,6 +198,7 @@ BY_OTHERS: dict[type[m.Message], str] = {
 ELSEWHERE: dict[type[m.Message], str] = {
     m.Shutdown: "asked by pids as well: integration/test_cli_cluster",
     m.DrainNode: "integration/multi_node/test_draining",
+    m.MayRetire: "asked of idle workers only: conformance/test_several_drivers",
     m.RegisterJob: "failure/test_head_death: asked again after the head's death",
 }
 _REPLIES = {

@@ -81,6 +81,30 @@ def test_idle_workers_beyond_the_soft_limit_end_after_a_while_longest_idle_first
     assert pool.deadline() is None
 
 
+def test_idle_workers_are_asked_and_those_that_refuse_are_idle_again(pool: Pool) -> None:
+    first, *_ = make_idle(pool, 3, now=0.0)
+    (kill,) = pool.tick(1.0)
+    assert isinstance(kill, Kill)
+    assert (kill.process_id, kill.asked) == (first, True)
+    assert pool.count("idle") == 2
+    assert pool.keep(first, 1.5) == []
+    assert pool.count("idle") == 3
+    pool.check()
+    # Another one is asked next, and it again a while later.
+    assert [e.process_id for e in pool.tick(1.5) if isinstance(e, Kill)] == [process(2)]
+
+
+def test_a_worker_that_refuses_and_whose_job_is_over_ends(pool: Pool) -> None:
+    first, *_ = make_idle(pool, 3, now=0.0)
+    pool.tick(1.0)
+    pool.job_over(JOB, 1.0)
+    (kill,) = pool.keep(first, 1.5)
+    assert isinstance(kill, Kill)
+    assert not kill.asked
+    pool.exited(first, "killed", 2.0)
+    assert pool.keep(first, 2.0) == []
+
+
 def test_idle_and_starting_workers_of_a_finished_job_end_at_once(pool: Pool) -> None:
     make_idle(pool, 1)
     pool.want({KEY: 1}, 1.0)
