@@ -50,6 +50,10 @@ NOTES: Final[dict[str, tuple[str, str]]] = {
     "autoscaler.sdk.request_resources": ("differs", "changes nothing, and says so"),
     "cluster_utils.AutoscalingCluster": ("absent", _AUTOSCALER),
     "data": ("differs", "two names that libraries import, which raise when they are called"),
+    "init": (
+        "differs",
+        "no handler of SIGTERM is set: it ends a driver at once, without exit handlers",
+    ),
     "experimental.set_resource": ("", "raises, as in Ray: resources belong to the start of a node"),
     "experimental.*": ("absent", _TENSORS),
     "internal": ("absent", "Ray's own use"),
