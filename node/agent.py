@@ -126,7 +126,7 @@ class Node:
         )  # fmt: skip
         self._oom = OomService(
             self._pump, config, self.info, self._leases, self._processes, self._peers, self._store,
-            self._tailer.title, self._act,
+            self._act,
         )  # fmt: skip
         NodeReports(
             daemon, self.info, self._peers, self._processes, self._leases, self._store, self._gauge,

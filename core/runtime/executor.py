@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import struct
 import sys
 import threading
 import time
@@ -25,6 +24,7 @@ from mray.class_names import short_name, shown_repr
 from mray.exceptions import RayError
 from mray.ownership.references import Entry
 from mray.placement import plain
+from mray.progress import write_begun
 from mray.runtime.accelerators import Accelerators
 from mray.runtime.borrowing import adopting
 from mray.runtime.calls import (
@@ -56,7 +56,6 @@ _FETCH_WAIT_S = 20.0
 _OWNER_WAIT_S = 5.0
 #: The number of the task that begins, when (ns), its id and attempt: what node/workers/death.py
 #: reads. Compiled, for it is written for each task.
-_write_progress = struct.Struct("<qq24sq").pack_into
 
 
 class ExitActor(SystemExit):
@@ -167,7 +166,7 @@ class Executor:
         # The monotonic clock, on Linux: the node daemon compares it with its own.
         begun_at = time.perf_counter_ns()
         if self._progress is not None:
-            _write_progress(self._progress, 0, spec.seq, begun_at, spec.task_id, spec.attempt)
+            write_begun(self._progress, 0, spec.seq, begun_at, spec.task_id, spec.attempt)
         running.work = work
         self.executing[spec.task_id] = begun_at
         done = Done(work.owner, spec, OK)

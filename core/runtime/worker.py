@@ -23,6 +23,7 @@ from mray.config import Config, ConfigError, keep_environment
 from mray.ids import JobId
 from mray.ownership.entry import Entry
 from mray.ownership.handover import Parcel
+from mray.progress import FILE_BYTES, NO_TASK_YET, Title, write_title
 from mray.rpc.door import Door, Keys
 from mray.rpc.endpoints import join_host_port
 from mray.rpc.pump import RequestFailed, Timer
@@ -71,8 +72,6 @@ log = logging.getLogger("mray.worker")
 #: A get() that is over sooner is not worth two messages to the node daemon.
 _BLOCK_GRACE_S = 0.002
 _ROTATE_EVERY_S = 5.0
-#: What the executor writes of the task that runs.
-PROGRESS_BYTES = 48
 
 
 class Worker:
@@ -109,12 +108,11 @@ class Worker:
             config.logs.log_rotation_backup_count,
             files,
         )
+        self._progress = _map_progress(params.progress_path)
+        #: In front of whose lines the node shows which name.
+        self._shown = ""
         self.executor = Executor(
-            self.rt,
-            self._finished,
-            self._announce,
-            self._leaving,
-            _map_progress(params.progress_path),
+            self.rt, self._finished, self._announce, self._leaving, self._progress
         )
         if params.out_path:
             self.executor.printed = Printed(self.output, index_of(params.out_path))
@@ -421,15 +419,19 @@ class Worker:
         self.rt.post_to(self.params.node.address, OutputLost(*self.output.lost()))
 
     def _announce(self, name: str, retriable: bool) -> None:
-        """From the executing thread: output from here on belongs to ``name``."""
+        """From the executing thread: ``name`` runs from here on."""
         self.rt.title = name
+        write_title(self._progress, Title(name, retriable))
+        process_title.show(f"ray::{name}")
+        shown = self.executor.shown or name
+        if shown == self._shown:
+            return  # An actor's lines are its own, whatever it runs.
+        self._shown = shown
         sys.stdout.flush()
         sys.stderr.flush()
-        out, err = self.output.offsets()
-        title = SetWorkerTitle(name, out, err, retriable, self.executor.shown)
+        title = SetWorkerTitle(shown, *self.output.offsets())
         self.rt.post_to(self.params.node.address, title)
         self.rt.send_now()
-        process_title.show(f"ray::{name}")
 
 
 def _config(params: WorkerParams) -> Config:
@@ -449,10 +451,10 @@ def _config(params: WorkerParams) -> Config:
 def _map_progress(path: str) -> mmap.mmap:
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        if os.fstat(fd).st_size < PROGRESS_BYTES:
-            os.pwrite(fd, (-1).to_bytes(8, "little", signed=True), 0)
-            os.truncate(fd, PROGRESS_BYTES)
-        return mmap.mmap(fd, PROGRESS_BYTES)
+        if os.fstat(fd).st_size < FILE_BYTES:
+            os.pwrite(fd, NO_TASK_YET.to_bytes(8, "little", signed=True), 0)
+            os.truncate(fd, FILE_BYTES)
+        return mmap.mmap(fd, FILE_BYTES)
     finally:
         os.close(fd)
 

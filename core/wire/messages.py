@@ -1481,16 +1481,13 @@ class Workers(Message, frozen=True, tag=123):
 
 
 class SetWorkerTitle(Message, frozen=True, tag=124):
-    """worker -> node: lines from these offsets on (bytes since the log began, across rotation)
-    belong to the task or actor ``name``. Sent when the name changes."""
+    """worker -> node: lines from these offsets on (bytes since the log began, across rotation) are
+    shown as those of the task or actor ``name``. Sent when that changes; what runs of an actor, and
+    how it is judged when memory is short, is in the progress file."""
 
     name: str
     out_offset: int
     err_offset: int
-    #: Whether the task may be run again when its worker dies.
-    retriable: bool = False
-    #: What is shown in front of the lines instead of ``name``: of an actor, whatever it runs.
-    shown: str = ""
 
 
 class MayRetire(Message, frozen=True, tag=372):

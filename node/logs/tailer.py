@@ -18,7 +18,15 @@ from mray.node.logs.follow import Follower
 from mray.node.logs.lines import LineCutter
 from mray.node.logs.missing import MissingOutput
 from mray.rpc.pump import Pump, Timer
-from mray.wire.messages import JobInfo, LostOutput, Message, OutputLost, Ping, WorkerLines
+from mray.wire.messages import (
+    JobInfo,
+    LostOutput,
+    Message,
+    OutputLost,
+    Ping,
+    SetWorkerTitle,
+    WorkerLines,
+)
 
 #: A first line is shown so soon after it was written: its name may come by another way just then.
 FIRST_S: Final = 0.02
@@ -97,6 +105,7 @@ class Tailer:
         self._scanned_at = float("-inf")
         self._missing = MissingOutput(self._say)
         pump.on(OutputLost, self._missing.heard)
+        pump.on(SetWorkerTitle, self._titled)
 
     # -- who is there
 
@@ -121,6 +130,9 @@ class Tailer:
         if pair is not None:
             pair[0].title(out_offset, name)
             pair[1].title(err_offset, name)
+
+    def _titled(self, sender: bytes, message: SetWorkerTitle) -> None:
+        self.title(sender, message.name, message.out_offset, message.err_offset)
 
     def title_of(self, process_id: bytes) -> str:
         """The name that a worker's newest lines belong to, "" if it has said none."""

@@ -19,24 +19,17 @@ from mray.memory.trees import ProcessUsage
 from mray.node.memory.monitor import Driver, Snapshot
 from mray.node.memory.policy import Candidate
 from mray.node.sched.holds import Hold, Holds
-from mray.node.workers.death import Begun, read_begun
 from mray.node.workers.peers import Peers
 from mray.node.workers.pool import Pool, Worker
 from mray.node.workers.processes import Process, Processes
 from mray.placement import plain
+from mray.progress import Begun, Title, read_progress
 from mray.resources import UNIT
 from mray.wire.messages import FunctionPeak, PeakMemory
 from mray.wire.oom import OomProcess
 
 ReadTrees = Callable[[list[int], bool], dict[int, ProcessUsage]]
 _TOP_MAX: Final = 10
-
-
-class Title(msgspec.Struct, frozen=True):
-    """What a worker runs, by its own words."""
-
-    name: str
-    retriable: bool
 
 
 class Count(msgspec.Struct, frozen=True):
@@ -59,8 +52,6 @@ class Census:
         self._processes = processes
         self._peers = peers
         self._read_trees = read_trees
-        #: By worker; written by the loop, forgotten with the worker.
-        self.titles: dict[bytes, Title] = {}
         #: By worker that runs callbacks for want of memory: until when it may. The loop's too.
         self.busy: dict[bytes, float] = {}
         #: Peaks of attempts, asked for by the loop.
@@ -122,10 +113,9 @@ class Census:
         asked = _memory(hold) // UNIT
         if hold.actor is not None:
             spec, incarnation = hold.actor.spec, hold.actor.incarnation
-            begun = read_begun(process.params.progress_path)
-            if begun is not None:
-                title = self.titles.get(worker.process_id, Title("", False))
-                self._measured(worker.process_id, begun, title.name, tree)
+            said = read_progress(process.params.progress_path)
+            if said.begun is not None:
+                self._measured(worker.process_id, said.begun, said.title.name, tree)
             return Candidate(
                 worker_id=worker.process_id, pid=tree.pid, kind="actor", owner_id=hold.owner,
                 name=short_name(spec.class_name),
@@ -134,8 +124,8 @@ class Census:
                 started_at=hold.since, private_bytes=tree.private_bytes, requested_bytes=asked,
                 busy_until=self.busy.get(worker.process_id, 0.0),
             )  # fmt: skip
-        title = self.titles.get(worker.process_id, Title("", False))
-        begun = read_begun(process.params.progress_path)
+        said = read_progress(process.params.progress_path)
+        begun, title = said.begun, said.title
         begun_at = begun.at if begun is not None else 0.0
         if begun is not None and begun_at >= hold.since:
             self._measured(worker.process_id, begun, title.name, tree)
@@ -147,6 +137,11 @@ class Census:
             private_bytes=tree.private_bytes, requested_bytes=asked,
             busy_until=self.busy.get(worker.process_id, 0.0),
         )  # fmt: skip
+
+    def title_of(self, process_id: bytes) -> Title:
+        """What a worker runs, or ran last; of one that is not there, nothing."""
+        process = self._processes.get(process_id)
+        return Title() if process is None else read_progress(process.params.progress_path).title
 
     def _measured(self, worker_id: bytes, begun: Begun, name: str, tree: ProcessUsage) -> None:
         with self._lock:

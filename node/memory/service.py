@@ -19,7 +19,7 @@ import msgspec
 from mray.config import Config
 from mray.memory.trees import TreeReader
 from mray.memory.usage import MemoryReader
-from mray.node.memory.census import Census, Count, Title
+from mray.node.memory.census import Census, Count
 from mray.node.memory.monitor import Kill, Monitor, MonitorRules, Reading, Say
 from mray.node.memory.policy import Candidate, Choice, Rules, rank
 from mray.node.memory.pressure import PressureNews
@@ -43,7 +43,6 @@ from mray.wire.messages import (
     OomState,
     PeakMemory,
     Peaks,
-    SetWorkerTitle,
 )
 from mray.wire.oom import OomFacts, OomVictim
 
@@ -79,8 +78,7 @@ def monitor_rules(config: Config, threshold_bytes: int) -> MonitorRules:
 
 
 class OomService:
-    """See the module. ``on_title`` gets each SetWorkerTitle too (the log's); ``act`` carries out
-    effects of the leases."""
+    """See the module. ``act`` carries out effects of the leases."""
 
     def __init__(
         self,
@@ -91,7 +89,6 @@ class OomService:
         processes: Processes,
         peers: Peers,
         store: StoreServer,
-        on_title: Callable[[bytes, str, int, int], None],
         act: Callable[[list[Effect]], None],
     ) -> None:
         self._pump = pump
@@ -99,14 +96,12 @@ class OomService:
         self._processes = processes
         self._peers = peers
         self._store = store
-        self._on_title = on_title
         self._act = act
         self._leases = leases
         self._settings = config.memory_monitor
         self._census = self._make_census(peers)  # For the thread.
         # The loop asks with readers of its own: they are not to be shared.
         self._asked_census = self._make_census(peers)
-        self._asked_census.titles = self._census.titles
         self._asked_reader = MemoryReader()
         self._news = PressureNews(
             pump, peers, self._census.busy, self._settings.event_stats_print_interval_ms / 1000
@@ -118,7 +113,6 @@ class OomService:
         self._crashed_count = 0
         processes.kernel_facts = self._kernel_facts
         self.handlers: dict[type[Message], Callable[[bytes, Any], None]] = {
-            SetWorkerTitle: self._titled,
             GetOomState: self._explain,
             GetPeaks: self._tell_peaks,
             **self._news.handlers,
@@ -172,18 +166,12 @@ class OomService:
 
     # -- in the loop
 
-    def _titled(self, sender: bytes, message: SetWorkerTitle) -> None:
-        self._census.titles[sender] = Title(message.name, message.retriable)
-        shown = message.shown or message.name
-        self._on_title(sender, shown, message.out_offset, message.err_offset)
-
     def title_of(self, process_id: bytes) -> str:
         """What a worker runs, or ran last; "" if it has said nothing yet."""
-        return self._census.titles.get(process_id, Title("", False)).name
+        return self._census.title_of(process_id).name
 
     def worker_ended(self, process_id: bytes, cause: DeathCause) -> None:
         """A worker is gone: counted for the summary."""
-        self._census.titles.pop(process_id, None)
         self._news.forget(process_id)
         if cause.oom or cause.kind == "kernel_oom":
             self._killed_count += 1
@@ -321,7 +309,7 @@ class OomService:
     def _kernel_facts(self, process_id: bytes) -> bytes:
         """What is known of a worker that the kernel ended: its memory is gone already."""
         reading = self._reading()
-        title = self._census.titles.get(process_id, Title("", False))
+        title = self._census.title_of(process_id)
         process = self._processes.get(process_id)
         facts = OomFacts(
             kind="kernel",

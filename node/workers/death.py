@@ -8,20 +8,14 @@ from __future__ import annotations
 
 import os
 import signal
-import struct
 from typing import Final
 
-import msgspec
-
+from mray.progress import NO_TASK_YET
 from mray.wire.messages import DeathCause
 
 _TAIL_LINES: Final = 20
 _TAIL_BYTES: Final = 16 * 1024
 _TAIL_LINE_CHARS: Final = 1000
-#: What a worker writes into its progress file before its first task.
-NO_TASK_YET: Final = -1
-#: Of the task begun last: its number, when (ns of the monotonic clock), its id, its attempt.
-_PROGRESS: Final = struct.Struct("<qq24sq")
 
 
 def cause_of(
@@ -102,64 +96,3 @@ def read_tail(path: str) -> list[str]:
             break
     lines = data.decode("utf-8", "replace").splitlines()
     return [line[:_TAIL_LINE_CHARS] for line in lines[-_TAIL_LINES:]]
-
-
-def read_progress(path: str) -> int:
-    """The number of the last task a worker began; NO_TASK_YET where it never began one."""
-    try:
-        with open(path, "rb") as file:
-            data = file.read(8)
-    except OSError:
-        return NO_TASK_YET
-    return int.from_bytes(data, "little", signed=True) if len(data) == 8 else NO_TASK_YET
-
-
-class Begun(msgspec.Struct, frozen=True):
-    """The last task a worker began. ``at``: monotonic seconds."""
-
-    at: float
-    task_id: bytes
-    attempt: int
-
-
-def read_begun(path: str) -> Begun | None:
-    """What a worker began last; None where it never began a task."""
-    try:
-        with open(path, "rb") as file:
-            data = file.read(_PROGRESS.size)
-    except OSError:
-        return None
-    if len(data) != _PROGRESS.size:
-        return None
-    _, begun_ns, task_id, attempt = _PROGRESS.unpack(data)
-    return Begun(begun_ns / 1e9, task_id, attempt) if begun_ns > 0 else None
-
-
-class ProgressFile(msgspec.Struct, frozen=True):
-    """The file in which a worker keeps the number of its last task; the node makes and removes it.
-
-    Beside the sockets, or the store: what it says is wanted only while the node lives.
-    """
-
-    path: str
-
-    def create(self) -> None:
-        """Make it, saying that no task was begun."""
-        descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        try:
-            os.write(descriptor, _PROGRESS.pack(NO_TASK_YET, 0, b"", 0))
-        finally:
-            os.close(descriptor)
-
-    def read(self) -> int:
-        """What it says now."""
-        return read_progress(self.path)
-
-    def take(self) -> int:
-        """What it says at last; removes it."""
-        number = read_progress(self.path)
-        try:
-            os.unlink(self.path)
-        except FileNotFoundError:
-            return number
-        return number

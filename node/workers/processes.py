@@ -19,10 +19,11 @@ import msgspec
 from mray.memory.kernel import OomKills
 from mray.node.workers.child import log_paths
 from mray.node.workers.children import Children
-from mray.node.workers.death import ProgressFile, cause_of, describe, read_tail
+from mray.node.workers.death import cause_of, describe, read_tail
 from mray.node.workers.spawner import Spawner
 from mray.node.workers.strays import Maker, Strays
 from mray.process import read_stat
+from mray.progress import ProgressFile
 from mray.rpc.pump import Pump, Timer
 from mray.runtime.params import WorkerParams
 from mray.wire.messages import DeathCause, EndTask, Ping

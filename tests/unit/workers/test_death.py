@@ -5,14 +5,7 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
-from mray.node.workers.death import (
-    NO_TASK_YET,
-    ProgressFile,
-    cause_of,
-    describe,
-    read_progress,
-    read_tail,
-)
+from mray.node.workers.death import cause_of, describe, read_tail
 from mray.wire.messages import DeathCause
 
 
@@ -63,13 +56,3 @@ def test_one_endless_line_is_cut(tmp_path: Path) -> None:
     log = tmp_path / "x.err"
     log.write_bytes(b"a" * 1_000_000)
     assert [len(line) for line in read_tail(str(log))] == [1000]
-
-
-def test_a_progress_file_says_that_no_task_was_begun_until_one_was(tmp_path: Path) -> None:
-    progress = ProgressFile(str(tmp_path / "w.seq"))
-    assert progress.take() == NO_TASK_YET
-    progress.create()
-    assert read_progress(progress.path) == NO_TASK_YET
-    Path(progress.path).write_bytes((41).to_bytes(8, "little", signed=True))
-    assert progress.take() == 41
-    assert not Path(progress.path).exists()

@@ -1,0 +1,111 @@
+"""What a worker began last and what that is called, in a file that it shares with its node daemon.
+
+Owns the layout, the writing (into mapped memory: no system call) and the reading. A message for
+each call would cost more than the call, and one that has to wait while C code holds the interpreter
+comes too late. The name and the rest are written one after the other: a reader in between sees the
+name of one task with the number of the other, for a microsecond.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from typing import Any, Final
+
+import msgspec
+
+#: What a worker writes into its progress file before its first task.
+NO_TASK_YET: Final = -1
+#: Of the task begun last: its number, when (ns of the monotonic clock), its id, its attempt.
+_BEGUN: Final = struct.Struct("<qq24sq")
+#: Whether it may be run again when its worker dies, and how many bytes its name has.
+_TITLE: Final = struct.Struct("<?B")
+_NAME_BYTES_MAX: Final = 200
+FILE_BYTES: Final = _BEGUN.size + _TITLE.size + _NAME_BYTES_MAX
+
+#: ``write_begun(memory, 0, number, begun_ns, task_id, attempt)``
+write_begun: Final = _BEGUN.pack_into
+
+
+class Begun(msgspec.Struct, frozen=True):
+    """The last task a worker began. ``at``: monotonic seconds."""
+
+    at: float
+    task_id: bytes
+    attempt: int
+
+
+class Title(msgspec.Struct, frozen=True):
+    """What a worker runs, or ran last: "" if nothing yet. A long name is cut."""
+
+    name: str = ""
+    retriable: bool = False
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """What the file says. ``begun`` None: no task yet."""
+
+    begun: Begun | None = None
+    title: Title = Title()
+
+
+def write_title(memory: Any, title: Title) -> None:
+    """Say what runs from now on. ``memory``: the mapped file."""
+    name = title.name.encode("utf-8", "replace")[:_NAME_BYTES_MAX]
+    begin = _BEGUN.size + _TITLE.size
+    memory[begin : begin + len(name)] = name
+    _TITLE.pack_into(memory, _BEGUN.size, title.retriable, len(name))
+
+
+def read_progress(path: str) -> Progress:
+    """What a worker says; of one without a file, that it has said nothing."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read(FILE_BYTES)
+    except OSError:
+        return Progress()
+    begun, title = None, Title()
+    if len(data) >= _BEGUN.size:
+        _, begun_ns, task_id, attempt = _BEGUN.unpack_from(data)
+        begun = Begun(begun_ns / 1e9, task_id, attempt) if begun_ns > 0 else None
+    if len(data) == FILE_BYTES:
+        retriable, size = _TITLE.unpack_from(data, _BEGUN.size)
+        begin = _BEGUN.size + _TITLE.size
+        title = Title(data[begin : begin + size].decode("utf-8", "ignore"), retriable)
+    return Progress(begun, title)
+
+
+class ProgressFile(msgspec.Struct, frozen=True):
+    """The file as the node sees it, which makes and removes it.
+
+    Beside the sockets, or the store: what it says is wanted only while the node lives.
+    """
+
+    path: str
+
+    def create(self) -> None:
+        """Make it, saying that no task was begun. All of it: a worker could not write into pages
+        for which the disk has no room."""
+        descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(descriptor, _BEGUN.pack(NO_TASK_YET, 0, b"", 0).ljust(FILE_BYTES, b"\0"))
+        finally:
+            os.close(descriptor)
+
+    def read(self) -> int:
+        """The number of the last task that the worker began; NO_TASK_YET where it began none."""
+        try:
+            with open(self.path, "rb") as file:
+                data = file.read(8)
+        except OSError:
+            return NO_TASK_YET
+        return int.from_bytes(data, "little", signed=True) if len(data) == 8 else NO_TASK_YET
+
+    def take(self) -> int:
+        """That number at last; removes the file."""
+        number = self.read()
+        try:
+            os.unlink(self.path)
+        except FileNotFoundError:
+            return number
+        return number
