@@ -175,6 +175,7 @@ class SimCluster:
             )
         )
         enter(patch.object(Worker, "_announce", lambda *args: None))
+        enter(patch("mray.runtime.process_title.show", lambda text: None))  # It would be ours.
         parts = dict.fromkeys(_IDLE_PARTS, Idle)
         parts |= {
             "Processes": processes, "Peers": SimPeers, "Environments": OpenEnvironments,
