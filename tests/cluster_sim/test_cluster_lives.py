@@ -66,12 +66,13 @@ class Lives:
         output: list[str] = []
         stdout = self._processes[part].stdout
         assert stdout is not None
-        for line in stdout:
-            if line.startswith('{"lived"'):
-                self._told[part] = json.loads(line)
-                self._tell(self._progress())
-            else:
-                output.append(line)
+        with stdout:
+            for line in stdout:
+                if line.startswith('{"lived"'):
+                    self._told[part] = json.loads(line)
+                    self._tell(self._progress())
+                else:
+                    output.append(line)
         return "".join(output)
 
     def _progress(self) -> str:
