@@ -589,7 +589,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(result.line(), file=sys.stderr if given.json else sys.stdout, flush=True)
 
     api = importlib.import_module(given.engine)
-    api.init(address=given.address) if given.address else api.init()
+    api.init(address=given.address or "local")
     try:
         results = run(api, given.rows, FULL if given.full else QUICK, report)
     finally:

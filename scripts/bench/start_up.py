@@ -33,7 +33,7 @@ def one():
     return 1
 
 begin = time.perf_counter()
-engine.init()
+engine.init("local")
 assert engine.get(one.remote()) == 1
 print(time.perf_counter() - begin)
 engine.shutdown()
