@@ -4,6 +4,9 @@ Owns the layout, the writing (into mapped memory: no system call) and the readin
 each call would cost more than the call, and one that has to wait while C code holds the interpreter
 comes too late. The name and the rest are written one after the other: a reader in between sees the
 name of one task with the number of the other, for a microsecond.
+
+Of the last names all are kept: who has read a line of the log finds here whose it is, though a
+message that says so may still be on its way.
 """
 
 from __future__ import annotations
@@ -18,10 +21,17 @@ import msgspec
 NO_TASK_YET: Final = -1
 #: Of the task begun last: its number, when (ns of the monotonic clock), its id, its attempt.
 _BEGUN: Final = struct.Struct("<qq24sq")
-#: Whether it may be run again when its worker dies, and how many bytes its name has.
-_TITLE: Final = struct.Struct("<?B")
+#: How many titles there were.
+_COUNT: Final = struct.Struct("<q")
+#: From which bytes of standard output and error on lines are its, whether it may be run again when
+#: its worker dies, how many bytes its name has.
+_TITLE: Final = struct.Struct("<qq?B")
 _NAME_BYTES_MAX: Final = 200
-FILE_BYTES: Final = _BEGUN.size + _TITLE.size + _NAME_BYTES_MAX
+_SLOT_BYTES: Final = _TITLE.size + _NAME_BYTES_MAX
+_SLOTS: Final = 16
+_SLOTS_BEGIN: Final = _BEGUN.size + _COUNT.size
+#: Less than a page.
+FILE_BYTES: Final = _SLOTS_BEGIN + _SLOTS * _SLOT_BYTES
 
 #: ``write_begun(memory, 0, number, begun_ns, task_id, attempt)``
 write_begun: Final = _BEGUN.pack_into
@@ -36,25 +46,42 @@ class Begun(msgspec.Struct, frozen=True):
 
 
 class Title(msgspec.Struct, frozen=True):
-    """What a worker runs, or ran last: "" if nothing yet. A long name is cut."""
+    """What a worker runs, or ran last: "" if nothing yet. A long name is cut.
+
+    Lines of its log from these offsets on (bytes since the log began, across rotation) are shown
+    under this name; -1: under the name of before.
+    """
 
     name: str = ""
     retriable: bool = False
+    out_offset: int = -1
+    err_offset: int = -1
 
 
 class Progress(msgspec.Struct, frozen=True):
-    """What the file says. ``begun`` None: no task yet."""
+    """What the file says. ``begun`` None: no task yet. ``titles``: the last ones, in order, of
+    ``count``."""
 
     begun: Begun | None = None
-    title: Title = Title()
+    titles: tuple[Title, ...] = ()
+    count: int = 0
+
+    @property
+    def title(self) -> Title:
+        """The present one."""
+        return self.titles[-1] if self.titles else Title()
 
 
-def write_title(memory: Any, title: Title) -> None:
-    """Say what runs from now on. ``memory``: the mapped file."""
+def write_title(memory: Any, number: int, title: Title) -> None:
+    """Say what runs from now on. ``memory``: the mapped file. ``number``: of the title, from 0; the
+    same again puts it in the place of the former, which nobody needs any more."""
     name = title.name.encode("utf-8", "replace")[:_NAME_BYTES_MAX]
-    begin = _BEGUN.size + _TITLE.size
-    memory[begin : begin + len(name)] = name
-    _TITLE.pack_into(memory, _BEGUN.size, title.retriable, len(name))
+    begin = _SLOTS_BEGIN + number % _SLOTS * _SLOT_BYTES
+    memory[begin + _TITLE.size : begin + _TITLE.size + len(name)] = name
+    _TITLE.pack_into(
+        memory, begin, title.out_offset, title.err_offset, title.retriable, len(name)
+    )
+    _COUNT.pack_into(memory, _BEGUN.size, number + 1)
 
 
 def read_progress(path: str) -> Progress:
@@ -64,15 +91,22 @@ def read_progress(path: str) -> Progress:
             data = file.read(FILE_BYTES)
     except OSError:
         return Progress()
-    begun, title = None, Title()
+    begun, count = None, 0
     if len(data) >= _BEGUN.size:
         _, begun_ns, task_id, attempt = _BEGUN.unpack_from(data)
         begun = Begun(begun_ns / 1e9, task_id, attempt) if begun_ns > 0 else None
     if len(data) == FILE_BYTES:
-        retriable, size = _TITLE.unpack_from(data, _BEGUN.size)
-        begin = _BEGUN.size + _TITLE.size
-        title = Title(data[begin : begin + size].decode("utf-8", "ignore"), retriable)
-    return Progress(begun, title)
+        (count,) = _COUNT.unpack_from(data, _BEGUN.size)
+    titles = tuple(_title(data, number) for number in range(max(0, count - _SLOTS), count))
+    return Progress(begun, titles, count)
+
+
+def _title(data: bytes, number: int) -> Title:
+    begin = _SLOTS_BEGIN + number % _SLOTS * _SLOT_BYTES
+    out_offset, err_offset, retriable, size = _TITLE.unpack_from(data, begin)
+    begin += _TITLE.size
+    name = data[begin : begin + size].decode("utf-8", "ignore")
+    return Title(name, retriable, out_offset, err_offset)
 
 
 class ProgressFile(msgspec.Struct, frozen=True):

@@ -241,8 +241,9 @@ class Node:
     def _worker_started(self, process: Process) -> None:
         job = self._jobs.get(process.job_id)
         if job is not None:
-            out, err = log_paths(process.params, process.pid)
-            self._tailer.add_worker(job, process.params.process_id, process.pid, out, err)
+            params, pid = process.params, process.pid
+            paths = *log_paths(params, pid), params.progress_path
+            self._tailer.add_worker(job, params.process_id, pid, *paths)
 
     def _worker_ended(self, process_id: bytes, cause: m.DeathCause) -> None:
         worker = self._pool.workers.get(process_id)
@@ -412,8 +413,11 @@ class Node:
         return self._pump.send_to(job.driver, message)
 
     def _drain_logs(self, sender: bytes, message: m.DrainLogs) -> None:
-        self._tailer.drain(message.job_id)
-        self._pump.send(sender, m.Ack(message.rid))
+        def drain() -> None:
+            self._tailer.drain(message.job_id)
+            self._pump.send(sender, m.Ack(message.rid))
+
+        self._pump.after(0.0, drain)  # What workers have said of their lines is read before.
 
     # -- time
 

@@ -11,6 +11,7 @@ import errno
 import logging
 import os
 import threading
+from collections.abc import Callable
 from typing import Final
 
 from mray.runtime.output import OutputFiles
@@ -40,6 +41,8 @@ class Printed:
         self._seen = (0, 0)
         #: Where what could not be written down begins.
         self._lost: tuple[int, int] | None = None
+        #: Called where there is output since the last look; by the executing thread.
+        self.on_output: Callable[[], None] = lambda: None
         output.rotated = self._rotated
 
     def skip(self) -> None:
@@ -62,7 +65,9 @@ class Printed:
             with self._output.lock:
                 self._out, self._err = _position(1, 0, 1), _position(2, 0, 1)
                 now = self._seen = self._output.offsets()
-            if now == before and not always:
+            if now != before:
+                self.on_output()
+            elif not always:
                 return
             try:
                 if self._lost is not None:

@@ -23,7 +23,7 @@ from mray.config import Config, ConfigError, keep_environment
 from mray.ids import JobId
 from mray.ownership.entry import Entry
 from mray.ownership.handover import Parcel
-from mray.progress import FILE_BYTES, NO_TASK_YET, Title, write_title
+from mray.progress import FILE_BYTES, NO_TASK_YET
 from mray.rpc.door import Door, Keys
 from mray.rpc.endpoints import join_host_port
 from mray.rpc.pump import RequestFailed, Timer
@@ -40,6 +40,7 @@ from mray.runtime.printed import Printed
 from mray.runtime.runtime import Runtime
 from mray.runtime.setting_up import run_hook, set_path
 from mray.runtime.stacks import answer_stack_signals
+from mray.runtime.titles import Titles
 from mray.task_output import index_of
 from mray.wire.messages import (
     Ack,
@@ -56,7 +57,6 @@ from mray.wire.messages import (
     Refused,
     RegisterProcess,
     Returned,
-    SetWorkerTitle,
     StartActor,
     StealTasks,
     TaskReplies,
@@ -108,15 +108,13 @@ class Worker:
             config.logs.log_rotation_backup_count,
             files,
         )
-        self._progress = _map_progress(params.progress_path)
-        #: In front of whose lines the node shows which name.
-        self._shown = ""
-        self.executor = Executor(
-            self.rt, self._finished, self._announce, self._leaving, self._progress
-        )
+        progress = _map_progress(params.progress_path)
+        self.titles = Titles(self.rt, progress, self.output)
+        self.executor = Executor(self.rt, self._finished, self._announce, self._leaving, progress)
         if params.out_path:
             self.executor.printed = Printed(self.output, index_of(params.out_path))
             self.executor.printed.skip()
+            self.executor.printed.on_output = self.titles.printed
         self.rt.task_reports.executing = self.executor.executing
         self.interrupts = Interrupts(self.rt, self.executor, self._take_back)
         self.generators = GeneratorsPart(self.rt, self.executor.results, self._reply)
@@ -420,18 +418,7 @@ class Worker:
 
     def _announce(self, name: str, retriable: bool) -> None:
         """From the executing thread: ``name`` runs from here on."""
-        self.rt.title = name
-        write_title(self._progress, Title(name, retriable))
-        process_title.show(f"ray::{name}")
-        shown = self.executor.shown or name
-        if shown == self._shown:
-            return  # An actor's lines are its own, whatever it runs.
-        self._shown = shown
-        sys.stdout.flush()
-        sys.stderr.flush()
-        title = SetWorkerTitle(shown, *self.output.offsets())
-        self.rt.post_to(self.params.node.address, title)
-        self.rt.send_now()
+        self.titles.announce(name, retriable, self.executor.shown)
 
 
 def _config(params: WorkerParams) -> Config:

@@ -1482,12 +1482,14 @@ class Workers(Message, frozen=True, tag=123):
 
 class SetWorkerTitle(Message, frozen=True, tag=124):
     """worker -> node: lines from these offsets on (bytes since the log began, across rotation) are
-    shown as those of the task or actor ``name``. Sent when that changes; what runs of an actor, and
-    how it is judged when memory is short, is in the progress file."""
+    shown as those of the task or actor ``name``. Sent of an actor once, and of tasks that printed,
+    when they are over; what runs is in the progress file (core/progress.py)."""
 
     name: str
     out_offset: int
     err_offset: int
+    #: Of a task's title in the progress file; -1 for an actor's.
+    number: int = -1
 
 
 class MayRetire(Message, frozen=True, tag=372):

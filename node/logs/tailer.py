@@ -17,6 +17,7 @@ from typing import Final
 from mray.node.logs.follow import Follower
 from mray.node.logs.lines import LineCutter
 from mray.node.logs.missing import MissingOutput
+from mray.progress import Title, read_progress
 from mray.rpc.pump import Pump, Timer
 from mray.wire.messages import (
     JobInfo,
@@ -37,6 +38,8 @@ BACKLOG_BYTES: Final = 2 * 1024 * 1024
 #: Read and counted of what is left out, in one go.
 _SKIP_BYTES_MAX: Final = 64 * 1024 * 1024
 _CONFIRM_TIMEOUT_S: Final = 30.0
+#: Looks that wait for messages of whose the lines are: they are there at the next.
+_LOOKS_MAX: Final = 20
 _ROTATED: Final = re.compile(r"\.[0-9]+$")
 
 
@@ -52,12 +55,59 @@ class _Job:
         self.sent_bytes = 0
 
 
+class _Names:
+    """What is known of the names in front of one worker's lines: core/progress.py numbers them."""
+
+    __slots__ = ("known", "path", "streams", "waited")
+
+    def __init__(self, progress_path: str) -> None:
+        self.path = progress_path
+        self.streams: tuple[_Stream, ...] = ()
+        #: All up to this one are.
+        self.known = -1
+        #: Looks at which some between were not.
+        self.waited = 0
+
+    def heard(self, number: int, title: Title) -> None:
+        """A task has printed, and is over."""
+        if number > self.known:
+            self.known = number
+            self._add(title)
+
+    def catch_up(self, at_any_rate: bool) -> bool:
+        """Learn whose lines all are that were written by now. False where it takes messages that
+        are not read yet: of those that printed, the file holds but the last. ``at_any_rate``, or
+        after some time, without."""
+        progress = read_progress(self.path)
+        first = progress.count - len(progress.titles)
+        if first > self.known + 1 and not at_any_rate and self.waited < _LOOKS_MAX:
+            self.waited += 1
+            return False
+        self.waited = 0
+        for number, title in enumerate(progress.titles, first):
+            # The last one is perhaps another than at the last look.
+            if number > self.known or number == progress.count - 1:
+                self.known = number - (number == progress.count - 1)
+                self._add(title)
+        return True
+
+    def _add(self, title: Title) -> None:
+        for stream in self.streams:
+            offset = title.err_offset if stream.is_error else title.out_offset
+            if offset >= 0:
+                stream.title(offset, title.name)
+
+
 class _Stream:
     """Standard output or error of one worker."""
 
-    __slots__ = ("cutter", "file_name", "follower", "is_error", "job", "name", "pid", "titles")
+    __slots__ = ("cutter", "file_name", "follower", "is_error", "job", "name", "names", "pid",
+                 "titles")  # fmt: skip
 
-    def __init__(self, path: str, backup_count: int, job: _Job, pid: int, is_error: bool) -> None:
+    def __init__(
+        self, path: str, backup_count: int, job: _Job, pid: int, is_error: bool, names: _Names
+    ) -> None:
+        self.names = names
         self.file_name = path.rpartition("/")[2]
         self.follower = Follower(path, backup_count)
         self.cutter = LineCutter()
@@ -109,30 +159,40 @@ class Tailer:
 
     # -- who is there
 
-    def add_worker(self, job: JobInfo, process_id: bytes, pid: int, out: str, err: str) -> None:
+    def add_worker(
+        self, job: JobInfo, process_id: bytes, pid: int, out: str, err: str, progress_path: str
+    ) -> None:
         """A worker writes to these paths from now on."""
         if not job.log_to_driver:
             return
         known = self._jobs.setdefault(job.job_id, _Job(job))
+        names = _Names(progress_path)
         pair = (
-            _Stream(out, self._backup_count, known, pid, False),
-            _Stream(err, self._backup_count, known, pid, True),
+            _Stream(out, self._backup_count, known, pid, False, names),
+            _Stream(err, self._backup_count, known, pid, True, names),
         )
+        names.streams = pair
         self._workers[process_id] = pair
         for stream in pair:
             self._streams[stream.file_name] = stream
             known.streams[stream.file_name] = stream
         self.changed([stream.file_name for stream in pair])
 
-    def title(self, process_id: bytes, name: str, out_offset: int, err_offset: int) -> None:
-        """Lines from these offsets on belong to ``name``."""
+    def title(self, process_id: bytes, name: str, out: int, err: int, number: int = -1) -> None:
+        """Lines from these offsets on belong to ``name``. ``number``: of a task's title."""
         pair = self._workers.get(process_id)
-        if pair is not None:
-            pair[0].title(out_offset, name)
-            pair[1].title(err_offset, name)
+        if pair is None:
+            return
+        title = Title(name, False, out, err)
+        if number >= 0:
+            pair[0].names.heard(number, title)
+        else:
+            pair[0].title(out, name)
+            pair[1].title(err, name)
 
     def _titled(self, sender: bytes, message: SetWorkerTitle) -> None:
-        self.title(sender, message.name, message.out_offset, message.err_offset)
+        name, number = message.name, message.number
+        self.title(sender, name, message.out_offset, message.err_offset, number)
 
     def title_of(self, process_id: bytes) -> str:
         """The name that a worker's newest lines belong to, "" if it has said none."""
@@ -172,6 +232,7 @@ class Tailer:
         """Show a line to the driver of a worker, as if the worker had printed it."""
         pair = self._workers.get(process_id)
         if pair is not None:
+            pair[0].names.catch_up(True)
             self._send_lines(pair[1], self.title_of(process_id), [text])
 
     # -- when something was written
@@ -210,12 +271,17 @@ class Tailer:
 
     def _read(self, stream: _Stream, *, whole: bool) -> bool:
         """Send what is new; False where some of it is left for later."""
+        follower = stream.follower
+        end = follower.position + follower.unread_bytes()
+        # In this order: of all that is there by now it is known whose it is.
+        if not stream.names.catch_up(whole):
+            return False
         self._leave_out(stream)
         while True:
             room = WINDOW_BYTES - stream.job.sent_bytes
             if room <= 0 and not whole:
                 return False
-            data = stream.follower.read(READ_BYTES)
+            data = follower.read(max(0, min(READ_BYTES, end - follower.position)))
             if not data:
                 break
             self._lines(stream, stream.cutter.feed(data))

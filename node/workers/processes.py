@@ -242,7 +242,7 @@ class Processes:
         if os.WIFSIGNALED(status) and process.intent is None:
             by_kernel = self._kernel_kill()
         facts = self.kernel_facts(process.params.process_id) if by_kernel else b""
-        pid, last_seq = process.pid, process.progress.take()
+        pid, last_seq = process.pid, process.progress.read()
         stderr_tail = self._last_words(process)
         maker = self._maker(process)
         # The table keeps it until its end is told, but its pid may be another's from now on.
@@ -290,6 +290,7 @@ class Processes:
         except FileNotFoundError:
             pass
         self._on_ended(process_id, cause)
+        process.progress.take()  # Its last lines were read, and whose they are.
 
     def _maker(self, process: Process) -> Maker:
         return Maker(process.pid, process.start_time, process.params.process_id.hex())

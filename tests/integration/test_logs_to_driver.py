@@ -206,3 +206,34 @@ os._exit(0)
     driver.stderr.close()
     assert driver.wait(30) == 0, errors
     assert errors.strip().endswith("42"), errors
+
+
+def test_tasks_that_take_turns_on_one_worker_are_told_apart() -> None:
+    """Short ones, some of which print, while their lines are read."""
+    out, err = run(
+        """
+@mray.remote
+def odd(number):
+    print("odd", number)
+    if number % 10 == 5:
+        print("odd", number, file=sys.stderr)
+
+@mray.remote
+def even(number):
+    if number % 3:
+        print("even", number)
+
+@mray.remote
+def silent():
+    return None
+
+mray.init(num_cpus=1)
+for number in range(1500):
+    mray.get([odd.remote(number)] if number % 2 else [even.remote(number), silent.remote()])
+"""
+    )
+    numbers = range(1500)
+    assert texts(out, "odd") == [f"odd {n}" for n in numbers if n % 2]
+    assert texts(out, "even") == [f"even {n}" for n in numbers if n % 2 == 0 and n % 3]
+    assert texts(err, "odd") == [f"odd {n}" for n in numbers if n % 10 == 5]
+    assert texts(out, "silent") == []

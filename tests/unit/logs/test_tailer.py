@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from mray.node.logs.tailer import BACKLOG_BYTES, GAP_S, READ_BYTES, WINDOW_BYTES, Tailer
+from mray.progress import FILE_BYTES, Title, write_title
 from mray.wire.messages import Address, JobInfo, Message, WorkerLines
 
 JOB = JobInfo(b"job1", Address(b"driver", b"n"), "ns", b"", [], "", False, True)
@@ -20,7 +21,10 @@ class Node:
         self.out, self.err = folder / "w.out", folder / "w.err"
         self.sent: list[WorkerLines] = []
         self.tailer = Tailer(pump, "10.0.0.1", 3, self.send)
-        self.tailer.add_worker(job, WORKER, 77, str(self.out), str(self.err))
+        self.progress = folder / "w.seq"
+        self.tailer.add_worker(
+            job, WORKER, 77, str(self.out), str(self.err), str(self.progress)
+        )
 
     def send(self, job: JobInfo, message: Message) -> bool:
         assert isinstance(message, WorkerLines)
@@ -32,6 +36,15 @@ class Node:
         with path.open("ab") as file:
             file.write(data)
         self.tailer.changed([path.name])
+
+    def says(self, number: int, title: Title) -> None:
+        """The worker writes into its progress file."""
+        memory = bytearray(self.progress.read_bytes() if self.progress.exists() else FILE_BYTES)
+        write_title(memory, number, title)
+        self.progress.write_bytes(memory)
+
+    def names(self) -> list[tuple[str, str]]:
+        return [(message.name, line) for message in self.sent for line in message.lines]
 
     def lines(self) -> list[str]:
         return [line for message in self.sent for line in message.lines]
@@ -72,6 +85,64 @@ def test_lines_belong_to_what_was_running_when_they_began(node: Node) -> None:
     node.write(b"h 1\n")
     node.pump.advance(1.0)
     assert node.sent[-1].name == "h"
+
+
+def test_who_prints_is_known_before_its_message_comes(node: Node) -> None:
+    node.says(0, Title("f", False, 0, 0))
+    node.says(1, Title("g", False, 4, 0))
+    node.says(2, Title("f", False, 8, 0))
+    node.write(b"f 1\ng 1\nf 2\n")
+    node.write(b"oops\n", error=True)
+    node.pump.advance(1.0)
+    assert node.names() == [("f", "f 1"), ("g", "g 1"), ("f", "f 2"), ("f", "oops")]
+    # The messages say what is known.
+    node.tailer.title(WORKER, "g", 4, 0, 1)
+    node.tailer.title(WORKER, "f", 8, 0, 2)
+    node.write(b"f 3\n")
+    node.says(3, Title("h", False, 16, 5))
+    node.write(b"h 1\n")
+    node.write(b"h 2\n", error=True)
+    node.pump.advance(1.0)
+    assert node.names()[4:] == [("f", "f 3"), ("h", "h 1"), ("h", "h 2")]
+
+
+def test_of_more_that_printed_than_the_file_holds_messages_tell(node: Node) -> None:
+    for number in range(50):
+        node.says(number, Title(f"f{number}", False, number * 2, 0))
+        if number < 49:
+            node.tailer.title(WORKER, f"f{number}", number * 2, 0, number)
+        node.write(b"%d\n" % (number % 10))
+    node.pump.advance(1.0)
+    assert node.names() == [(f"f{number}", str(number % 10)) for number in range(50)]
+
+
+def test_lines_wait_for_messages_that_are_on_their_way(node: Node) -> None:
+    for number in range(40):
+        node.says(number, Title(f"f{number}", False, number * 2, 0))
+        node.write(b"%d\n" % (number % 10))
+    node.pump.advance(1.0)
+    assert node.names() == []
+    for number in range(39):
+        node.tailer.title(WORKER, f"f{number}", number * 2, 0, number)
+    node.pump.advance(GAP_S)
+    assert node.names() == [(f"f{number}", str(number % 10)) for number in range(40)]
+
+
+def test_lines_whose_messages_never_come_are_shown_at_last(node: Node) -> None:
+    for number in range(40):
+        node.says(number, Title(f"f{number}", False, number * 2, 0))
+        node.write(b"%d\n" % (number % 10))
+    node.pump.advance(10.0)
+    assert node.names()[:24] == [("", str(number % 10)) for number in range(24)]
+    assert node.names()[24:] == [(f"f{number}", str(number % 10)) for number in range(24, 40)]
+
+
+def test_what_an_actor_runs_changes_no_name(node: Node) -> None:
+    node.tailer.title(WORKER, "L", 0, 0)
+    node.says(0, Title("L.m"))
+    node.write(b"x\n")
+    node.pump.advance(1.0)
+    assert node.names() == [("L", "x")]
 
 
 def test_many_writes_are_one_look_every_tenth_of_a_second(node: Node) -> None:
