@@ -38,7 +38,7 @@ log = logging.getLogger("mray.node")
 #: read within a millisecond, but not where the machine is busy: it is asked so often whether it has
 #: been read to its end, and for so long at most, for a fork of the process may keep it open.
 _LAST_MESSAGES_S: Final = 0.01
-_LAST_MESSAGES_MAX_S: Final = 0.25
+_LAST_MESSAGES_MAX_S: Final = 0.1
 #: A SIGKILL so soon after the kernel has counted a kill for memory is taken to be that one.
 _KERNEL_KILL_S: Final = 3.0
 
