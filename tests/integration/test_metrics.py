@@ -153,19 +153,21 @@ def test_the_node_tells_of_itself(figures: Callable[[], dict[tuple[str, ...], An
 
 
 def test_the_page_is_what_the_command_prints(port: int, capsys: pytest.CaptureFixture[str]) -> None:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
-        assert answer.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
-        page = answer.read().decode()
-    capsys.readouterr()
-    assert main(["metrics"]) == 0
-    printed = capsys.readouterr().out
-
     def names(text: str) -> set[str]:
         # Not the labels: workers come to be in other states meanwhile.
         return {line.split(" ")[0].split("{")[0] for line in text.splitlines()}
 
-    assert names(page) == names(printed)
-    assert 'NodeAddress="127.0.0.1"' in page
+    def are_the_same() -> bool:
+        """Metrics that come between the two readings are in one of them only."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
+            assert answer.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+            page = answer.read().decode()
+        capsys.readouterr()
+        assert main(["metrics"]) == 0
+        assert 'NodeAddress="127.0.0.1"' in page
+        return names(page) == names(capsys.readouterr().out)
+
+    eventually(are_the_same)
 
 
 def test_workers_that_ended_are_listed_with_their_cause(
