@@ -413,11 +413,8 @@ class Node:
         return self._pump.send_to(job.driver, message)
 
     def _drain_logs(self, sender: bytes, message: m.DrainLogs) -> None:
-        def drain() -> None:
-            self._tailer.drain(message.job_id)
-            self._pump.send(sender, m.Ack(message.rid))
-
-        self._pump.after(0.0, drain)  # What workers have said of their lines is read before.
+        reply = m.Ack(message.rid)
+        self._tailer.drain(message.job_id, lambda: self._pump.send(sender, reply))
 
     # -- time
 

@@ -245,12 +245,19 @@ class Tailer:
                 self._changed[name] = None
         self._arm()
 
-    def drain(self, job_id: bytes) -> None:
-        """Send all that the job's workers have written by now, unfinished lines too."""
+    def drain(self, job_id: bytes, then: Callable[[], object]) -> None:
+        """Send all that the job's workers have written by now, unfinished lines too; and go on.
+
+        Messages that say whose lines they are, and are not read yet, are waited for.
+        """
         job = self._jobs.get(job_id)
-        if job is not None:
-            for stream in job.streams.values():
-                self._read(stream, whole=True)
+        streams = [] if job is None else list(job.streams.values())
+        if not all(stream.names.catch_up(False) for stream in streams):
+            self._pump.after(FIRST_S, lambda: self.drain(job_id, then))
+            return
+        for stream in streams:
+            self._read(stream, whole=True)
+        then()
 
     def _arm(self) -> None:
         if self._timer is None and self._changed:

@@ -7,7 +7,14 @@ from typing import Any
 
 import pytest
 
-from mray.node.logs.tailer import BACKLOG_BYTES, GAP_S, READ_BYTES, WINDOW_BYTES, Tailer
+from mray.node.logs.tailer import (
+    BACKLOG_BYTES,
+    FIRST_S,
+    GAP_S,
+    READ_BYTES,
+    WINDOW_BYTES,
+    Tailer,
+)
 from mray.progress import FILE_BYTES, Title, write_title
 from mray.wire.messages import Address, JobInfo, Message, WorkerLines
 
@@ -128,6 +135,20 @@ def test_lines_wait_for_messages_that_are_on_their_way(node: Node) -> None:
     assert node.names() == [(f"f{number}", str(number % 10)) for number in range(40)]
 
 
+def test_draining_waits_for_messages_that_are_on_their_way(node: Node) -> None:
+    drained: list[bool] = []
+    for number in range(40):
+        node.says(number, Title(f"f{number}", False, number * 2, 0))
+        node.write(b"%d\n" % (number % 10))
+    node.tailer.drain(b"job1", lambda: drained.append(True))
+    assert (drained, node.names()) == ([], [])
+    for number in range(39):
+        node.tailer.title(WORKER, f"f{number}", number * 2, 0, number)
+    node.pump.advance(FIRST_S)
+    assert drained
+    assert node.names() == [(f"f{number}", str(number % 10)) for number in range(40)]
+
+
 def test_lines_whose_messages_never_come_are_shown_at_last(node: Node) -> None:
     for number in range(40):
         node.says(number, Title(f"f{number}", False, number * 2, 0))
@@ -189,9 +210,11 @@ def test_a_flood_is_thinned_out_and_the_missing_lines_are_counted(node: Node) ->
 
 
 def test_draining_sends_everything_at_once(node: Node) -> None:
+    drained: list[bool] = []
     node.write(b"one\ntwo\nno end")
     node.write(b"err\n", error=True)
-    node.tailer.drain(b"job1")
+    node.tailer.drain(b"job1", lambda: drained.append(True))
+    assert drained
     assert node.lines() == ["one", "two", "no end", "err"]
     node.pump.advance(1.0)
     node.write(b" more\n")
