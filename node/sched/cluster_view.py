@@ -63,11 +63,14 @@ class ClusterView:
         return True
 
     def news(self, message: ClusterNews) -> None:
-        """What has changed on nodes. Of nodes that are not known (yet, or any more) it is void."""
+        """What has changed on nodes. Of nodes that are not known (yet, or any more) it is void.
+        Whether our own drains is known here first."""
         for one in message.nodes:
             node = self.nodes.get(one.node_id)
             if node is not None:
+                drains = node.draining if one.node_id == self.own_id else one.draining
                 _apply(one, node)
+                node.draining = drains
 
     def address_of(self, node_id: bytes) -> NodeInfo | None:
         """A living node."""
@@ -133,4 +136,3 @@ def _apply(one: NodeNews, node: Neighbour) -> None:
     node.total = one.total or node.total
     node.waiting = one.waiting
     node.store_used_bytes = one.store_used_bytes
-    node.draining = one.draining

@@ -212,6 +212,14 @@ def test_no_more_is_given_back_than_a_node_has() -> None:
     assert node.move(3) == {B: 1}
 
 
+def test_old_news_of_a_node_that_drains_do_not_tell_it_that_it_does_not() -> None:
+    node = Node(info(B))
+    node.view.nodes[A].draining = True
+    node.told(A, 4, draining=False)
+    node.told(B, 4, draining=True)
+    assert [node.view.nodes[one].draining for one in (A, B)] == [True, True]
+
+
 def test_a_view_that_contradicts_itself_is_noticed() -> None:
     node = Node(info(B))
     node.view.gone[B] = DeathCause("node_died")
