@@ -50,6 +50,17 @@ class Node:
         write_title(memory, number, title)
         self.progress.write_bytes(memory)
 
+    def tasks_print(self, count: int) -> None:
+        """One after the other, f0 to f``count - 1``; no message tells of them."""
+        for number in range(count):
+            self.says(number, Title(f"f{number}", False, number * 2, 0))
+            self.write(b"%d\n" % (number % 10))
+
+    def messages_come(self, count: int) -> None:
+        """Those of the first tasks."""
+        for number in range(count):
+            self.tailer.title(WORKER, f"f{number}", number * 2, 0, number)
+
     def names(self) -> list[tuple[str, str]]:
         return [(message.name, line) for message in self.sent for line in message.lines]
 
@@ -124,35 +135,27 @@ def test_of_more_that_printed_than_the_file_holds_messages_tell(node: Node) -> N
 
 
 def test_lines_wait_for_messages_that_are_on_their_way(node: Node) -> None:
-    for number in range(40):
-        node.says(number, Title(f"f{number}", False, number * 2, 0))
-        node.write(b"%d\n" % (number % 10))
+    node.tasks_print(40)
     node.pump.advance(1.0)
     assert node.names() == []
-    for number in range(39):
-        node.tailer.title(WORKER, f"f{number}", number * 2, 0, number)
+    node.messages_come(39)
     node.pump.advance(GAP_S)
     assert node.names() == [(f"f{number}", str(number % 10)) for number in range(40)]
 
 
 def test_draining_waits_for_messages_that_are_on_their_way(node: Node) -> None:
     drained: list[bool] = []
-    for number in range(40):
-        node.says(number, Title(f"f{number}", False, number * 2, 0))
-        node.write(b"%d\n" % (number % 10))
+    node.tasks_print(40)
     node.tailer.drain(b"job1", lambda: drained.append(True))
     assert (drained, node.names()) == ([], [])
-    for number in range(39):
-        node.tailer.title(WORKER, f"f{number}", number * 2, 0, number)
+    node.messages_come(39)
     node.pump.advance(FIRST_S)
     assert drained
     assert node.names() == [(f"f{number}", str(number % 10)) for number in range(40)]
 
 
 def test_lines_whose_messages_never_come_are_shown_at_last(node: Node) -> None:
-    for number in range(40):
-        node.says(number, Title(f"f{number}", False, number * 2, 0))
-        node.write(b"%d\n" % (number % 10))
+    node.tasks_print(40)
     node.pump.advance(10.0)
     assert node.names()[:24] == [("", str(number % 10)) for number in range(24)]
     assert node.names()[24:] == [(f"f{number}", str(number % 10)) for number in range(24, 40)]
