@@ -232,7 +232,7 @@ class Tailer:
         """Show a line to the driver of a worker, as if the worker had printed it."""
         pair = self._workers.get(process_id)
         if pair is not None:
-            pair[0].names.catch_up(True)
+            pair[0].names.catch_up(False)
             self._send_lines(pair[1], self.title_of(process_id), [text])
 
     # -- when something was written
