@@ -213,8 +213,10 @@ class Link:
 
     def deadline(self) -> float | None:
         """When tick() has something to do."""
-        times = [at for at in (self._ack_at, self._probe_at) if at is not None]
-        return min(times, default=None)
+        ack_at, probe_at = self._ack_at, self._probe_at
+        if ack_at is None or (probe_at is not None and probe_at < ack_at):
+            return probe_at
+        return ack_at
 
     def tick(self, now: float) -> list[bytes]:
         """Frames that are due: a confirmation, a question."""

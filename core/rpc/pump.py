@@ -239,10 +239,16 @@ class Pump:
     def _arm_link(self, process_id: bytes, link: Link) -> None:
         due = link.deadline()
         armed = self._link_timers.get(process_id)
-        if due is None or (armed is not None and armed[0] <= due):
-            return
         if armed is not None:
+            if due is None:
+                armed[1].cancel()
+                del self._link_timers[process_id]
+                return
+            if armed[0] <= due:
+                return  # It is armed again then: most of what is sent is confirmed before.
             armed[1].cancel()
+        elif due is None:
+            return
         timer = self.at(due, lambda: self._tick_link(process_id))
         self._link_timers[process_id] = (due, timer)
 
@@ -290,8 +296,11 @@ class Pump:
             timeout_s = 0.0
         else:
             wake_at = self._next_expiry
-            if self._timers:
-                wake_at = min(wake_at, self._timers[0][0])
+            timers = self._timers
+            while timers and timers[0][2].call is None:
+                heapq.heappop(timers)  # Nobody wakes for what was cancelled.
+            if timers and timers[0][0] < wake_at:
+                wake_at = timers[0][0]
             if wake_at != float("inf"):
                 wait_s = max(0.0, wake_at - self.clock())
                 timeout_s = wait_s if timeout_s is None else min(timeout_s, wait_s)

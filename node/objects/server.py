@@ -114,6 +114,9 @@ class StoreServer:
         if pool is not None:
             pool.listener = self
         self.store = ObjectStore(allocator, rules)
+        #: The store's deadline, and whether something has happened to the store since.
+        self._due: float | None = None
+        self._has_changed = False
         self._send = send
         self._clock = clock
         #: What brings objects from other nodes; it writes under the id of this node.
@@ -359,7 +362,10 @@ class StoreServer:
 
     def deadline(self) -> float | None:
         """When to call ``tick`` (monotonic seconds), None if never; a past time means at once."""
-        return self.store.deadline()
+        if self._has_changed:
+            self._has_changed = False
+            self._due = self.store.deadline()
+        return self._due
 
     def close(self) -> None:
         """Take the arena and what was spilled away. Who still maps the arena keeps what he sees."""
@@ -370,6 +376,8 @@ class StoreServer:
         self.arena.close()
 
     def _perform(self, effects: list[Effect]) -> None:
+        """What comes of each event of the store, even where that is nothing."""
+        self._has_changed = True
         for effect in effects:
             match effect:
                 case Created(client, rid, offset, cold):

@@ -14,6 +14,7 @@ import heapq
 import itertools
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -53,12 +54,17 @@ class Clockwork:
         """Call later."""
         heapq.heappush(self.events, (self.now + delay_s, next(self._numbers), call))
 
+    def at(self, when: float, call: Callable[[], None]) -> None:
+        """Call then, or at this moment if that is over."""
+        heapq.heappush(self.events, (when, next(self._numbers), call))
+
     def step(self) -> bool:
         """The next event; False when there is none."""
         if not self.events:
             return False
         at, _, call = heapq.heappop(self.events)
-        self.now = max(self.now, at)
+        if at > self.now:
+            self.now = at
         self.steps += 1
         call()
         return True
@@ -141,10 +147,8 @@ class Lane:
         delay_s = world.same_node_s
         if self.is_remote:
             delay_s += world.rng.expovariate(1 / world.between_s)
-        at = max(self._last_at, world.now + delay_s)
-        self._last_at = at
-        life = self._life
-        world.after(at - world.now, lambda: self._arrive(life))
+        at = self._last_at = max(self._last_at, world.now + delay_s)
+        world.at(at, partial(self._arrive, self._life))
 
     def _arrive(self, life: int) -> None:
         if life != self._life or not self.waiting:

@@ -28,6 +28,7 @@ from .clockwork import Clockwork, Lane, Violation
 
 #: Rounds of one process at one moment, before it is taken to spin for ever.
 _ROUNDS_MAX = 2_000
+_NEVER = float("inf")
 
 
 class SimDoor:
@@ -332,12 +333,12 @@ class SimDoor:
         pump, world = self.pump, self.world
         assert pump is not None
         due = pump._next_expiry
-        if pump._timers:
-            due = min(due, pump._timers[0][0])
+        if pump._timers and pump._timers[0][0] < due:
+            due = pump._timers[0][0]
         if due < self._wake_at or self._wake_at <= world.now:
             self._wake_at = due
-            if due != float("inf"):
-                world.after(max(0.0, due - world.now), lambda: self._wake(due))
+            if due != _NEVER:
+                world.at(due, partial(self._wake, due))
 
     def end(self) -> None:
         """The life is over: so is the loop, wherever it waits."""
@@ -346,8 +347,8 @@ class SimDoor:
 
     def _wake(self, due: float) -> None:
         """A timer is due, unless an earlier one has come since."""
-        if due == self._wake_at:
-            self.turn_soon()
+        if due == self._wake_at and not self._due:
+            self._turn()
 
 
 class SimBulkDoor(SimDoor):

@@ -75,7 +75,7 @@ class Life:
             "kids": kids,
             "retries": 20,
             "cpus": rng.choice([1.0, 1.0, 1.0, 0.5, 2.0]),
-            "big": rng.choice([0, 0, 120_000, 800_000]),
+            "big": rng.choice([0, 0, 120_000, 300_000]),
         }
 
     def connect(self, node_id: bytes) -> Runtime:
@@ -327,7 +327,9 @@ def act(life: Life, faults: dict[str, int]) -> None:
         return
     rt = rng.choice(cluster.drivers)
     mine = [one for one in life.asked if one.rt is rt and one.actor is None]
-    args = [rng.choice(mine)] if mine and rng.random() < 0.3 else []
+    stored = [one for one in mine if one.plan["big"]]
+    # What dies with a node has to be wanted once more.
+    args = [rng.choice(rng.choice([mine, stored or mine]))] if mine and rng.random() < 0.4 else []
     actors = [actor for actor in life.actors if actor.rt is rt]
     if choice > 0.9:
         life.make_actor(rt)

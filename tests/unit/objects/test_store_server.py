@@ -49,6 +49,7 @@ class Node:
         """Handle a message; returns what was sent meanwhile."""
         self.sent.clear()
         assert self.server.handle(sender, message)
+        assert self.server.deadline() == self.server.store.deadline()
         return list(self.sent)
 
     def settle(self) -> list[tuple[bytes, Message]]:

@@ -6,12 +6,14 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from mray.ids import new_process_id
 from mray.rpc.door import Door
+from mray.rpc.link import ACK_AFTER_S, PROBE_AFTER_S, Link
 from mray.rpc.pump import Pump, RequestFailed
 from mray.wire.codec import encode
 from mray.wire.messages import (
@@ -321,6 +323,7 @@ def test_the_loop_sleeps_no_longer_than_to_the_next_timer_or_deadline(
     monkeypatch.setattr(a.door, "poll", lambda timeout_s, run: waits.append(timeout_s) or iter(()))
     a.run_once(None)
     a.after(7, lambda: None)
+    a.after(5, lambda: None).cancel()
     a.run_once(None)
     a.request(name(b), Ping, lambda reply: None, timeout_s=3)
     a.run_once(None)
@@ -328,6 +331,34 @@ def test_the_loop_sleeps_no_longer_than_to_the_next_timer_or_deadline(
     a.call_soon(lambda: a.call_soon(lambda: None))
     a.run_once(None)
     assert waits == [None, 7, 3, 1, 0]
+
+
+def test_nobody_wakes_for_a_link_whose_messages_are_all_confirmed(clock: Clock) -> None:
+    waits: list[float | None] = []
+    sent: list[bytes] = []
+    arrived: list[tuple[bytes, bytes]] = []
+
+    def poll(timeout_s: float | None, run: Any) -> Iterator[tuple[bytes, bytes]]:
+        waits.append(timeout_s)
+        while arrived:
+            yield arrived.pop()
+
+    door: Any = SimpleNamespace(
+        dialled_by_tcp=lambda: [b"peer"], send=lambda to, data: sent.append(data), poll=poll
+    )
+    pump, peer = Pump(door, clock=clock), Link()
+    pump.send(b"peer", Ack(1))
+    pump.run_once(None)
+    peer.receive(sent.pop(), clock.now)
+    clock.now += ACK_AFTER_S
+    (confirmation,) = peer.tick(clock.now)
+    arrived.append((b"peer", confirmation))
+    pump.run_once(None)
+    pump.run_once(None)
+    assert waits == [PROBE_AFTER_S, pytest.approx(PROBE_AFTER_S - ACK_AFTER_S), None]
+    pump.send(b"peer", Ack(2))
+    pump.run_once(None)
+    assert waits[-1] == pytest.approx(PROBE_AFTER_S)
 
 
 def test_calls_from_other_threads_run_in_the_loop_in_order(pump: Pump) -> None:
