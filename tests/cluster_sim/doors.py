@@ -67,9 +67,10 @@ class SimDoor:
         self.runtime: Any = None
         #: Its user code.
         self.strands: dict[Any, None] = {}
-        is_next = process_id in self.world.doors
+        former = self.world.doors.get(process_id)
         self.world.doors[process_id] = self
-        if is_next:
+        if former is not None:
+            former.end()
             for door in self.world.doors.values():
                 door.shake_hands(process_id)
 
