@@ -61,7 +61,8 @@ SHELLS = {
     "node/transfer/serving.py": "carries out what is decided, reads spill files",
 }
 PURE_FILES = (
-    "core/environments.py", "core/ids.py", "core/last_deaths.py", "core/machine.py",
+    "core/environments.py", "core/ids.py", "core/job_keys.py", "core/last_deaths.py",
+    "core/machine.py",
     "core/memory/peaks.py", "core/memory/threshold.py", "core/placement.py", "core/resources.py",
     "core/task_counts.py", "core/task_filters.py", "core/units.py",
     "core/wire/codec.py", "core/wire/messages.py", "core/wire/oom.py",

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from mray.class_names import short_name, shown_repr
 from mray.exceptions import RayError
+from mray.job_keys import FUNCTIONS
 from mray.ownership.references import Entry
 from mray.placement import plain
 from mray.progress import write_begun
@@ -40,7 +41,6 @@ from mray.runtime.calls import (
 from mray.runtime.inputs import Inputs, explain_read_only
 from mray.runtime.lanes import Lane, Lanes, Queue
 from mray.runtime.results import Results
-from mray.runtime.tasks import FUNCTIONS
 from mray.tasks.writable import TemplateOptions
 from mray.wire.messages import ActorSpec, KvGet, KvValue, TaskTemplate
 

@@ -23,6 +23,7 @@ import cloudpickle
 import msgspec
 
 from mray.exceptions import RayError
+from mray.job_keys import SERIALIZERS
 from mray.serialization import custom
 from mray.serialization.context import collector
 from mray.serialization.custom import Registration
@@ -43,8 +44,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("mray.runtime")
 
-#: Namespace of the tables in the head's KV; keys are job id and version.
-NAMESPACE = "serializers"
 _FETCH_WAIT_S = 20.0
 
 #: What was registered while this process was not connected: for each job that it starts.
@@ -101,7 +100,7 @@ class SerializersPart:
         data = self._packed(table)
         done = self.rt.ask(
             self.rt.head,
-            lambda rid: KvPut(rid, NAMESPACE, self._key(version), data, overwrite=False),
+            lambda rid: KvPut(rid, SERIALIZERS, self._key(version), data, overwrite=False),
             KvPutDone,
         )
         if not done.added:
@@ -123,7 +122,7 @@ class SerializersPart:
     def _fetch(self, version: int) -> None:
         answer = self.rt.ask(
             self.rt.head,
-            lambda rid: KvGet(rid, NAMESPACE, self._key(version), _FETCH_WAIT_S),
+            lambda rid: KvGet(rid, SERIALIZERS, self._key(version), _FETCH_WAIT_S),
             KvValue,
             _FETCH_WAIT_S + 10.0,
         )
@@ -143,7 +142,7 @@ class SerializersPart:
             self.rt.pump.send(sender, Ack(message.rid))
 
         key = self._key(message.version)
-        self.rt.head_link.ask(lambda rid: KvGet(rid, NAMESPACE, key), fetched, 8.0)
+        self.rt.head_link.ask(lambda rid: KvGet(rid, SERIALIZERS, key), fetched, 8.0)
 
     def _take(self, version: int, packed: bytes) -> None:
         if version <= self.version:

@@ -18,6 +18,7 @@ import cloudpickle
 from mray.call_sites import capture
 from mray.exceptions import RaySystemError
 from mray.ids import object_id
+from mray.job_keys import FUNCTIONS
 from mray.object_ref import ObjectRef
 from mray.ownership.references import Entry
 from mray.rpc.pump import RequestFailed
@@ -64,8 +65,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("mray.runtime")
 
-#: Namespace of exported functions and classes in the head's KV.
-FUNCTIONS = "fn"
 #: See call_sites.py.
 CALLS_FOR_USERS = True
 #: So many calls in a row are sent before the next: who runs them begins while more are made.
@@ -136,8 +135,8 @@ class TasksPart:
                 self.references.capture(ref._entry)
 
     def publish(self, data: bytes, what: str) -> bytes:
-        """Put bytes under their hash into the head's KV, once."""
-        key = hashlib.blake2b(data, digest_size=16).digest()
+        """Put bytes under our job and their hash into the head's KV, once."""
+        key = self.rt.job_id + hashlib.blake2b(data, digest_size=16).digest()
         if key not in self._exported:
             if len(data) > _EXPORT_WARN_BYTES:
                 log.warning(

@@ -175,6 +175,10 @@ class Registry:
         """All that are not DEAD."""
         return list(self._living.values())
 
+    def outlives(self, job_id: bytes) -> bool:
+        """Whether a detached actor of a job lives."""
+        return any(a.spec.detached and a.spec.job_id == job_id for a in self._living.values())
+
     def inherited(self) -> list[Actor]:
         """Those living ones that lived already when this head began."""
         return [actor for actor in self._living.values() if actor.number <= self._restored]

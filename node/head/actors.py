@@ -29,6 +29,7 @@ from mray.node.head.events import (
     GroupEnded,
     GroupPlaced,
     JobEnded,
+    LastActorGone,
     NodeLost,
     NodeUp,
     Note,
@@ -114,7 +115,8 @@ class ActorTable:
             case JobEnded(job_id):
                 cause = DeathCause("owner_died", f"its job {job_id.hex()} has ended")
                 mine = [a for a in self._registry.living() if a.spec.job_id == job_id]
-                return self._end_all([a for a in mine if not a.spec.detached], cause)
+                ended = self._end_all([a for a in mine if not a.spec.detached], cause)
+                return [*ended, *self._last_of(job_id)]
             case GroupPlaced(group_id, nodes):
                 self._groups[group_id] = nodes
                 return self._place_waiting(now)
@@ -361,8 +363,13 @@ class ActorTable:
         note = Note(f"actor {actor.name_for_people} is dead: {describe(cause)}")
         told = self._tell(actor)
         actor.watchers = {}
-        gone = [ActorGone(actor.spec.actor_id)] if actor.spec.detached else []
-        return [*effects, *told, note, *gone]
+        effects += [*told, note]
+        if actor.spec.detached:
+            effects += [ActorGone(actor.spec.actor_id), *self._last_of(actor.spec.job_id)]
+        return effects
+
+    def _last_of(self, job_id: bytes) -> list[Effect]:
+        return [] if self._registry.outlives(job_id) else [LastActorGone(job_id)]
 
     def _stop(self, actor: Actor, cause: DeathCause) -> Send:
         return Send(actor.node_id, StopActor(actor.spec.actor_id, actor.incarnation, True, cause))

@@ -1,8 +1,8 @@
 """What goes into the head's machines and what comes out: values only.
 
 A message from a process arrives as From. Machines answer with effects; some effects are events for
-the other machines as well (NodeUp, NodeLost, RoomSeen, JobEnded, ActorGone, GroupPlaced,
-GroupEnded): the server hands them on.
+the other machines as well (NodeUp, NodeLost, RoomSeen, JobEnded, ActorGone, LastActorGone,
+JobOver, GroupPlaced, GroupEnded): the server hands them on.
 """
 
 from __future__ import annotations
@@ -71,6 +71,18 @@ class ActorGone(Value, frozen=True):
     actor_id: bytes
 
 
+class LastActorGone(Value, frozen=True):
+    """No actor lives that may outlive the driver of its job."""
+
+    job_id: bytes
+
+
+class JobOver(Value, frozen=True):
+    """Neither the driver of a job lives nor what outlived it; what only they could use goes."""
+
+    job_id: bytes
+
+
 class GroupPlaced(Value, frozen=True):
     """Where the bundles of a placement group are now; b"" for those that are nowhere."""
 
@@ -120,5 +132,8 @@ class Note(Value, frozen=True):
 
 
 Event: TypeAlias = From | Tick | NodeUp | NodeLost | NodeProcessEnded | RoomSeen | JobEnded
-Told: TypeAlias = NodeUp | NodeLost | RoomSeen | JobEnded | ActorGone | GroupPlaced | GroupEnded
+Told: TypeAlias = (
+    NodeUp | NodeLost | RoomSeen | JobEnded | ActorGone | LastActorGone | JobOver
+    | GroupPlaced | GroupEnded
+)  # fmt: skip
 Effect: TypeAlias = Send | ToNodes | Persist | Fence | Note | Told

@@ -25,6 +25,8 @@ from mray.node.head.events import (
     Effect,
     From,
     JobEnded,
+    JobOver,
+    LastActorGone,
     NodeLost,
     NodeUp,
     Note,
@@ -97,13 +99,17 @@ class JobTable:
         #: Drivers that ran in a former life of this head: their nodes know whether they still do.
         self._inherited: set[bytes] = set()
 
-    def handle(self, event: From | NodeUp | NodeLost, now: float) -> list[Effect]:
+    def handle(self, event: From | NodeUp | NodeLost | LastActorGone, now: float) -> list[Effect]:
         """Take a message about jobs, or the coming and going of nodes."""
         effects = self._handle(event, now)
         return [*self._persist(), *effects] if self._changed else effects
 
-    def _handle(self, event: From | NodeUp | NodeLost, now: float) -> list[Effect]:
+    def _handle(self, event: From | NodeUp | NodeLost | LastActorGone, now: float) -> list[Effect]:
         match event:
+            case LastActorGone(job_id):
+                driver = self._drivers.get(job_id)
+                runs = driver is not None and driver.status == "RUNNING"
+                return [] if runs else [JobOver(job_id)]
             case NodeUp(node, contents):
                 effects = [] if contents is None else self._adopt(node.node_id, contents, now)
                 return effects + self._node_up(node.node_id) if node.is_head else effects

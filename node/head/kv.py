@@ -1,19 +1,22 @@
 """The cluster's key-value table: namespaces of byte keys, and readers who wait for a key.
 
 Covers: put, get (also for a key to come), delete, listing, and the cap on what it may hold. Values
-are opaque. Functions and classes of jobs live here, and the configuration for nodes that join.
+are opaque. Functions and classes of jobs live here until nothing of the job does, and the
+configuration for nodes that join.
 """
 
 from __future__ import annotations
 
 import heapq
 from collections.abc import Mapping
+from hashlib import blake2b
 from typing import Final
 
 import msgspec
 
+from mray.job_keys import OF_JOBS
 from mray.machine import InvariantError
-from mray.node.head.events import Effect, From, Persist, Send, Tick
+from mray.node.head.events import Effect, From, JobOver, Persist, Send, Tick
 from mray.units import format_bytes
 from mray.wire.messages import (
     Ack,
@@ -56,13 +59,15 @@ class KeyValues:
         #: (moment, number); entries of waiters that were served meanwhile are skipped.
         self._deadlines: list[tuple[float, int]] = []
         self._number = 0
-        #: The last puts that added a key: asked again, they hear so again.
+        #: The last puts that added a key, by its hash: asked again, they hear so again.
         self._added: dict[tuple[bytes, int, str, bytes], None] = {}
 
-    def handle(self, event: From | Tick, now: float) -> list[Effect]:
-        """Answer one message, or the readers whose time is over."""
+    def handle(self, event: From | Tick | JobOver, now: float) -> list[Effect]:
+        """Answer one message, or the readers whose time is over; drop what was a job's."""
         if isinstance(event, Tick):
             return self._expire(now)
+        if isinstance(event, JobOver):
+            return [row for place in OF_JOBS for row in self._drop(place, event.job_id, True)]
         match event.message:
             case KvPut():
                 return self._put(event.sender, event.message)
@@ -90,7 +95,7 @@ class KeyValues:
     def _put(self, sender: bytes, put: KvPut) -> list[Effect]:
         table = self._values.get(put.namespace, {})
         old = table.get(put.key)
-        asked = (sender, put.rid, put.namespace, put.key)
+        asked = (sender, put.rid, put.namespace, blake2b(put.key, digest_size=16).digest())
         if asked in self._added:
             return [Send(sender, KvPutDone(put.rid, added=True))]
         if old is not None and not put.overwrite:
@@ -148,17 +153,21 @@ class KeyValues:
         return effects
 
     def _delete(self, sender: bytes, delete: KvDelete) -> list[Effect]:
-        table = self._values.get(delete.namespace, {})
-        if delete.prefix:
-            keys = [key for key in table if key.startswith(delete.key)]
+        rows = self._drop(delete.namespace, delete.key, delete.prefix)
+        return [*rows, Send(sender, Ack(delete.rid))]
+
+    def _drop(self, namespace: str, key: bytes, is_prefix: bool) -> list[Persist]:
+        table = self._values.get(namespace, {})
+        if is_prefix:
+            keys = [each for each in table if each.startswith(key)]
         else:
-            keys = [delete.key] if delete.key in table else []
-        for key in keys:
-            self._bytes_used -= len(key) + len(table.pop(key))
+            keys = [key] if key in table else []
+        for each in keys:
+            self._bytes_used -= len(each) + len(table.pop(each))
         if not table:
-            self._values.pop(delete.namespace, None)
-        rows = [Persist(TABLE, _row_key(delete.namespace, key), None) for key in keys]
-        return [*(rows if self._kept else ()), Send(sender, Ack(delete.rid))]
+            self._values.pop(namespace, None)
+        rows = [Persist(TABLE, _row_key(namespace, each), None) for each in keys]
+        return rows if self._kept else []
 
     # -- what outlives the head
 

@@ -31,6 +31,8 @@ from mray.node.head.events import (
     GroupEnded,
     GroupPlaced,
     JobEnded,
+    JobOver,
+    LastActorGone,
     NodeLost,
     NodeProcessEnded,
     NodeUp,
@@ -273,6 +275,10 @@ class Head:
                     waiting.extend(self._tell(self.groups, effect))
                 case ActorGone():
                     waiting.extend(self._tell(self.groups, effect))
+                case LastActorGone():
+                    waiting.extend(self._tell(self.jobs, effect))
+                case JobOver():
+                    waiting.extend(self._tell(self.keys, effect))
                 case GroupPlaced() | GroupEnded():
                     waiting.extend(self._tell(self.actors, effect))
 

@@ -12,6 +12,7 @@ from mray.node.head.events import (
     Effect,
     From,
     JobEnded,
+    LastActorGone,
     NodeLost,
     NodeUp,
     Note,
@@ -444,6 +445,15 @@ def test_the_end_of_a_job_ends_its_actors(table: ActorTable) -> None:
     do(table, JobEnded(JOB))
     assert state(table, spec(1)).state == "DEAD"
     assert state(table, spec(2)).state == "ALIVE"
+
+
+def test_the_last_detached_actor_of_a_job_is_told_of(table: ActorTable) -> None:
+    gone = LastActorGone(JOB)
+    assert do(table, JobEnded(JOB)) == [gone]
+    for number in (2, 3):
+        live(table, spec(number, detached=True), worker(number))
+    assert gone not in send(table, KillActor(1, spec(2).actor_id))
+    assert gone in send(table, KillActor(2, spec(3).actor_id))
 
 
 def test_the_loss_of_a_node_restarts_its_actors_elsewhere(table: ActorTable) -> None:

@@ -6,7 +6,18 @@ from typing import TypeVar
 
 import pytest
 
-from mray.node.head.events import Effect, From, JobEnded, NodeLost, NodeUp, Note, Send, ToNodes
+from mray.node.head.events import (
+    Effect,
+    From,
+    JobEnded,
+    JobOver,
+    LastActorGone,
+    NodeLost,
+    NodeUp,
+    Note,
+    Send,
+    ToNodes,
+)
 from mray.node.head.jobs import ENDED_MAX, JobTable, StopPolicy
 from mray.wire.messages import (
     Ack,
@@ -154,6 +165,14 @@ def test_the_loss_of_its_node_ends_a_job(table: JobTable) -> None:
     table.check()
     assert JobEnded(JOB1) in effects
     assert "node of the driver is gone: silence" in details(table)[0].message
+
+
+def test_a_job_is_over_when_neither_its_driver_nor_a_detached_actor_lives(table: JobTable) -> None:
+    send(table, register(), DRIVER)
+    assert table.handle(LastActorGone(JOB1), 1.0) == []
+    send(table, FinishJob(1, JOB1), DRIVER)
+    assert table.handle(LastActorGone(JOB1), 2.0) == [JobOver(JOB1)]
+    assert table.handle(LastActorGone(b"\7\0\0\0"), 2.0) == [JobOver(b"\7\0\0\0")]
 
 
 # -- submissions

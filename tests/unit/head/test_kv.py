@@ -7,7 +7,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from mray.node.head.events import From, Send, Tick
+from mray.job_keys import FUNCTIONS, SERIALIZERS
+from mray.node.head.events import From, JobOver, Persist, Send, Tick
 from mray.node.head.kv import KeyValues
 from mray.wire.messages import (
     Ack,
@@ -101,6 +102,20 @@ def test_keys_are_listed_and_deleted_by_prefix() -> None:
     assert ask(keys, KvKeys(4, "a", b"")) == KvKeyList(4, [b"y1"])
     assert ask(keys, KvDelete(5, "a", b"y1")) == Ack(5)
     assert ask(keys, KvDelete(6, "a", b"y1")) == Ack(6)
+
+
+def test_what_was_a_jobs_goes_with_it() -> None:
+    keys = KeyValues(kept=True)
+    ours, others = b"job1" + b"hash", b"job2" + b"hash"
+    for namespace in (FUNCTIONS, SERIALIZERS, "mine"):
+        for key in (ours, others):
+            keys.handle(From(ME, KvPut(1, namespace, key, b"v")), 0.0)
+    rows = [effect for effect in keys.handle(JobOver(b"job1"), 0.0) if isinstance(effect, Persist)]
+    assert [row.value for row in rows] == [None, None]
+    keys.check()
+    left = [keys.handle(From(ME, KvKeys(2, name, b"")), 0.0) for name in (FUNCTIONS, "mine")]
+    assert left == [[Send(ME, KvKeyList(2, [others]))], [Send(ME, KvKeyList(2, [ours, others]))]]
+    assert keys.handle(JobOver(b"job1"), 0.0) == []
 
 
 def test_a_full_table_refuses_and_keeps_what_it_has() -> None:
