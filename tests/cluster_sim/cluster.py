@@ -70,7 +70,8 @@ class SimDaemon:
         self.log = _LOG
         self.door = SimDoor(params.process_id)
         self.pump = SimPump(self.door, params.process_id)
-        self.tcp = "simulated:1"
+        #: A head is where those who join were told that it is: none moves.
+        self.tcp = params.head.tcp if kind == "head" else "simulated:1"
         self.session = types.SimpleNamespace(
             path=cluster.directory, sockets=cluster.directory, logs=cluster.directory,
             name="simulated", sign=f"{cluster.directory}/nodes-elsewhere",
