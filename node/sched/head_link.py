@@ -110,9 +110,12 @@ class HeadLink:
 
     def tell(self, message: Message) -> None:
         """Send to the head, also to the next one where that is of use to it."""
-        if isinstance(message, _SAID_AGAIN):
+        is_said_again = isinstance(message, _SAID_AGAIN)
+        if is_said_again:
             self._said.append((self._pump.clock(), message))
-        if self._away_since is None:
+        # What the head is being told of this node was true when that was begun: it hears what has
+        # changed since behind it.
+        if self._away_since is None or (is_said_again and self._registering):
             self._pump.send(self._head_id, message)
 
     def ask(

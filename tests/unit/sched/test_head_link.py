@@ -183,6 +183,20 @@ def test_a_head_that_comes_back_is_told_what_the_node_has_and_what_it_missed(
     assert bench.joined == 2
 
 
+def test_what_ends_while_the_head_takes_the_node_back_is_told_behind_it(bench: Bench) -> None:
+    """What the node has was told as it was before: an actor that dies then is there for the head,
+    and would be for ever."""
+    bench.head_ended()
+    bench.loop.answer(Ping, Ack(2))
+    bench.loop.sent.clear()
+    bench.link.tell(Heartbeat(NODE, {}, [], 0, 0))
+    assert bench.loop.sent == []
+    bench.link.tell(DIED)
+    assert bench.loop.sent == [(HEAD, DIED)]
+    bench.loop.answer(RegisterNode, registered(2))
+    assert bench.loop.told(HEAD, ProcessDied) == [DIED]
+
+
 def test_a_head_of_a_lower_epoch_is_not_obeyed(bench: Bench) -> None:
     loop = bench.loop
     loop.handlers[RegisterAgain](HEAD, RegisterAgain(3))
