@@ -59,6 +59,8 @@ _IDLE_PARTS = (
 )  # fmt: skip
 STORE_BYTES = 32 * MIB
 REAPED_S = 0.01
+#: A handshake on the slowest lines can take 10 s, once in many thousand lives.
+CONNECT_S = 30.0
 
 
 class SimDaemon:
@@ -383,7 +385,7 @@ class SimCluster:
                 node_id,
                 lambda rid: m.RegisterProcess(rid, "driver", address, pid, job.job_id),
                 lambda reply: registered(job, reply),
-                10.0,
+                CONNECT_S,
             )
 
         def registered(job: m.JobRegistered, reply: m.Message) -> None:
@@ -405,7 +407,7 @@ class SimCluster:
                 rid, address, pid, "program", "", "", b"", [], "/", False, False
             ),
             job_is_there,
-            10.0,
+            CONNECT_S,
         )
         door.turn_soon()
 
