@@ -240,17 +240,13 @@ class Pump:
         due = link.deadline()
         armed = self._link_timers.get(process_id)
         if armed is not None:
-            if due is None:
-                armed[1].cancel()
-                del self._link_timers[process_id]
-                return
-            if armed[0] <= due:
+            if due is not None and armed[0] <= due:
                 return  # It is armed again then: most of what is sent is confirmed before.
             armed[1].cancel()
-        elif due is None:
-            return
-        timer = self.at(due, lambda: self._tick_link(process_id))
-        self._link_timers[process_id] = (due, timer)
+            del self._link_timers[process_id]
+        if due is not None:
+            timer = self.at(due, lambda: self._tick_link(process_id))
+            self._link_timers[process_id] = (due, timer)
 
     def _tick_link(self, process_id: bytes) -> None:
         del self._link_timers[process_id]

@@ -52,7 +52,7 @@ class Clockwork:
 
     def after(self, delay_s: float, call: Callable[[], None]) -> None:
         """Call later."""
-        heapq.heappush(self.events, (self.now + delay_s, next(self._numbers), call))
+        self.at(self.now + delay_s, call)
 
     def at(self, when: float, call: Callable[[], None]) -> None:
         """Call then, or at this moment if that is over."""
