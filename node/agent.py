@@ -155,7 +155,7 @@ class Node:
             self._pump, self._processes,
             lambda process_id: self._act(self._leases.keep(process_id, self._now())),
         )  # fmt: skip
-        self._timers = Deadlines(self._pump)
+        self._timers: Deadlines[str] = Deadlines(self._pump)
         self._leases_changed = True
         self._stopping = False
         self._wire()

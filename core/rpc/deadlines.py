@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
 
 from mray.rpc.pump import Pump, Timer
 
+_Name = TypeVar("_Name", bound=Hashable)
 
-class Deadlines:
+
+class Deadlines(Generic[_Name]):
     """Timers by name. What is called looks itself whether anything is due."""
 
     def __init__(self, pump: Pump) -> None:
         self._pump = pump
-        self._timers: dict[str, tuple[float, Timer]] = {}
+        self._timers: dict[_Name, tuple[float, Timer]] = {}
 
-    def arm(self, name: str, due: float | None, tick: Callable[[], None]) -> None:
+    def arm(self, name: _Name, due: float | None, tick: Callable[[], None]) -> None:
         """Call ``tick`` at ``due`` (the pump's clock). Left alone where it is called earlier: then
         it is armed again."""
         armed = self._timers.get(name)

@@ -55,6 +55,7 @@ from mray.node.head.port import objection
 from mray.node.head.storage.store import StorageError
 from mray.node.head.task_events import GoOn, ReadOn, TaskEventStore
 from mray.process import start_time_of
+from mray.rpc.deadlines import Deadlines
 from mray.rpc.pump import Timer
 from mray.session_files import Session
 from mray.wire.messages import (
@@ -167,7 +168,8 @@ class Head:
         self.task_events = TaskEventStore(config.tasks.task_events_max_num_task_in_gcs)
         self.keys.put(CONFIG_NAMESPACE, CONFIG_KEY, params.config)
         self.packages = Packages(f"{daemon.session.path}/runtime_resources/head", self._pump.send)
-        self._timers: dict[int, tuple[float, Timer]] = {}
+        #: One for each machine, by its id().
+        self._timers: Deadlines[int] = Deadlines(self._pump)
         self._ending = False
         self._sign_timer: Timer | None = None
         #: What nodes that are expected back were not told.
@@ -295,17 +297,9 @@ class Head:
         return effects
 
     def _arm(self, machine: _Machine) -> None:
-        """One timer a machine, at its deadline. Left alone where it fires early: it re-arms."""
-        due = machine.deadline()
-        armed = self._timers.get(id(machine))
-        if due is None or (armed is not None and armed[0] <= due):
-            return
-        if armed is not None:
-            armed[1].cancel()
-        self._timers[id(machine)] = (due, self._pump.at(due, lambda: self._tick(machine)))
+        self._timers.arm(id(machine), machine.deadline(), partial(self._tick, machine))
 
     def _tick(self, machine: _Machine) -> None:
-        del self._timers[id(machine)]
         due = machine.deadline()
         if due is not None and due <= self._pump.clock():
             self._feed(machine, Tick())
